@@ -1,0 +1,305 @@
+"""The floor that schedules and configs stand on: validated frozen dataclasses, tags and errors.
+
+A *schema* is a frozen dataclass whose every construction is validated by pydantic, from Python as from a
+file, so that both run the same checks and raise the same [`ConfigError`][optax_ext.config.ConfigError].
+A *tagged* schema belongs to a family (schedules, optimizers, loss scales) and is chosen in data by its
+``type``; the registry of a family is open, so that a class a user defines is a member like ours.
+"""
+
+import abc
+import builtins
+import dataclasses
+import difflib
+import functools
+import inspect
+import re
+import reprlib
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+
+import jax
+import numpy as np
+import pydantic
+from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
+
+# ---------------------------------------------------------------------------------------------------------
+# Errors: the data first, the text from it.
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a config: the dotted ``path`` to it, and a ``message`` that says what is accepted."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(ValueError):
+    """Everything wrong with one config, at once.
+
+    Args:
+      subject: What was read: a class name, a file name.
+      problems: At least one [`Problem`][].
+
+    Example:
+      >>> import optax_ext
+      >>> try:
+      ...     optax_ext.CosineDecay(initial_learning_rate=-1.0, decay_steps=0)
+      ... except optax_ext.config.ConfigError as error:
+      ...     for problem in error.problems:
+      ...         print(problem)
+      initial_learning_rate: must be greater than or equal to 0, got -1.0
+      decay_steps: must be greater than 0, got 0
+    """
+
+    def __init__(self, subject: str, problems: Iterable[Problem]):
+        self.subject = subject
+        self.problems = tuple(problems)
+        super().__init__(subject, self.problems)  # what pickle rebuilds the error from
+
+    def __str__(self) -> str:
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        return "\n  ".join([f"{self.subject}: {count}", *map(str, self.problems)])
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the closest known word, or nothing when none is close."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Return the words in a readable list, quoted."""
+    return ", ".join(repr(word) for word in words)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+shorten = _short.repr
+
+# pydantic's error types in our words; `{x}` is filled from the error's context.
+_MESSAGES = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be greater than or equal to {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be less than or equal to {le}",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+}
+
+
+def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
+    """Put one pydantic error about a construction of `cls` into words, keeping its location."""
+    names = [field.name for field in _init_fields(cls)]
+    kind, loc, context, found = error["type"], error["loc"], error.get("ctx", {}), error["input"]
+    if kind == "unexpected_positional_argument":
+        loc, message = (), f"takes {len(names)} arguments ({', '.join(names)}), got also {shorten(found)}"
+    elif loc and isinstance(loc[0], int):
+        loc = (names[loc[0]], *loc[1:])
+        message = ""
+    else:
+        message = ""
+    if kind == "problem":  # an inner schema's, already in words
+        message = error["msg"]
+    elif kind == "unexpected_keyword_argument":
+        message = f"unknown field{did_you_mean(loc[-1], names)}, accepted: {', '.join(names) or 'none'}"
+    elif kind in ("missing", "missing_argument", "missing_positional_only_argument"):
+        message = "is required"
+    elif kind == "multiple_argument_values":
+        message = "was given twice"
+    elif kind in _MESSAGES:
+        shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
+        message = f"{_MESSAGES[kind].format(**shown)}, got {shorten(found)}"
+    elif not message:
+        text = str(context["error"]) if "error" in context else error["msg"]
+        message = text if "got " in text else f"{text}, got {shorten(found)}"
+    return InitErrorDetails(type=problem(message), loc=loc, input=found)
+
+
+def problem(message: str) -> PydanticCustomError:
+    """Make the error that a validator raises to say `message` about the value it was given."""
+    # pydantic fills `{...}` in a message from a context; ours is finished text, braces and all.
+    return PydanticCustomError("problem", "{text}", {"text": message})
+
+
+def raise_problems(subject: str, found: object, problems: Mapping[tuple[str | int, ...], str]) -> typing.Never:
+    """Raise, inside a validator, several problems at once, each at its place below the value."""
+    details = [InitErrorDetails(type=problem(text), loc=loc, input=found) for loc, text in problems.items()]
+    raise pydantic.ValidationError.from_exception_data(subject, details)
+
+
+def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigError:
+    """Turn the collected pydantic error of a whole config into ours."""
+    return ConfigError(
+        subject, (Problem(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors(include_url=False))
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Schemas: every construction validates.
+
+
+def _plain(value: object) -> object:
+    """Return NumPy and JAX numbers as Python's, and lists and arrays as tuples, all the way down."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return tuple(_plain(item) for item in value)
+    return value
+
+
+@functools.cache
+def type_adapter(cls: type) -> pydantic.TypeAdapter[Any]:
+    """Return the pydantic validator of a schema or of a family, built once and when first needed."""
+    return pydantic.TypeAdapter(cls)
+
+
+def _init_fields(cls: type) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(cls) if field.init]
+
+
+def _construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
+    """Validate arguments, from Python or from data, into an instance; raise pydantic's error, in our words."""
+    given = ArgsKwargs(tuple(map(_plain, args)), {str(key): _plain(value) for key, value in kwargs.items()})
+    try:
+        return type_adapter(cls).validate_python(given)
+    except pydantic.ValidationError as error:
+        details = [_explain(cls, line) for line in error.errors(include_url=False)]
+        raise pydantic.ValidationError.from_exception_data(cls.__name__, details) from None
+
+
+class _SchemaType(abc.ABCMeta):
+    """The type of schemas: calling one validates, whichever dataclass decorator made it."""
+
+    if not typing.TYPE_CHECKING:  # type checkers read the signature that the dataclass decorator made
+
+        def __call__(cls, *args, **kwargs):
+            if inspect.isabstract(cls):
+                return super().__call__(*args, **kwargs)  # Python's own error, which names what is missing
+            if "__dataclass_fields__" not in cls.__dict__:
+                raise TypeError(f"{cls.__name__} must be decorated with @dataclasses.dataclass(frozen=True)")
+            try:
+                return _construct(cls, args, kwargs)
+            except pydantic.ValidationError as error:
+                raise as_config_error(cls.__name__, error) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema(metaclass=_SchemaType):
+    """A frozen dataclass whose every construction is validated, strictly, by pydantic."""
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = handler(source)
+        inner: Any = schema
+        while inner["type"] != "dataclass":  # below what a user's own model validators wrap around it
+            inner = inner["schema"]
+        inner["strict"] = False  # the fields stay strict; the whole is built from arguments, not from an instance
+        return schema
+
+
+class Tagged(Schema):
+    """A schema that data chooses by its ``type``: a member of the family that its abstract base is.
+
+    The tag is the class's name in snake case, or what the class says in an attribute ``type``. A concrete
+    subclass is a member as soon as it is defined; defining it anew, as a notebook does, replaces it.
+    """
+
+    type: ClassVar[str]
+    _tagged: ClassVar[dict[str, builtins.type[Self]]] = {}  # every member of every family
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "type" not in cls.__dict__:
+            cls.type = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        known = Tagged._tagged.get(cls.type)
+        if (
+            known
+            and not inspect.isabstract(known)
+            and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__)
+        ):
+            raise TypeError(
+                f"the type tag {cls.type!r} of {cls.__qualname__} is taken by {known.__module__}.{known.__qualname__}:"
+                " give the class another in an attribute `type`"
+            )
+        Tagged._tagged[cls.type] = cls
+
+    @classmethod
+    def members(cls) -> dict[str, builtins.type[Self]]:
+        """Return the concrete classes of this family, by their tags."""
+        return {
+            tag: member
+            for tag, member in Tagged._tagged.items()
+            if issubclass(member, cls) and not inspect.isabstract(member)
+        }
+
+    @classmethod
+    def from_tagged(cls, value: object) -> Self:
+        """Return `value` as a member of this family, built where it is a mapping with a ``type``."""
+        if isinstance(value, cls):
+            return value
+        members = cls.members()
+        if not isinstance(value, Mapping):
+            raise problem(f"must be a mapping with a 'type', one of {join_words(members)}; got {shorten(value)}")
+        if "type" not in value:
+            raise_problems(cls.__name__, value, {("type",): f"is required: one of {join_words(members)}"})
+        tag = value["type"]
+        if not isinstance(tag, str) or tag not in members:
+            text = f"unknown type {shorten(tag)}{did_you_mean(tag, members)}, accepted: {join_words(members)}"
+            raise_problems(cls.__name__, value, {("type",): text})
+        return _construct(members[tag], (), {key: item for key, item in value.items() if key != "type"})
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: builtins.type, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        if inspect.isabstract(source):
+            return core_schema.no_info_plain_validator_function(source.from_tagged)
+        return super().__get_pydantic_core_schema__(source, handler)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Field types. What reaches the device is float32 and int32, so that is what they hold.
+
+_INT32_MAX = 2**31 - 1
+
+
+def _representable(value: float) -> float:
+    with np.errstate(over="ignore", under="ignore"):
+        as_float32 = np.float32(value)
+    if not np.isfinite(as_float32) or (value != 0 and as_float32 == 0):
+        raise problem(f"must be representable in float32, got {value!r}")
+    return value
+
+
+def _integral(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 1e4 steps are 10000
+
+
+_Float32 = pydantic.AfterValidator(_representable)
+Number = Annotated[float, pydantic.Field(allow_inf_nan=False), _Float32]
+NonNegativeNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0), _Float32]
+PositiveNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, gt=0), _Float32]
+Fraction = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0, le=1), _Float32]
+
+_Integral = pydantic.BeforeValidator(_integral)
+Integer = Annotated[int, pydantic.Field(ge=-_INT32_MAX, le=_INT32_MAX), _Integral]
+NonNegativeInteger = Annotated[int, pydantic.Field(ge=0, le=_INT32_MAX), _Integral]
+PositiveInteger = Annotated[int, pydantic.Field(gt=0, le=_INT32_MAX), _Integral]

@@ -1,0 +1,26 @@
+"""Learning-rate schedules: frozen dataclasses that are pure functions of the step."""
+
+from optax_ext.schedules._base import Schedule
+from optax_ext.schedules._cosine import CosineDecay, CosineDecayRestarts
+from optax_ext.schedules._exponential import ExponentialDecay, InverseTimeDecay
+from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
+from optax_ext.schedules._polynomial import PolynomialDecay
+from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
+from optax_ext.schedules._warmup import LinearWarmup, PolynomialWarmup
+
+__all__ = [
+    "Constant",
+    "CosineDecay",
+    "CosineDecayRestarts",
+    "DirectPowerDecay",
+    "ExponentialDecay",
+    "InverseTimeDecay",
+    "LinearWarmup",
+    "PiecewiseConstantDecay",
+    "PolynomialDecay",
+    "PolynomialWarmup",
+    "PowerAndLinearDecay",
+    "PowerDecay",
+    "Schedule",
+    "StepCosineDecay",
+]

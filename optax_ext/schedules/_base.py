@@ -1,0 +1,114 @@
+"""What every schedule is, and the exact step arithmetic that all of them share."""
+
+import abc
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pydantic
+from jax.typing import ArrayLike
+from pydantic_core import core_schema
+
+from optax_ext._schema import NonNegativeNumber, Tagged, problem, shorten, type_adapter
+
+BeforeOffset = Literal["extrapolate", "hold"]
+
+
+class Schedule(Tagged):
+    """A learning rate as a pure function of the step; the base class of all schedules.
+
+    A schedule is a frozen dataclass that is callable: hashable, comparable and picklable, the same under ``jit``,
+    ``vmap``, ``lax.scan`` and eagerly, and accepted wherever Optax takes a schedule. Its fields are its schema:
+    they are validated at construction and it is read from and written to configs by its ``type`` tag, which is
+    the class name in snake case unless the class has an attribute ``type``.
+
+    Example:
+      A schedule of your own is a frozen dataclass with a ``__call__``; it validates, loads and saves like ours.
+
+      >>> import dataclasses
+      >>> import jax.numpy as jnp
+      >>> import optax_ext
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class InverseSquareRoot(optax_ext.Schedule):
+      ...     initial_learning_rate: float
+      ...     def __call__(self, step):
+      ...         return self.initial_learning_rate / jnp.sqrt(jnp.maximum(jnp.float32(step), 1))
+      >>> print(InverseSquareRoot(0.5)(4))
+      0.25
+    """
+
+    @abc.abstractmethod
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        """Return the learning rate at ``step``.
+
+        Args:
+          step: How many updates came before; an integer (Python, NumPy or traced), a float, or an array of either.
+
+        Returns:
+          float32, of the shape of ``step``, never weakly typed.
+        """
+
+
+def _number_or_schedule(value: object) -> float | Schedule:
+    if isinstance(value, Schedule | Mapping):
+        return Schedule.from_tagged(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return type_adapter(NonNegativeNumber).validate_python(value)
+    raise problem(f"must be a number or a schedule, got {shorten(value)}")
+
+
+class _NumberOrSchedule:
+    """One validator for both, so that no tag of a union enters the path of an error."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        del source, handler
+        return core_schema.no_info_plain_validator_function(_number_or_schedule)
+
+
+ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
+
+
+def evaluate(learning_rate: float | Schedule, step: ArrayLike) -> jax.Array:
+    """Return a number or a schedule at `step`, as a schedule would."""
+    if callable(learning_rate):
+        return learning_rate(step)
+    return jnp.full(jnp.shape(step), learning_rate, jnp.float32)
+
+
+def exact_step(step: ArrayLike) -> jax.Array:
+    """Return `step` in JAX's widest signed integer, or in its widest float where it is a float.
+
+    Integers stay integers because float32 skips every odd step past 2**24. What does not fit saturates: an
+    unsigned step, or a Python integer past the end, must not come back as a negative one.
+    """
+    kind = jnp.result_type(step)
+    if jnp.issubdtype(kind, jnp.floating):
+        return jnp.asarray(step).astype(jnp.result_type(float))
+    if not jnp.issubdtype(kind, jnp.integer):
+        raise TypeError(f"step must be an integer or a float, got {kind} {step!r}")
+    widest = jnp.iinfo(jnp.result_type(int))
+    if not isinstance(step, jax.Array):  # still exact whatever its size, so clip before JAX narrows it
+        return jnp.asarray(np.clip(np.asarray(step), widest.min, widest.max), widest.dtype)
+    if jnp.iinfo(step.dtype).max > widest.max:
+        step = jnp.minimum(step, jnp.asarray(widest.max, step.dtype))
+    return step.astype(widest.dtype)
+
+
+def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> jax.Array:
+    """Return `step - offset`, exact and saturating; 0 before the offset where that holds the value."""
+    step = exact_step(step)
+    if jnp.issubdtype(step.dtype, jnp.integer):
+        limits = jnp.iinfo(step.dtype)
+        room = (limits.min + offset, limits.max) if offset > 0 else (limits.min, limits.max + offset)
+        step = jnp.clip(step, *room)
+    elapsed = step - offset
+    return jnp.maximum(elapsed, 0) if before_offset == "hold" else elapsed
+
+
+def as_float32(steps: jax.Array) -> jax.Array:
+    """Return step counts as float32, the type learning rates are computed in."""
+    return steps.astype(jnp.float32)

@@ -1,0 +1,148 @@
+"""Cosine schedules: one half period, with a warm-up if wanted, or many with restarts."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from typing import Annotated
+
+import pydantic
+
+from optax_ext._schema import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, PositiveInteger
+from optax_ext.schedules._base import BeforeOffset, Schedule, as_float32, elapsed_steps
+
+
+def _cosine(fraction: jax.Array, alpha: float) -> jax.Array:
+    """Fall from 1 at fraction 0 to `alpha` at fraction 1."""
+    return (1 - alpha) * (0.5 * (1 + jnp.cos(jnp.pi * fraction))) + alpha
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineDecay(Schedule):
+    r"""A half cosine from the initial learning rate down to a fraction of it.
+
+    With $t$ = ``step - offset`` held at ``decay_steps``:
+
+    $$\eta_0 \left((1 - \alpha) \frac{1 + \cos(\pi t / \mathrm{decay\_steps})}{2} + \alpha\right)$$
+
+    With a ``warmup_target``, the rate first rises linearly from ``initial_learning_rate`` to the target over
+    ``warmup_steps``, and falls from there over ``decay_steps`` more.
+
+    Args:
+      initial_learning_rate: The rate at the offset, at least 0.
+      decay_steps: Steps of the fall, at least 1.
+      alpha: The final rate as a fraction of the peak, in [0, 1].
+      warmup_target: The peak after the warm-up, at least 0; None for no warm-up.
+      warmup_steps: Steps of the warm-up; ignored when ``warmup_target`` is None.
+      offset: Steps subtracted from the step first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
+        ``"hold"`` returns there the value at the offset.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Example:
+      >>> import optax_ext
+      >>> schedule = optax_ext.CosineDecay(initial_learning_rate=0.5, decay_steps=100, alpha=0.1)
+      >>> print(schedule(0), schedule(50), schedule(100), schedule(10_000))
+      0.5 0.275 0.05 0.05
+
+    References:
+      Loshchilov and Hutter, SGDR, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), equation 5.
+    """
+
+    initial_learning_rate: NonNegativeNumber
+    decay_steps: PositiveInteger
+    alpha: Fraction = 0.0
+    warmup_target: NonNegativeNumber | None = None
+    warmup_steps: NonNegativeInteger = 0
+    offset: Integer = 0
+    before_offset: BeforeOffset = "extrapolate"
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        elapsed = elapsed_steps(step, self.offset, self.before_offset)
+        if self.warmup_target is None:
+            return self._decay(self.initial_learning_rate, elapsed)
+        decayed = self._decay(self.warmup_target, jnp.maximum(elapsed, self.warmup_steps) - self.warmup_steps)
+        if self.warmup_steps == 0:
+            since_start = jnp.minimum(elapsed, 0)  # before an offset the fall goes on backwards, as in TensorFlow
+            return jnp.where(elapsed < 0, self._decay(self.warmup_target, since_start), decayed)
+        fraction = as_float32(elapsed) / self.warmup_steps
+        rising = (self.warmup_target - self.initial_learning_rate) * fraction + self.initial_learning_rate
+        return jnp.where(elapsed < self.warmup_steps, rising, decayed)
+
+    def _decay(self, peak: float, steps: jax.Array) -> jax.Array:
+        return peak * _cosine(as_float32(jnp.minimum(steps, self.decay_steps)) / self.decay_steps, self.alpha)
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineDecayRestarts(Schedule):
+    r"""Cosine falls one after another, each longer and lower than the one before.
+
+    Period $i$ (from 0) starts at $s_i = T \sum_{j<i} t^j$, lasts $T t^i$ steps and its rate is
+
+    $$\eta_0 \left((1 - \alpha)\, m^i\, \frac{1 + \cos(\pi (\mathrm{step} - s_i) / (T t^i))}{2} + \alpha\right)$$
+
+    with $T$ = ``first_decay_steps``, $t$ = ``t_mul`` and $m$ = ``m_mul``.
+
+    Args:
+      initial_learning_rate: The rate at the start of the first period, at least 0.
+      first_decay_steps: Steps of the first period, at least 1.
+      t_mul: How much longer each period is than the one before, at least 1.
+      m_mul: How high each period starts, as a fraction of the one before, at least 0.
+      alpha: The lowest rate as a fraction of the initial one, in [0, 1].
+      offset: Steps subtracted from the step first.
+      before_offset: ``"extrapolate"`` continues the first period's cosine to the negative steps before the
+        offset, ``"hold"`` returns there the value at the offset.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Example:
+      >>> import optax_ext
+      >>> schedule = optax_ext.CosineDecayRestarts(0.1, first_decay_steps=100, m_mul=0.5)
+      >>> print(schedule(0), schedule(50), schedule(100), schedule(200), schedule(300))
+      0.1 0.05 0.05 0.025 0.025
+
+    References:
+      Loshchilov and Hutter, SGDR, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), equation 5.
+
+    Differs from TensorFlow:
+      A period starts exactly at its first step; TensorFlow's float32 logarithm may be one step late there.
+      Periods that shrink (``t_mul`` below 1) are refused: they come to a limit, after which the rate is NaN.
+    """
+
+    initial_learning_rate: NonNegativeNumber
+    first_decay_steps: PositiveInteger
+    t_mul: Annotated[float, pydantic.Field(ge=1)] = 2.0
+    m_mul: NonNegativeNumber = 1.0
+    alpha: Fraction = 0.0
+    offset: Integer = 0
+    before_offset: BeforeOffset = "extrapolate"
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        elapsed = elapsed_steps(step, self.offset, self.before_offset)
+        period, fraction = self._even_periods(elapsed) if self.t_mul == 1 else self._growing_periods(elapsed)
+        peak = jnp.float32(self.m_mul) ** period
+        falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * fraction))
+        return self.initial_learning_rate * ((1 - self.alpha) * falling + self.alpha)
+
+    def _even_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
+        period = jnp.maximum(elapsed // self.first_decay_steps, 0)
+        fraction = as_float32(elapsed - period * self.first_decay_steps) / self.first_decay_steps
+        return as_float32(period), fraction
+
+    def _growing_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
+        fraction = as_float32(elapsed) / self.first_decay_steps
+
+        def start(period: jax.Array) -> jax.Array:  # in units of the first period
+            return (jnp.float32(self.t_mul) ** period - 1) / (self.t_mul - 1)
+
+        # The logarithm may be off by one at a restart, where its last bit decides; the starts themselves are not.
+        grown = 1 + jnp.maximum(fraction, 0) * (self.t_mul - 1)
+        period = jnp.floor(jnp.log(grown) / math.log(self.t_mul))
+        period = jnp.where(fraction >= start(period + 1), period + 1, period)
+        period = jnp.maximum(jnp.where(fraction < start(period), period - 1, period), 0)
+        return period, (fraction - start(period)) / jnp.float32(self.t_mul) ** period

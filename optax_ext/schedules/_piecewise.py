@@ -1,0 +1,155 @@
+"""Schedules made of pieces between boundaries: constants, and cosines."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pydantic
+from jax.typing import ArrayLike
+
+from optax_ext._schema import Integer, NonNegativeInteger, NonNegativeNumber, problem
+from optax_ext.schedules._base import BeforeOffset, Schedule, as_float32, elapsed_steps, exact_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant(Schedule):
+    """The same learning rate at every step.
+
+    Args:
+      learning_rate: The rate, at least 0.
+
+    Raises:
+      ConfigError: If the rate is negative or not finite.
+
+    Example:
+      >>> import optax_ext
+      >>> print(optax_ext.Constant(0.1)(1_000))
+      0.1
+    """
+
+    learning_rate: NonNegativeNumber
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        return jnp.full(jnp.shape(exact_step(step)), self.learning_rate, jnp.float32)
+
+
+def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later <= earlier for earlier, later in zip(boundaries, boundaries[1:], strict=False)):
+        raise problem(f"must be strictly increasing, got {list(boundaries)}")
+    return boundaries
+
+
+def _one_value_each(values: tuple[float, ...], info: pydantic.ValidationInfo, extra: int) -> tuple[float, ...]:
+    """Check the number of `values`, where the boundaries themselves are valid."""
+    boundaries = info.data.get("boundaries")
+    if boundaries is not None and len(values) != len(boundaries) + extra:
+        raise problem(
+            f"must have {len(boundaries) + extra} entries for {len(boundaries)} boundaries, got {len(values)}"
+        )
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class PiecewiseConstantDecay(Schedule):
+    r"""A constant learning rate between each two boundaries.
+
+    With $t$ = ``step - offset``, the rate is $v_0$ for $t \le b_0$, $v_i$ for $b_{i-1} < t \le b_i$ and the last
+    value after the last boundary: a boundary step still has the old value.
+
+    Args:
+      boundaries: Steps at which the rate changes, strictly increasing, each at least 0.
+      values: Learning rates, each at least 0, one more than there are boundaries.
+      offset: Steps subtracted from the step first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
+        ``"hold"`` returns there the value at the offset.
+
+    Raises:
+      ConfigError: If the boundaries are not increasing, or the values too few or too many.
+
+    Example:
+      >>> import optax_ext
+      >>> schedule = optax_ext.PiecewiseConstantDecay(boundaries=(100, 200), values=(1.0, 0.5, 0.1))
+      >>> print(schedule(100), schedule(101), schedule(1_000))
+      1.0 0.5 0.1
+
+    Differs from TensorFlow:
+      Steps are compared as integers, exactly: TensorFlow's optimizers compare in float32, one step late past
+      2**24. Unsorted boundaries are an error at construction, not at some step.
+    """
+
+    boundaries: tuple[NonNegativeInteger, ...]
+    values: tuple[NonNegativeNumber, ...]
+    offset: Integer = 0
+    before_offset: BeforeOffset = "extrapolate"
+
+    _check_boundaries = pydantic.field_validator("boundaries")(_increasing)
+
+    @pydantic.field_validator("values")
+    @classmethod
+    def _check_values(cls, values: tuple[float, ...], info: pydantic.ValidationInfo) -> tuple[float, ...]:
+        return _one_value_each(values, info, extra=1)
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        elapsed = elapsed_steps(step, self.offset, self.before_offset)
+        passed = elapsed[..., None] > jnp.asarray(self.boundaries, elapsed.dtype)
+        return jnp.asarray(self.values, jnp.float32)[jnp.sum(passed, axis=-1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCosineDecay(Schedule):
+    r"""A half cosine from value to value between each two boundaries.
+
+    With $t$ = ``step - offset``, the rate in the piece that starts at boundary $b_i$ is
+
+    $$v_{i+1} + (v_i - v_{i+1}) \frac{1 + \cos(\pi (t - s_i) / (b_{i+1} - b_i))}{2}$$
+
+    where $s_i = b_i$, except $s_0 = 0$: the first piece counts from step 0 wherever its boundary is, as in
+    TensorFlow. From the last boundary on the rate is the last value.
+
+    Args:
+      boundaries: Steps at which pieces start, strictly increasing, each at least 0; at least one.
+      values: Learning rates at the boundaries, each at least 0, as many as boundaries.
+      offset: Steps subtracted from the step first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
+        ``"hold"`` returns there the value at the offset.
+
+    Raises:
+      ConfigError: If the boundaries are not increasing, or the values too few or too many.
+
+    Example:
+      >>> import optax_ext
+      >>> schedule = optax_ext.StepCosineDecay(boundaries=(0, 100, 200), values=(1.0, 0.5, 0.1))
+      >>> print(schedule(0), schedule(50), schedule(100), schedule(200))
+      1.0 0.75 0.5 0.1
+
+    Differs from TensorFlow:
+      ``StepCosineDecayWithOffset`` divides by zero from its last boundary on and returns NaN for ever.
+    """
+
+    boundaries: tuple[NonNegativeInteger, ...]
+    values: tuple[NonNegativeNumber, ...]
+    offset: Integer = 0
+    before_offset: BeforeOffset = "extrapolate"
+
+    @pydantic.field_validator("boundaries")
+    @classmethod
+    def _check_boundaries(cls, boundaries: tuple[int, ...]) -> tuple[int, ...]:
+        if not boundaries:
+            raise problem("must have at least 1 entry, got none")
+        return _increasing(boundaries)
+
+    @pydantic.field_validator("values")
+    @classmethod
+    def _check_values(cls, values: tuple[float, ...], info: pydantic.ValidationInfo) -> tuple[float, ...]:
+        return _one_value_each(values, info, extra=0)
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        elapsed = elapsed_steps(step, self.offset, self.before_offset)
+        rate = jnp.full(elapsed.shape, self.values[-1], jnp.float32)
+        pieces = list(zip(self.boundaries, self.boundaries[1:], self.values, self.values[1:], strict=False))
+        for index, (start, end, value, next_value) in reversed(list(enumerate(pieces))):
+            since = elapsed if index == 0 else jnp.maximum(elapsed, start) - start
+            fraction = as_float32(since) / (end - start)
+            cosine = next_value + (value - next_value) * (jnp.cos(jnp.pi * fraction) + 1) / 2
+            rate = jnp.where(elapsed < end, cosine, rate)
+        return rate

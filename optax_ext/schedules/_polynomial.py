@@ -1,0 +1,63 @@
+"""A polynomial from one learning rate to another."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from optax_ext._schema import Integer, NonNegativeNumber, Number, PositiveInteger
+from optax_ext.schedules._base import BeforeOffset, Schedule, as_float32, elapsed_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class PolynomialDecay(Schedule):
+    r"""A polynomial from the initial learning rate to the final one; linear with power 1.
+
+    With $t$ = ``step - offset`` held at $T$ = ``decay_steps``:
+
+    $$(\eta_0 - \eta_T) (1 - t / T)^{\mathrm{power}} + \eta_T$$
+
+    With ``cycle``, $t$ is not held: $T$ is the first multiple of ``decay_steps`` that is not less than $t$.
+
+    Args:
+      initial_learning_rate: The rate at the offset, at least 0.
+      decay_steps: Steps from the initial to the final rate, at least 1.
+      end_learning_rate: The final rate, at least 0.
+      power: The exponent. Below 0 the rate is infinite at the end, as the formula says.
+      cycle: Whether to start again, ever longer, rather than stay at the final rate.
+      offset: Steps subtracted from the step first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
+        ``"hold"`` returns there the value at the offset.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Example:
+      >>> import optax_ext
+      >>> schedule = optax_ext.PolynomialDecay(1.0, decay_steps=100, end_learning_rate=0.0, power=2.0)
+      >>> print(schedule(0), schedule(50), schedule(100))
+      1.0 0.25 0.0
+
+    Differs from TensorFlow:
+      With ``cycle``, the steps before an offset belong to the first cycle; TensorFlow divides by zero or by
+      a negative length there.
+    """
+
+    initial_learning_rate: NonNegativeNumber
+    decay_steps: PositiveInteger
+    end_learning_rate: NonNegativeNumber = 1e-4
+    power: Number = 1.0
+    cycle: bool = False
+    offset: Integer = 0
+    before_offset: BeforeOffset = "extrapolate"
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        elapsed = elapsed_steps(step, self.offset, self.before_offset)
+        if self.cycle:
+            cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, in integers where steps are
+            fraction = as_float32(elapsed) / (as_float32(cycles) * self.decay_steps)
+        else:
+            fraction = as_float32(jnp.minimum(elapsed, self.decay_steps)) / self.decay_steps
+        span = self.initial_learning_rate - self.end_learning_rate
+        return span * (1 - fraction) ** jnp.float32(self.power) + self.end_learning_rate

@@ -1,0 +1,94 @@
+"""Warm-ups: schedules around a schedule, which replace its first steps."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from optax_ext._schema import NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext.schedules._base import ScalarOrSchedule, Schedule, as_float32, evaluate, exact_step
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearWarmup(Schedule):
+    r"""A linear rise to a schedule, in place of its first steps.
+
+    For ``step < warmup_steps``, with $\eta_w$ = ``warmup_learning_rate``:
+
+    $$\eta_w + \frac{\mathrm{step}}{\mathrm{warmup\_steps}} (\mathrm{after}(\mathrm{warmup\_steps}) - \eta_w)$$
+
+    and ``after(step)`` from there on. The schedule after it is not shifted: give it an ``offset`` of
+    ``warmup_steps`` to start it where the warm-up ends.
+
+    Args:
+      after: The schedule, or the constant learning rate, after the warm-up.
+      warmup_steps: Steps of the warm-up; with 0 there is none.
+      warmup_learning_rate: The rate at step 0, at least 0.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Example:
+      >>> import optax_ext
+      >>> cosine = optax_ext.CosineDecay(initial_learning_rate=6.4, decay_steps=10_000, offset=500)
+      >>> schedule = optax_ext.LinearWarmup(cosine, warmup_steps=500)
+      >>> print(schedule(0), schedule(250), schedule(500), schedule(5_500))
+      0.0 3.2 6.4 3.2
+
+    References:
+      Goyal et al., [arXiv:1706.02677](https://arxiv.org/abs/1706.02677), section 2.2.
+    """
+
+    after: ScalarOrSchedule
+    warmup_steps: NonNegativeInteger
+    warmup_learning_rate: NonNegativeNumber = 0.0
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        step = exact_step(step)
+        if self.warmup_steps == 0:
+            return evaluate(self.after, step)
+        target = evaluate(self.after, self.warmup_steps)
+        fraction = as_float32(step) / self.warmup_steps
+        rising = self.warmup_learning_rate + fraction * (target - self.warmup_learning_rate)
+        return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
+
+
+@dataclasses.dataclass(frozen=True)
+class PolynomialWarmup(Schedule):
+    r"""A polynomial rise to a schedule, in place of its first steps.
+
+    For ``step < warmup_steps`` the rate is
+
+    $$\mathrm{after}(\mathrm{warmup\_steps})
+      \left(\frac{\max(\mathrm{step}, 1)}{\mathrm{warmup\_steps}}\right)^{\mathrm{power}}$$
+
+    and ``after(step)`` from there on. The schedule after it is not shifted: give it an ``offset`` of
+    ``warmup_steps`` to start it where the warm-up ends. (``PolynomialWarmUp`` in Model Garden.)
+
+    Args:
+      after: The schedule, or the constant learning rate, after the warm-up.
+      warmup_steps: Steps of the warm-up; with 0 there is none.
+      power: The exponent.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Example:
+      >>> import optax_ext
+      >>> schedule = optax_ext.PolynomialWarmup(0.5, warmup_steps=10, power=2.0)
+      >>> print(schedule(0), schedule(4), schedule(10))
+      0.005 0.08 0.5
+    """
+
+    after: ScalarOrSchedule
+    warmup_steps: NonNegativeInteger
+    power: Number = 1.0
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        step = exact_step(step)
+        if self.warmup_steps == 0:
+            return evaluate(self.after, step)
+        fraction = as_float32(jnp.maximum(step, 1)) / self.warmup_steps
+        rising = evaluate(self.after, self.warmup_steps) * fraction ** jnp.float32(self.power)
+        return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))

@@ -1,0 +1,21 @@
+"""Gradient transformations that compose into `optax.chain`."""
+
+from optax_ext.transforms._lamb import lamb
+from optax_ext.transforms._lars import lars
+from optax_ext.transforms._loss_scaling import LossScaleState, dynamic_loss_scaling, fixed_loss_scaling
+from optax_ext.transforms._masks import path_mask
+from optax_ext.transforms._scaled_loss import scale_loss, unscale, value_and_grad
+from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+
+__all__ = [
+    "LossScaleState",
+    "dynamic_loss_scaling",
+    "fixed_loss_scaling",
+    "lamb",
+    "lars",
+    "path_mask",
+    "scale_by_trust_ratio",
+    "scale_loss",
+    "unscale",
+    "value_and_grad",
+]

@@ -1,0 +1,72 @@
+"""LAMB: Adam with a layer-wise trust ratio."""
+
+import optax
+from jax.typing import ArrayLike
+
+from optax_ext.transforms._arguments import check_number, check_rate
+from optax_ext.transforms._lars import Mask
+from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+
+
+def lamb(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-6,
+    weight_decay: ArrayLike = 0.0,
+    weight_decay_mask: Mask = True,
+    trust_ratio_mask: Mask = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Make the LAMB optimizer, for large batches of attention models.
+
+    With $\hat m$ and $\hat v$ the bias-corrected moments of Adam,
+
+    $$u = \hat m / (\sqrt{\hat v} + \mathrm{eps}) + \mathrm{weight\_decay} \cdot p, \qquad
+      p \leftarrow p - \eta \frac{\|p\|}{\|u\|} u$$
+
+    where the ratio of norms is 1 if either is not more than 0.
+
+    Args:
+      learning_rate: $\eta$: at least 0, or a schedule of the step.
+      b1: The decay of the first moment, in [0, 1).
+      b2: The decay of the second moment, in [0, 1).
+      eps: At least 0.
+      weight_decay: At least 0.
+      weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
+        to one, such as ``path_mask(exclude=["bias"])``.
+      trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
+
+    Returns:
+      A transformation that needs ``params``; its state is that of ``optax.scale_by_adam`` and of the learning rate.
+
+    Raises:
+      ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import optax_ext
+      >>> tx = optax_ext.lamb(0.01)
+      >>> params, grads = jnp.ones(4), jnp.full(4, 2.0)
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> print(optax.apply_updates(params, updates))
+      [0.99 0.99 0.99 0.99]
+
+    References:
+      You et al., [arXiv:1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2.
+
+    Differs from Optax:
+      ``optax.lamb`` has one mask for weight decay and none for the trust ratio, and norms in the dtype of the leaf.
+    """
+    check_rate("learning_rate", learning_rate)
+    check_number("b1", b1, "in [0, 1)")
+    check_number("b2", b2, "in [0, 1)")
+    check_number("eps", eps, "at least 0")
+    check_rate("weight_decay", weight_decay)
+    return optax.chain(
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        optax.add_decayed_weights(weight_decay, weight_decay_mask),
+        optax.masked(scale_by_trust_ratio(), trust_ratio_mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )

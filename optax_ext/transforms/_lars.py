@@ -1,0 +1,110 @@
+"""LARS: layer-wise adaptive rate scaling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jax.typing import ArrayLike
+
+from optax_ext.transforms._arguments import check_number, check_rate
+from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+
+Mask = Any | Callable[[optax.Params], Any]
+
+
+def lars(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: ArrayLike = 0.9,
+    weight_decay: ArrayLike = 0.0,
+    trust_coefficient: ArrayLike = 0.001,
+    eps: ArrayLike = 0.0,
+    nesterov: bool = False,
+    classic_momentum: bool = True,
+    weight_decay_mask: Mask = True,
+    trust_ratio_mask: Mask = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Make the LARS optimizer, for large batches.
+
+    First weight decay: $g \leftarrow g + \mathrm{weight\_decay} \cdot p$. Then, with
+    $\mathrm{trust}(x) = \mathrm{trust\_coefficient} \cdot \|p\| / (\|x\| + \mathrm{eps})$ and 1 where a norm is not
+    more than 0, the classic form scales the gradient before it enters the momentum,
+
+    $$v \leftarrow m v + \eta\,\mathrm{trust}(g)\,g, \qquad p \leftarrow p - v,$$
+
+    and the popular form scales the momentum itself,
+
+    $$v \leftarrow m v + g, \qquad p \leftarrow p - \eta\,\mathrm{trust}(v)\,v.$$
+
+    With Nesterov's momentum, $m v + \ldots$ once more takes the place of $v$ on the right.
+
+    Args:
+      learning_rate: $\eta$: at least 0, or a schedule of the step.
+      momentum: $m$, in [0, 1].
+      weight_decay: At least 0.
+      trust_coefficient: At least 0; ``eeta`` in TensorFlow.
+      eps: At least 0.
+      nesterov: Whether to use Nesterov's momentum.
+      classic_momentum: Whether to use the paper's form rather than the popular one.
+      weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
+        to one, such as ``path_mask(exclude=["bias"])``.
+      trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
+
+    Returns:
+      A transformation that needs ``params``; its state is that of ``optax.trace`` and of the learning rate.
+
+    Raises:
+      ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import optax_ext
+      >>> tx = optax_ext.lars(0.5, weight_decay=1e-4, weight_decay_mask=optax_ext.path_mask(exclude=["bias"]))
+      >>> params = {"kernel": jnp.ones(4), "bias": jnp.zeros(4)}
+      >>> grads = {"kernel": jnp.full(4, 2.0), "bias": jnp.full(4, 2.0)}
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> print(optax.apply_updates(params, updates)["kernel"])
+      [0.9995 0.9995 0.9995 0.9995]
+
+    References:
+      You et al., [arXiv:1708.03888](https://arxiv.org/abs/1708.03888), algorithm 1.
+
+    Differs from TensorFlow:
+      Norms accumulate in float32, whatever the dtype of the leaf. Inside loss scaling, a non-finite gradient is
+      skipped rather than applied.
+
+    Differs from Optax:
+      ``optax.lars`` has the classic form alone, and loses the momentum of a parameter whose gradient is once None.
+    """
+    check_rate("learning_rate", learning_rate)
+    check_number("momentum", momentum, "in [0, 1]")
+    check_rate("weight_decay", weight_decay)
+
+    add_weight_decay = optax.add_decayed_weights(weight_decay, weight_decay_mask)
+    scale_by_trust = optax.masked(scale_by_trust_ratio(trust_coefficient, eps=eps), trust_ratio_mask)
+    scale_by_learning_rate = optax.scale_by_learning_rate(learning_rate)
+    add_momentum = _add_momentum(momentum, nesterov=nesterov)
+    if classic_momentum:
+        return optax.chain(add_weight_decay, scale_by_trust, scale_by_learning_rate, add_momentum)
+    return optax.chain(add_weight_decay, add_momentum, scale_by_trust, scale_by_learning_rate)
+
+
+def _add_momentum(momentum: ArrayLike, *, nesterov: bool) -> optax.GradientTransformation:
+    """Trace past updates with `optax.trace`, keeping the trace of a parameter that has no gradient this time.
+
+    `optax.trace` puts None in its place, which loses the momentum and changes the structure of the state.
+    """
+    trace = optax.trace(momentum, nesterov=nesterov)
+
+    def update_fn(
+        updates: optax.Updates, state: optax.TraceState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.TraceState]:
+        updates, new = trace.update(updates, state, params)
+        kept = jax.tree.map(
+            lambda new, old: old if new is None else new, new.trace, state.trace, is_leaf=lambda node: node is None
+        )
+        return updates, optax.TraceState(trace=kept)
+
+    return optax.GradientTransformation(trace.init, update_fn)

@@ -1,0 +1,311 @@
+"""Loss scaling: a wrapper that unscales gradients, skips what is not finite, and adapts the scale."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from optax_ext.transforms._arguments import check_number
+from optax_ext.transforms._precision import all_finite, is_inexact, widen
+from optax_ext.transforms._trust_ratio import AxisName
+
+
+class LossScaleState(NamedTuple):
+    """The state of loss scaling, the same for a dynamic and a fixed scale.
+
+    Attributes:
+      loss_scale: The factor for the next loss; float32 scalar.
+      counter: Finite steps since the scale last changed or a step was skipped; int32 scalar, 0 with a fixed scale.
+      grads_finite: Whether the last gradients were finite; bool scalar, True at first.
+      skipped_steps: Updates that were skipped so far; int32 scalar.
+      consecutive_skips: Updates that were skipped since the last that was not; int32 scalar.
+      inner_state: The state of the wrapped transformation, which a skipped step leaves bit by bit as it was.
+    """
+
+    loss_scale: jax.Array
+    counter: jax.Array
+    grads_finite: jax.Array
+    skipped_steps: jax.Array
+    consecutive_skips: jax.Array
+    inner_state: optax.OptState
+
+
+def dynamic_loss_scaling(
+    inner: optax.GradientTransformation,
+    *,
+    initial_scale: ArrayLike = 2.0**15,
+    growth_steps: ArrayLike = 2000,
+    multiplier: ArrayLike = 2.0,
+    min_scale: ArrayLike = 1.0,
+    max_scale: ArrayLike = float(np.finfo(np.float32).max),
+    hysteresis: ArrayLike = 1,
+    count_skipped_steps: bool = False,
+    axis_name: AxisName | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Wrap a transformation so that it takes scaled gradients, with a scale that follows what they can bear.
+
+    Each update divides the gradients by the scale $s$ in float32, casts them to the dtype of their parameters
+    and looks whether all are finite. If they are, the inner transformation is applied, and after
+    ``growth_steps`` such steps in a row $s \leftarrow s \cdot \mathrm{multiplier}$, unless that is more than
+    ``max_scale`` or overflows. If not, the update is zero, the inner state stays bit by bit as it was, and
+    $s \leftarrow \max(s / \mathrm{multiplier}, \mathrm{min\_scale})$. A non-finite gradient is never applied: not
+    after any number of failures, and not at the smallest scale.
+
+    Scale the loss with [`value_and_grad`][optax_ext.value_and_grad] or [`scale_loss`][optax_ext.scale_loss].
+
+    Args:
+      inner: What to wrap: an optimizer, a chain, ``optax.MultiSteps(...).gradient_transformation()``.
+      initial_scale: The first scale, in [``min_scale``, ``max_scale``].
+      growth_steps: Finite steps in a row after which the scale grows, at least 1.
+      multiplier: The factor by which the scale grows and shrinks, more than 1.
+      min_scale: The smallest scale, more than 0.
+      max_scale: The largest scale, more than 0.
+      hysteresis: Skips in a row from which on the scale shrinks, at least 1. With 2, a single bad batch is
+        skipped but leaves the scale alone.
+      count_skipped_steps: Whether a skipped step still advances the inner state's scalar integer fields named
+        ``count``, as TensorFlow's ``iterations`` advances, so that schedules go on. Nothing else moves.
+      axis_name: The mesh axis, or axes, of ``shard_map`` or ``pmap`` whose devices must agree on each skip. Not for
+        ``jit`` with shardings, where the check is global by itself.
+
+    Returns:
+      A transformation whose state is a [`LossScaleState`][optax_ext.LossScaleState]. It gives the inner one
+      ``params`` and all extra arguments.
+
+    Raises:
+      ValueError: If an argument is out of its range, or, in ``init``, if ``inner`` scales losses already.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import optax_ext
+      >>> tx = optax_ext.dynamic_loss_scaling(optax.sgd(0.5), initial_scale=8.0)
+      >>> params = jnp.array([1.0])
+      >>> state = tx.init(params)
+      >>> loss, grads = optax_ext.value_and_grad(lambda p: jnp.sum(p**2), state)(params)
+      >>> print(loss, grads)
+      1.0 [16.]
+      >>> updates, state = tx.update(grads, state, params)
+      >>> print(updates, state.loss_scale)
+      [-1.] 8.0
+      >>> updates, state = tx.update(jnp.array([jnp.inf]), state, params)
+      >>> print(updates, state.loss_scale, state.skipped_steps)
+      [0.] 4.0 1
+
+    Note:
+      Around ``optax.MultiSteps``, each micro-batch is checked by itself and a bad one is left out. Inside it, the
+      accumulator adds up scaled gradients, and one NaN stays in it for ever, unless ``MultiSteps`` is given
+      ``should_skip_update_fn=optax.skip_not_finite``: wrap from outside.
+
+      ``optax.inject_hyperparams(dynamic_loss_scaling)`` works; give it ``hyperparam_dtype=jnp.float32`` with
+      parameters in low precision, in which ``max_scale`` is infinite and a scale of 65536 may be.
+
+    References:
+      Micikevicius et al., Mixed precision training, [arXiv:1710.03740](https://arxiv.org/abs/1710.03740),
+      section 3.2.
+
+    Differs from TensorFlow:
+      Gradients are unscaled in float32, not in their own dtype. The step count does not advance on a skip
+      unless asked to. ``min_scale``, ``max_scale`` and ``hysteresis`` are new, and scales that are zero, negative
+      or NaN are errors.
+    """
+    check_number("growth_steps", growth_steps, "at least 1", integer=True)
+    check_number("multiplier", multiplier, "more than 1")
+    check_number("min_scale", min_scale, "more than 0")
+    check_number("max_scale", max_scale, "more than 0")
+    check_number("hysteresis", hysteresis, "at least 1", integer=True)
+    check_number("initial_scale", initial_scale, "more than 0")
+    if not any(isinstance(value, jax.core.Tracer) for value in (initial_scale, min_scale, max_scale)) and not (
+        float(min_scale) <= float(initial_scale) <= float(max_scale)
+    ):
+        raise ValueError(
+            f"initial_scale must be in [min_scale, max_scale] = [{min_scale}, {max_scale}], got {initial_scale!r}"
+        )
+
+    def adapt(state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scale = state.loss_scale
+        counter = jnp.where(finite, optax.safe_increment(state.counter), 0)
+        full = counter >= growth_steps
+        grown = scale * multiplier
+        grown = jnp.where(jnp.isfinite(grown) & (grown <= max_scale), grown, scale)
+        shrunk = jnp.where(consecutive_skips >= hysteresis, jnp.maximum(scale / multiplier, min_scale), scale)
+        return jnp.where(finite, jnp.where(full, grown, scale), shrunk), jnp.where(full, 0, counter)
+
+    return _loss_scaling(inner, initial_scale, adapt, True, count_skipped_steps, axis_name)
+
+
+def fixed_loss_scaling(
+    inner: optax.GradientTransformation,
+    scale: ArrayLike,
+    *,
+    skip_nonfinite: bool = True,
+    count_skipped_steps: bool = False,
+    axis_name: AxisName | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Wrap a transformation so that it takes gradients scaled by a constant.
+
+    As [`dynamic_loss_scaling`][optax_ext.dynamic_loss_scaling], with a scale that stays. A step whose gradients
+    are not finite is skipped all the same.
+
+    Args:
+      inner: What to wrap.
+      scale: The scale, more than 0.
+      skip_nonfinite: Whether to skip updates with a non-finite gradient. False applies them, as TensorFlow does.
+      count_skipped_steps: Whether a skipped step advances the inner state's scalar integer fields named ``count``.
+      axis_name: The mesh axis, or axes, of ``shard_map`` or ``pmap`` whose devices must agree on each skip.
+
+    Returns:
+      A transformation whose state is a [`LossScaleState`][optax_ext.LossScaleState]. A state restored from
+      another scale, fixed or dynamic, takes this one's from the next step on.
+
+    Raises:
+      ValueError: If the scale is not more than 0 and finite, or, in ``init``, if ``inner`` scales losses already.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import optax_ext
+      >>> tx = optax_ext.fixed_loss_scaling(optax.sgd(0.5), 128.0)
+      >>> params = jnp.array([1.0])
+      >>> updates, state = tx.update(jnp.array([256.0]), tx.init(params), params)
+      >>> print(updates, state.loss_scale)
+      [-1.] 128.0
+
+    Differs from TensorFlow:
+      A fixed ``LossScaleOptimizer`` applies NaN and infinity; ours does on request.
+    """
+    check_number("scale", scale, "more than 0")
+
+    def keep(state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del finite, consecutive_skips
+        return jnp.asarray(scale, jnp.float32), jnp.zeros_like(state.counter)
+
+    return _loss_scaling(inner, scale, keep, skip_nonfinite, count_skipped_steps, axis_name)
+
+
+# From the state before a step, whether its gradients were finite, and how many skips that makes in a row,
+# to the next scale and counter.
+_Adapt = Callable[[LossScaleState, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def _loss_scaling(
+    inner: optax.GradientTransformation,
+    initial_scale: ArrayLike,
+    adapt: _Adapt,
+    skip_nonfinite: bool,
+    count_skipped_steps: bool,
+    axis_name: AxisName | None,
+) -> optax.GradientTransformationExtraArgs:
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params: optax.Params) -> LossScaleState:
+        inner_state = inner.init(params)
+        if loss_scale_states(inner_state):
+            raise ValueError("inner must not scale losses itself: it holds a LossScaleState already, and one is enough")
+        return LossScaleState(
+            loss_scale=jnp.array(initial_scale, jnp.float32),  # a copy: every leaf can be donated
+            counter=jnp.zeros([], jnp.int32),
+            grads_finite=jnp.ones([], jnp.bool_),
+            skipped_steps=jnp.zeros([], jnp.int32),
+            consecutive_skips=jnp.zeros([], jnp.int32),
+            inner_state=jax.tree.map(_own, inner_state),
+        )
+
+    def update_fn(
+        updates: optax.Updates, state: LossScaleState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, LossScaleState]:
+        grads = _cast_to_params(unscale_by(state.loss_scale, updates), params)
+        finite = all_finite(grads)
+        if axis_name is not None:
+            finite = jax.lax.pmin(finite.astype(jnp.int32), axis_name).astype(jnp.bool_)
+        applied = finite if skip_nonfinite else jnp.ones_like(finite)
+        # One scalar that every leaf below depends on: without the barrier XLA fuses the whole reduction into
+        # each of them, and compiles for half a minute.
+        finite, applied = jax.lax.optimization_barrier((finite, applied))
+
+        updates, new_inner_state = inner.update(grads, state.inner_state, params, **extra_args)
+        updates = jax.tree.map(lambda u: jnp.where(applied, u, jnp.zeros_like(u)), updates)
+        skipped_state = _count_step(state.inner_state) if count_skipped_steps else state.inner_state
+        inner_state = jax.tree.map(lambda old, new: _take(applied, new, old), skipped_state, new_inner_state)
+
+        consecutive_skips = jnp.where(applied, 0, optax.safe_increment(state.consecutive_skips))
+        loss_scale, counter = adapt(state, finite, consecutive_skips)
+        return updates, LossScaleState(
+            loss_scale=loss_scale,
+            counter=counter,
+            grads_finite=finite,
+            skipped_steps=jnp.where(applied, state.skipped_steps, optax.safe_increment(state.skipped_steps)),
+            consecutive_skips=consecutive_skips,
+            inner_state=inner_state,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _own(leaf: Any) -> Any:
+    """Copy an array, strongly typed, so that no two leaves share a buffer and no type changes with the first step."""
+    is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
+    return jnp.array(leaf, dtype=jnp.result_type(leaf)) if is_array else leaf
+
+
+def _take(applied: jax.Array, new: Any, old: Any) -> Any:
+    """Return the new leaf of a state if `applied`, else the old; in the type of the old, which never changes."""
+    if new is None:  # what Optax makes of the state of a parameter without a gradient
+        return old
+    if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
+        new = jnp.asarray(new).astype(old.dtype)
+    return jnp.where(applied, new, old)
+
+
+def _count_step(inner_state: optax.OptState) -> optax.OptState:
+    """Advance the scalar integer fields named `count`."""
+
+    def advance(path: jax.tree_util.KeyPath, leaf: Any) -> Any:
+        is_count = bool(path) and path[-1] == jax.tree_util.GetAttrKey("count")
+        is_scalar_integer = jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
+        return optax.safe_increment(leaf) if is_count and is_scalar_integer else leaf
+
+    return jax.tree_util.tree_map_with_path(advance, inner_state)
+
+
+def _cast_to_params(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
+    """Give each gradient the dtype of its parameter, so that the state of a low-precision run never changes type."""
+
+    def cast(grad: Any, param: Any) -> Any:
+        if grad is None:
+            return None
+        if grad.dtype == jax.dtypes.float0:  # what JAX makes of the gradient of an integer
+            return jnp.zeros_like(param)
+        return grad.astype(param.dtype) if is_inexact(grad) and is_inexact(param) else grad
+
+    if params is None:
+        return grads
+    return jax.tree.map(cast, grads, params, is_leaf=lambda node: node is None)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What the wrapper and the functions for the loss share.
+
+
+def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
+    """Return the loss-scale states in an optimizer state, found by their type, however deep they are."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, LossScaleState))
+    return [leaf for leaf in leaves if isinstance(leaf, LossScaleState)]
+
+
+def unscale_by(scale: ArrayLike, tree: Any) -> Any:
+    """Divide the inexact leaves of a tree by `scale`, in at least float32.
+
+    A division, not a product with the reciprocal, which is subnormal for the largest scales and flushed to zero.
+    """
+
+    def divide(leaf: Any) -> Any:
+        if not is_inexact(leaf):
+            return leaf
+        leaf = widen(jnp.asarray(leaf))
+        return leaf / jnp.asarray(scale).astype(leaf.dtype)
+
+    return jax.tree.map(divide, tree)

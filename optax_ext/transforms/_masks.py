@@ -1,0 +1,97 @@
+"""Masks from regular expressions on parameter paths."""
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from optax_ext._schema import join_words
+
+PyTree = Any
+
+
+def path_mask(
+    include: Sequence[str] | None = None, exclude: Sequence[str] | None = None, allow_unmatched: bool = False
+) -> Callable[[PyTree], PyTree]:
+    """Make a mask that chooses parameters by their paths.
+
+    A path is the keys from the root of the tree to the parameter joined with ``/``, such as ``"conv1/kernel"``,
+    and reads alike for dicts, Flax NNX states, Equinox modules, dataclasses and sequences (``"layers/0/weight"``).
+    A parameter is chosen if any ``include`` pattern is found in its path and no ``exclude`` pattern is.
+
+    Args:
+      include: Regular expressions, searched for anywhere in a path; None chooses every parameter.
+      exclude: Regular expressions of parameters that are not chosen; None or empty for none.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
+
+    Returns:
+      A function from a tree of parameters (or of their updates) to a tree of bool of the same structure, to be
+      given wherever Optax takes a mask. It raises ValueError for a pattern that matches nothing, which is most
+      often a misspelling: a mask that silently masks nothing is the mistake this prevents.
+
+    Raises:
+      ValueError: If a pattern is not a regular expression, or the patterns are not in a list.
+
+    Example:
+      >>> import optax_ext
+      >>> params = {"conv": {"kernel": 1.0, "bias": 0.0}, "BatchNorm_0": {"scale": 1.0, "bias": 0.0}}
+      >>> optax_ext.path_mask(exclude=["bias", "BatchNorm"])(params)
+      {'BatchNorm_0': {'bias': False, 'scale': False}, 'conv': {'bias': False, 'kernel': True}}
+    """
+    including = None if include is None else _compile("include", include)
+    excluding = _compile("exclude", exclude or ())
+
+    def mask(params: PyTree) -> PyTree:
+        leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_one_parameter)
+        paths = [_join(path) for path, _ in leaves]
+        if not allow_unmatched:
+            _require_matches([*(including or ()), *excluding], paths)
+        return structure.unflatten(
+            (including is None or _found(including, path)) and not _found(excluding, path) for path in paths
+        )
+
+    return mask
+
+
+def _compile(argument: str, patterns: Sequence[str]) -> list[re.Pattern[str]]:
+    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"{argument} must be a list of regular expressions, got {patterns!r}")
+    compiled: list[re.Pattern[str]] = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error as error:
+            raise ValueError(f"{argument} must hold regular expressions, got {pattern!r}: {error}") from None
+    return compiled
+
+
+def _found(patterns: Sequence[re.Pattern[str]], path: str) -> bool:
+    return any(pattern.search(path) for pattern in patterns)
+
+
+def _is_one_parameter(node: object) -> bool:
+    """Whether a node counts as one parameter: a hole that Optax or JAX left, or a Flax NNX variable.
+
+    Optax calls a mask on updates too, where a parameter may be None or masked out. Its path still tells that a
+    pattern has something to match. An NNX variable is a node around an array; its inside has no name of its own.
+    """
+    nnx = sys.modules.get("flax.nnx")  # without NNX in the process there are no NNX variables
+    return node is None or isinstance(node, optax.MaskedNode) or (nnx is not None and isinstance(node, nnx.Variable))
+
+
+def _join(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _require_matches(patterns: Sequence[re.Pattern[str]], paths: Sequence[str]) -> None:
+    for pattern in patterns:
+        if paths and not any(pattern.search(path) for path in paths):
+            nearest = difflib.get_close_matches(pattern.pattern, paths, n=3, cutoff=0.0)
+            raise ValueError(
+                f"the pattern {pattern.pattern!r} matches none of the {len(paths)} parameters, the nearest of which are "
+                f"{join_words(nearest)}: correct it, drop it, or allow unmatched patterns"
+            )

@@ -1,0 +1,83 @@
+"""The layer-wise trust ratio of LARS and LAMB."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from optax_ext.transforms._arguments import check_number
+from optax_ext.transforms._precision import widen
+
+AxisName = Hashable | tuple[Hashable, ...]
+
+
+def scale_by_trust_ratio(
+    trust_coefficient: ArrayLike = 1.0, *, eps: ArrayLike = 0.0, axis_name: AxisName | None = None
+) -> optax.GradientTransformation:
+    r"""Scale the update of each layer to the size of its parameters.
+
+    Each leaf $u$ of the updates, with parameter $p$, becomes
+
+    $$u \cdot \frac{\mathrm{trust\_coefficient} \cdot \|p\|_2}{\|u\|_2 + \mathrm{eps}}$$
+
+    and stays $u$ where either norm is not more than 0, which covers new biases, zero gradients and NaN. Norms
+    are of whole leaves and accumulate in float32, or wider if the leaf is: float16 would overflow at a gradient
+    of 256 and freeze the layer.
+
+    Args:
+      trust_coefficient: A factor for the ratio, at least 0.
+      eps: Added to the norm of the update, at least 0.
+      axis_name: The mesh axis, or axes, over which the leaves are split inside ``shard_map`` or ``pmap``. Norms
+        are then taken over all parts. Not for ``jit`` with shardings, where a norm is global by itself.
+
+    Returns:
+      A stateless transformation. It needs ``params``. The update of a leaf has the wider dtype of update and
+      parameter, as any product of the two has.
+
+    Raises:
+      ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax_ext
+      >>> tx = optax_ext.scale_by_trust_ratio(trust_coefficient=0.5)
+      >>> params, grads = jnp.array([3.0, 4.0]), jnp.array([0.0, 10.0])
+      >>> updates, _ = tx.update(grads, tx.init(params), params)
+      >>> print(updates)
+      [0.  2.5]
+
+    References:
+      You et al., LARS, [arXiv:1708.03888](https://arxiv.org/abs/1708.03888), equation 6.
+      You et al., LAMB, [arXiv:1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2.
+
+    Differs from Optax:
+      ``optax.scale_by_trust_ratio`` computes norms in the dtype of the leaf, and passes NaN on where a norm is NaN.
+    """
+    check_number("trust_coefficient", trust_coefficient, "at least 0")
+    check_number("eps", eps, "at least 0")
+
+    def scale(update: Any, param: Any) -> Any:
+        if update is None:
+            return None
+        param_norm, update_norm = _norm(param, axis_name), _norm(update, axis_name)
+        trusted = (param_norm > 0) & (update_norm > 0)
+        ratio = jnp.where(trusted, trust_coefficient * param_norm / (update_norm + eps), 1)
+        return (widen(update) * ratio).astype(jnp.promote_types(update.dtype, param.dtype))
+
+    def update_fn(
+        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.EmptyState]:
+        if params is None:
+            raise ValueError("scale_by_trust_ratio needs the parameters: call update(updates, state, params), got None")
+        return jax.tree.map(scale, updates, params, is_leaf=lambda node: node is None), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update_fn)
+
+
+def _norm(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """Return the Euclidean norm of all of `x`, at least in float32."""
+    square_sum = jnp.sum(jnp.square(jnp.abs(widen(x))))
+    return jnp.sqrt(square_sum if axis_name is None else jax.lax.psum(square_sum, axis_name))
