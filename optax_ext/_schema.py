@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 import jax
 import numpy as np
 import pydantic
+from jax.core import Tracer
 from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
 
 # ---------------------------------------------------------------------------------------------------------
@@ -100,31 +101,28 @@ _MESSAGES = {
 
 
 def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
-    """Put one pydantic error about a construction of `cls` into words, keeping its location."""
+    """Put one pydantic error about a construction of `cls` into words, at a location of field names."""
     names = [field.name for field in _init_fields(cls)]
-    kind, loc, context, found = error["type"], error["loc"], error.get("ctx", {}), error["input"]
+    kind, found, context = error["type"], error["input"], error.get("ctx", {})
+    loc: list[str | int] = list(error["loc"])
     if kind == "unexpected_positional_argument":
-        loc, message = (), f"takes {len(names)} arguments ({', '.join(names)}), got also {shorten(found)}"
-    elif loc and isinstance(loc[0], int):
-        loc = (names[loc[0]], *loc[1:])
-        message = ""
-    else:
-        message = ""
-    if kind == "problem":  # an inner schema's, already in words
-        message = error["msg"]
+        loc, message = [], f"takes {len(names)} arguments ({', '.join(names)}), got also {shorten(found)}"
     elif kind == "unexpected_keyword_argument":
         message = f"unknown field{did_you_mean(loc[-1], names)}, accepted: {', '.join(names) or 'none'}"
-    elif kind in ("missing", "missing_argument", "missing_positional_only_argument"):
+    elif kind in ("missing", "missing_argument"):
         message = "is required"
     elif kind == "multiple_argument_values":
         message = "was given twice"
     elif kind in _MESSAGES:
         shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
         message = f"{_MESSAGES[kind].format(**shown)}, got {shorten(found)}"
-    elif not message:
-        text = str(context["error"]) if "error" in context else error["msg"]
-        message = text if "got " in text else f"{text}, got {shorten(found)}"
-    return InitErrorDetails(type=problem(message), loc=loc, input=found)
+    elif kind == "problem":  # in words already
+        message = error["msg"]
+    else:  # a user's own field types and validators
+        message = f"{context.get('error', error['msg'])}, got {shorten(found)}"
+    if loc and isinstance(loc[0], int):  # given by position
+        loc[0] = names[loc[0]]
+    return InitErrorDetails(type=problem(message), loc=tuple(loc), input=found)
 
 
 def problem(message: str) -> PydanticCustomError:
@@ -152,7 +150,7 @@ def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigErro
 
 def _plain(value: object) -> object:
     """Return NumPy and JAX numbers as Python's, and lists and arrays as tuples, all the way down."""
-    if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer):
         return _plain(value.tolist())
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return tuple(_plain(item) for item in value)
@@ -193,6 +191,11 @@ class _SchemaType(abc.ABCMeta):
                 return _construct(cls, args, kwargs)
             except pydantic.ValidationError as error:
                 raise as_config_error(cls.__name__, error) from None
+
+        @property
+        def __signature__(cls):
+            """The arguments of the fields, for `help` and editors, rather than those of the method above."""
+            return inspect.Signature(list(inspect.signature(cls.__init__).parameters.values())[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,6 +281,7 @@ class Tagged(Schema):
 # ---------------------------------------------------------------------------------------------------------
 # Field types. What reaches the device is float32 and int32, so that is what they hold.
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 _INT32_MAX = 2**31 - 1
 
 

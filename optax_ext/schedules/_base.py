@@ -109,6 +109,12 @@ def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> 
     return jnp.maximum(elapsed, 0) if before_offset == "hold" else elapsed
 
 
-def as_float32(steps: jax.Array) -> jax.Array:
-    """Return step counts as float32, the type learning rates are computed in."""
-    return steps.astype(jnp.float32)
+def divide(steps: jax.Array, by: float) -> jax.Array:
+    """Return `steps / by` in float32, rounded to nearest, the same eagerly and compiled.
+
+    Of a constant divisor XLA makes a product with its reciprocal, whose last bit is another: 1 - t / T changes by
+    percents just before the end, and is negative at it. A divisor that depends on the steps, if only by adding
+    zero times them, is no constant.
+    """
+    steps = steps.astype(jnp.float32)
+    return steps / (by + 0 * steps)

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Integer, NonNegativeNumber, PositiveNumber
-from optax_ext.schedules._base import BeforeOffset, Schedule, as_float32, elapsed_steps
+from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps
 
 
 def _periods(elapsed: jax.Array, decay_steps: float, staircase: bool) -> jax.Array:
     """Return how many times `decay_steps` have passed, in whole numbers for a staircase."""
     if not staircase:
-        return as_float32(elapsed) / decay_steps
+        return divide(elapsed, decay_steps)
     if decay_steps.is_integer() and jnp.issubdtype(elapsed.dtype, jnp.integer):
-        return as_float32(elapsed // int(decay_steps))  # exact, however late the step
-    return jnp.floor(as_float32(elapsed) / decay_steps)
+        return (elapsed // int(decay_steps)).astype(jnp.float32)  # exact, however late the step
+    return jnp.floor(divide(elapsed, decay_steps))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Schedules made of pieces between boundaries: constants, and cosines."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pydantic
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Integer, NonNegativeInteger, NonNegativeNumber, problem
-from optax_ext.schedules._base import BeforeOffset, Schedule, as_float32, elapsed_steps, exact_step
+from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps, exact_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Constant(Schedule):
 
 
 def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
-    if any(later <= earlier for earlier, later in zip(boundaries, boundaries[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
         raise problem(f"must be strictly increasing, got {list(boundaries)}")
     return boundaries
 
@@ -146,10 +147,10 @@ class StepCosineDecay(Schedule):
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = jnp.full(elapsed.shape, self.values[-1], jnp.float32)
-        pieces = list(zip(self.boundaries, self.boundaries[1:], self.values, self.values[1:], strict=False))
-        for index, (start, end, value, next_value) in reversed(list(enumerate(pieces))):
+        pieces = list(zip(itertools.pairwise(self.boundaries), itertools.pairwise(self.values), strict=True))
+        for index, ((start, end), (value, next_value)) in reversed(list(enumerate(pieces))):
             since = elapsed if index == 0 else jnp.maximum(elapsed, start) - start
-            fraction = as_float32(since) / (end - start)
+            fraction = divide(since, end - start)
             cosine = next_value + (value - next_value) * (jnp.cos(jnp.pi * fraction) + 1) / 2
             rate = jnp.where(elapsed < end, cosine, rate)
         return rate

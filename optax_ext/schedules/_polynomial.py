@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Integer, NonNegativeNumber, Number, PositiveInteger
-from optax_ext.schedules._base import BeforeOffset, Schedule, as_float32, elapsed_steps
+from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +56,9 @@ class PolynomialDecay(Schedule):
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.cycle:
             cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, in integers where steps are
-            fraction = as_float32(elapsed) / (as_float32(cycles) * self.decay_steps)
+            fraction = elapsed.astype(jnp.float32) / (cycles.astype(jnp.float32) * self.decay_steps)
         else:
-            fraction = as_float32(jnp.minimum(elapsed, self.decay_steps)) / self.decay_steps
+            fraction = divide(jnp.minimum(elapsed, self.decay_steps), self.decay_steps)
         span = self.initial_learning_rate - self.end_learning_rate
-        return span * (1 - fraction) ** jnp.float32(self.power) + self.end_learning_rate
+        left = jnp.maximum(1 - fraction, 0)  # a quotient rounded up must not make a power of a negative number
+        return span * left ** jnp.float32(self.power) + self.end_learning_rate

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
-from optax_ext.schedules._base import BeforeOffset, Schedule, as_float32, elapsed_steps, exact_step
+from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps, exact_step
 
 
 def _power(elapsed: jax.Array, power: float) -> jax.Array:
     """Return the steps to a power, counting from 1 so that a negative power stays finite."""
-    return as_float32(jnp.maximum(elapsed, 1)) ** jnp.float32(power)
+    return jnp.maximum(elapsed, 1).astype(jnp.float32) ** jnp.float32(power)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,4 +119,4 @@ class PowerAndLinearDecay(Schedule):
         if linear_steps == 0:
             return rate
         left = self.total_decay_steps - jnp.clip(elapsed, 0, self.total_decay_steps)
-        return rate * jnp.minimum(as_float32(left) / linear_steps, 1)
+        return rate * jnp.minimum(divide(left, linear_steps), 1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import NonNegativeInteger, NonNegativeNumber, Number
-from optax_ext.schedules._base import ScalarOrSchedule, Schedule, as_float32, evaluate, exact_step
+from optax_ext.schedules._base import ScalarOrSchedule, Schedule, divide, evaluate, exact_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,8 @@ class LinearWarmup(Schedule):
       >>> import optax_ext
       >>> cosine = optax_ext.CosineDecay(initial_learning_rate=6.4, decay_steps=10_000, offset=500)
       >>> schedule = optax_ext.LinearWarmup(cosine, warmup_steps=500)
-      >>> print(schedule(0), schedule(250), schedule(500), schedule(5_500))
-      0.0 3.2 6.4 3.2
+      >>> print(schedule(0), schedule(250), schedule(500), schedule(10_500))
+      0.0 3.2 6.4 0.0
 
     References:
       Goyal et al., [arXiv:1706.02677](https://arxiv.org/abs/1706.02677), section 2.2.
@@ -49,7 +49,7 @@ class LinearWarmup(Schedule):
         if self.warmup_steps == 0:
             return evaluate(self.after, step)
         target = evaluate(self.after, self.warmup_steps)
-        fraction = as_float32(step) / self.warmup_steps
+        fraction = divide(step, self.warmup_steps)
         rising = self.warmup_learning_rate + fraction * (target - self.warmup_learning_rate)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
 
@@ -76,9 +76,9 @@ class PolynomialWarmup(Schedule):
 
     Example:
       >>> import optax_ext
-      >>> schedule = optax_ext.PolynomialWarmup(0.5, warmup_steps=10, power=2.0)
-      >>> print(schedule(0), schedule(4), schedule(10))
-      0.005 0.08 0.5
+      >>> schedule = optax_ext.PolynomialWarmup(0.5, warmup_steps=8, power=2.0)
+      >>> print(schedule(0), schedule(4), schedule(8))
+      0.0078125 0.125 0.5
     """
 
     after: ScalarOrSchedule
@@ -89,6 +89,6 @@ class PolynomialWarmup(Schedule):
         step = exact_step(step)
         if self.warmup_steps == 0:
             return evaluate(self.after, step)
-        fraction = as_float32(jnp.maximum(step, 1)) / self.warmup_steps
+        fraction = divide(jnp.maximum(step, 1), self.warmup_steps)
         rising = evaluate(self.after, self.warmup_steps) * fraction ** jnp.float32(self.power)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))

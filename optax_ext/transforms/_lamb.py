@@ -1,9 +1,8 @@
 """LAMB: Adam with a layer-wise trust ratio."""
 
 import optax
-from jax.typing import ArrayLike
 
-from optax_ext.transforms._arguments import check_number, check_rate
+from optax_ext.transforms._arguments import Scalar, check_number, check_rate
 from optax_ext.transforms._lars import Mask
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 
@@ -11,10 +10,10 @@ from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 def lamb(
     learning_rate: optax.ScalarOrSchedule,
     *,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-6,
-    weight_decay: ArrayLike = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = True,
     trust_ratio_mask: Mask = True,
 ) -> optax.GradientTransformationExtraArgs:
@@ -32,7 +31,7 @@ def lamb(
       b1: The decay of the first moment, in [0, 1).
       b2: The decay of the second moment, in [0, 1).
       eps: At least 0.
-      weight_decay: At least 0.
+      weight_decay: At least 0, or a schedule of the step.
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
       trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.

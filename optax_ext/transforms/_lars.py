@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import optax
-from jax.typing import ArrayLike
 
-from optax_ext.transforms._arguments import check_number, check_rate
+from optax_ext.transforms._arguments import Scalar, check_number, check_rate
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 
 Mask = Any | Callable[[optax.Params], Any]
@@ -16,10 +15,10 @@ Mask = Any | Callable[[optax.Params], Any]
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     *,
-    momentum: ArrayLike = 0.9,
-    weight_decay: ArrayLike = 0.0,
-    trust_coefficient: ArrayLike = 0.001,
-    eps: ArrayLike = 0.0,
+    momentum: Scalar = 0.9,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    trust_coefficient: Scalar = 0.001,
+    eps: Scalar = 0.0,
     nesterov: bool = False,
     classic_momentum: bool = True,
     weight_decay_mask: Mask = True,
@@ -42,7 +41,7 @@ def lars(
     Args:
       learning_rate: $\eta$: at least 0, or a schedule of the step.
       momentum: $m$, in [0, 1].
-      weight_decay: At least 0.
+      weight_decay: At least 0, or a schedule of the step.
       trust_coefficient: At least 0; ``eeta`` in TensorFlow.
       eps: At least 0.
       nesterov: Whether to use Nesterov's momentum.
@@ -91,7 +90,7 @@ def lars(
     return optax.chain(add_weight_decay, add_momentum, scale_by_trust, scale_by_learning_rate)
 
 
-def _add_momentum(momentum: ArrayLike, *, nesterov: bool) -> optax.GradientTransformation:
+def _add_momentum(momentum: Scalar, *, nesterov: bool) -> optax.GradientTransformation:
     """Trace past updates with `optax.trace`, keeping the trace of a parameter that has no gradient this time.
 
     `optax.trace` puts None in its place, which loses the momentum and changes the structure of the state.
@@ -99,9 +98,10 @@ def _add_momentum(momentum: ArrayLike, *, nesterov: bool) -> optax.GradientTrans
     trace = optax.trace(momentum, nesterov=nesterov)
 
     def update_fn(
-        updates: optax.Updates, state: optax.TraceState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.TraceState]:
-        updates, new = trace.update(updates, state, params)
+        updates, new_state = trace.update(updates, state, params)
+        new: Any = new_state
         kept = jax.tree.map(
             lambda new, old: old if new is None else new, new.trace, state.trace, is_leaf=lambda node: node is None
         )

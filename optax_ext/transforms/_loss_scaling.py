@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 
-from optax_ext.transforms._arguments import check_number
+from optax_ext._schema import FLOAT32_MAX
+from optax_ext.transforms._arguments import Scalar, check_number, is_concrete
 from optax_ext.transforms._precision import all_finite, is_inexact, widen
 from optax_ext.transforms._trust_ratio import AxisName
 
@@ -37,12 +37,12 @@ class LossScaleState(NamedTuple):
 def dynamic_loss_scaling(
     inner: optax.GradientTransformation,
     *,
-    initial_scale: ArrayLike = 2.0**15,
-    growth_steps: ArrayLike = 2000,
-    multiplier: ArrayLike = 2.0,
-    min_scale: ArrayLike = 1.0,
-    max_scale: ArrayLike = float(np.finfo(np.float32).max),
-    hysteresis: ArrayLike = 1,
+    initial_scale: Scalar = 2.0**15,
+    growth_steps: Scalar = 2000,
+    multiplier: Scalar = 2.0,
+    min_scale: Scalar = 1.0,
+    max_scale: Scalar = FLOAT32_MAX,
+    hysteresis: Scalar = 1,
     count_skipped_steps: bool = False,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -118,9 +118,7 @@ def dynamic_loss_scaling(
     check_number("max_scale", max_scale, "more than 0")
     check_number("hysteresis", hysteresis, "at least 1", integer=True)
     check_number("initial_scale", initial_scale, "more than 0")
-    if not any(isinstance(value, jax.core.Tracer) for value in (initial_scale, min_scale, max_scale)) and not (
-        float(min_scale) <= float(initial_scale) <= float(max_scale)
-    ):
+    if is_concrete(initial_scale, min_scale, max_scale) and not min_scale <= initial_scale <= max_scale:
         raise ValueError(
             f"initial_scale must be in [min_scale, max_scale] = [{min_scale}, {max_scale}], got {initial_scale!r}"
         )
@@ -139,7 +137,7 @@ def dynamic_loss_scaling(
 
 def fixed_loss_scaling(
     inner: optax.GradientTransformation,
-    scale: ArrayLike,
+    scale: Scalar,
     *,
     skip_nonfinite: bool = True,
     count_skipped_steps: bool = False,
@@ -193,12 +191,14 @@ _Adapt = Callable[[LossScaleState, jax.Array, jax.Array], tuple[jax.Array, jax.A
 
 def _loss_scaling(
     inner: optax.GradientTransformation,
-    initial_scale: ArrayLike,
+    initial_scale: Scalar,
     adapt: _Adapt,
     skip_nonfinite: bool,
     count_skipped_steps: bool,
     axis_name: AxisName | None,
 ) -> optax.GradientTransformationExtraArgs:
+    if not isinstance(inner, optax.GradientTransformation):
+        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}")
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> LossScaleState:
@@ -215,7 +215,7 @@ def _loss_scaling(
         )
 
     def update_fn(
-        updates: optax.Updates, state: LossScaleState, params: optax.Params | None = None, **extra_args: Any
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, LossScaleState]:
         grads = _cast_to_params(unscale_by(state.loss_scale, updates), params)
         finite = all_finite(grads)
@@ -263,7 +263,7 @@ def _take(applied: jax.Array, new: Any, old: Any) -> Any:
 def _count_step(inner_state: optax.OptState) -> optax.OptState:
     """Advance the scalar integer fields named `count`."""
 
-    def advance(path: jax.tree_util.KeyPath, leaf: Any) -> Any:
+    def advance(path: tuple[Any, ...], leaf: Any) -> Any:
         is_count = bool(path) and path[-1] == jax.tree_util.GetAttrKey("count")
         is_scalar_integer = jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
         return optax.safe_increment(leaf) if is_count and is_scalar_integer else leaf
@@ -296,7 +296,7 @@ def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
     return [leaf for leaf in leaves if isinstance(leaf, LossScaleState)]
 
 
-def unscale_by(scale: ArrayLike, tree: Any) -> Any:
+def unscale_by(scale: Scalar, tree: Any) -> Any:
     """Divide the inexact leaves of a tree by `scale`, in at least float32.
 
     A division, not a product with the reciprocal, which is subnormal for the largest scales and flushed to zero.

@@ -92,6 +92,6 @@ def _require_matches(patterns: Sequence[re.Pattern[str]], paths: Sequence[str]) 
         if paths and not any(pattern.search(path) for path in paths):
             nearest = difflib.get_close_matches(pattern.pattern, paths, n=3, cutoff=0.0)
             raise ValueError(
-                f"the pattern {pattern.pattern!r} matches none of the {len(paths)} parameters, the nearest of which are "
+                f"the pattern {pattern.pattern!r} matches none of the {len(paths)} parameters; the nearest are "
                 f"{join_words(nearest)}: correct it, drop it, or allow unmatched patterns"
             )

@@ -6,16 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
-from optax_ext.transforms._arguments import check_number
+from optax_ext.transforms._arguments import Scalar, check_number
 from optax_ext.transforms._precision import widen
 
 AxisName = Hashable | tuple[Hashable, ...]
 
 
 def scale_by_trust_ratio(
-    trust_coefficient: ArrayLike = 1.0, *, eps: ArrayLike = 0.0, axis_name: AxisName | None = None
+    trust_coefficient: Scalar = 1.0, *, eps: Scalar = 0.0, axis_name: AxisName | None = None
 ) -> optax.GradientTransformation:
     r"""Scale the update of each layer to the size of its parameters.
 
@@ -68,7 +67,7 @@ def scale_by_trust_ratio(
         return (widen(update) * ratio).astype(jnp.promote_types(update.dtype, param.dtype))
 
     def update_fn(
-        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.EmptyState]:
         if params is None:
             raise ValueError("scale_by_trust_ratio needs the parameters: call update(updates, state, params), got None")

@@ -1,0 +1,148 @@
+"""LARS and LAMB against their formulas in NumPy, in every combination of options."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_ext
+
+PARAMS = {"kernel": np.array([[1.0, -2.0], [0.5, 0.25]], np.float32), "bias": np.array([0.1, -0.3], np.float32)}
+SCHEDULE = optax_ext.PolynomialDecay(0.5, 5, 0.1)
+
+
+def gradients(step):
+    rng = np.random.default_rng(step)
+    return {name: rng.normal(size=param.shape).astype(np.float32) for name, param in PARAMS.items()}
+
+
+def trust(param, x, adapts):
+    return 0.01 * np.linalg.norm(param) / (np.linalg.norm(x) + 1e-3) if adapts else 1.0
+
+
+@pytest.mark.parametrize(("nesterov", "classic", "masked"), [*itertools.product([False, True], repeat=3)])
+def test_lars_is_its_formula(nesterov, classic, masked):
+    mask = optax_ext.path_mask(exclude=["bias"]) if masked else True
+    tx = optax_ext.lars(
+        SCHEDULE,
+        momentum=0.9,
+        weight_decay=0.1,
+        trust_coefficient=0.01,
+        eps=1e-3,
+        nesterov=nesterov,
+        classic_momentum=classic,
+        weight_decay_mask=mask,
+        trust_ratio_mask=mask,
+    )
+    params, state = PARAMS, tx.init(PARAMS)
+    expected = dict(PARAMS)
+    velocity = jax.tree.map(np.zeros_like, PARAMS)
+    update = jax.jit(tx.update)
+    for step in range(4):
+        grads, rate = gradients(step), float(SCHEDULE(step))
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, p in expected.items():
+            chosen = not (masked and name == "bias")
+            g = grads[name] + (0.1 * p if chosen else 0)
+            s = rate * trust(p, g, chosen) if classic else 1
+            v = velocity[name] = 0.9 * velocity[name] + s * g
+            u = 0.9 * v + s * g if nesterov else v
+            expected[name] = p - (u if classic else rate * trust(p, u, chosen) * u)
+        chex.assert_trees_all_close(params, expected, rtol=2e-6, atol=1e-7)
+
+
+def test_lars_keeps_the_momentum_of_a_parameter_without_a_gradient():
+    tx = optax_ext.lars(0.5, weight_decay=0.1)
+    state = tx.init(PARAMS)
+    _, state = tx.update(gradients(0), state, PARAMS)
+    before = optax.tree.get(state, "trace")
+    updates, state = tx.update({**gradients(1), "kernel": None}, state, PARAMS)
+    assert updates["kernel"] is None
+    chex.assert_trees_all_equal(optax.tree.get(state, "trace")["kernel"], before["kernel"])
+    updates, _ = tx.update(gradients(2), state, PARAMS)
+    assert np.isfinite(updates["kernel"]).all()
+
+
+def test_lars_moves_a_layer_in_low_precision():
+    for dtype, gradient in itertools.product([jnp.float16, jnp.bfloat16], [300.0, 1e-4]):
+        params = jnp.ones(1000, dtype)
+        tx = optax_ext.lars(100.0)
+        updates, state = tx.update(jnp.full(1000, gradient, dtype), tx.init(params), params)
+        np.testing.assert_allclose(np.float32(updates), -0.1, rtol=0.01)
+        chex.assert_trees_all_equal_dtypes(updates, optax.tree.get(state, "trace"), params)
+
+
+def test_lars_holds_where_weight_decay_cancels_the_gradient():
+    params = jnp.asarray(np.random.default_rng(0).normal(size=100), jnp.float32)
+    tx = optax_ext.lars(0.5, weight_decay=0.1, momentum=0.0)
+    updates, _ = tx.update(-jnp.float32(0.1) * params, tx.init(params), params)
+    chex.assert_trees_all_equal(updates, jnp.zeros(100))  # nothing is left, so nothing is scaled up
+
+
+@pytest.mark.parametrize("make", [optax_ext.lars, optax_ext.lamb])
+class TestBoth:
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_the_trust_ratio_mask_decides_what_adapts(self, make, masked):
+        params = {"kernel": jnp.full(3, 5.0), "bias": jnp.full(3, 5.0)}
+        tx = make(0.5, trust_ratio_mask=optax_ext.path_mask(exclude=["bias"]) if masked else True)
+        updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+        assert bool((updates["kernel"] == updates["bias"]).all()) is not masked
+
+    def test_extra_arguments_are_forwarded_and_ignored(self, make):
+        tx = make(0.5)
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=jnp.float32(0.5))
+
+    def test_parameters_are_required(self, make):
+        tx = make(0.5)
+        with pytest.raises(ValueError, match="param"):
+            tx.update(PARAMS, tx.init(PARAMS))
+
+    @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "0.1", None, True, jnp.ones(3)])
+    def test_a_bad_learning_rate_is_named(self, make, value):
+        with pytest.raises(ValueError, match="learning_rate must be a finite float32 number, at least 0; got"):
+            make(value)
+
+    def test_a_bad_weight_decay_is_named(self, make):
+        with pytest.raises(ValueError, match="weight_decay must be a finite float32 number, at least 0; got -0.1"):
+            make(0.1, weight_decay=-0.1)
+
+    def test_weight_decay_may_be_a_schedule(self, make):
+        tx = make(0.5, weight_decay=optax_ext.PiecewiseConstantDecay((0,), (0.0, 0.5)))
+        zeros, state = jax.tree.map(np.zeros_like, PARAMS), tx.init(PARAMS)
+        updates, state = tx.update(zeros, state, PARAMS)
+        assert not updates["kernel"].any()
+        updates, _ = tx.update(zeros, state, PARAMS)
+        assert updates["kernel"].any()
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.5, float("nan"), "x"])
+def test_a_bad_momentum_is_named(momentum):
+    with pytest.raises(ValueError, match=r"momentum must be a finite float32 number, in \[0, 1\]; got"):
+        optax_ext.lars(0.1, momentum=momentum)
+
+
+@pytest.mark.parametrize("name", ["b1", "b2"])
+def test_a_bad_moment_decay_is_named(name):
+    with pytest.raises(ValueError, match=rf"{name} must be a finite float32 number, in \[0, 1\); got 1.0"):
+        optax_ext.lamb(0.1, **{name: 1.0})
+
+
+def test_lamb_is_its_formula():
+    tx = optax_ext.lamb(SCHEDULE, b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.1)
+    params, state, expected = PARAMS, tx.init(PARAMS), dict(PARAMS)
+    first, second = jax.tree.map(np.zeros_like, PARAMS), jax.tree.map(np.zeros_like, PARAMS)
+    for step in range(3):
+        grads = gradients(step)
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, p in expected.items():
+            m = first[name] = 0.8 * first[name] + 0.2 * grads[name]
+            v = second[name] = 0.95 * second[name] + 0.05 * grads[name] ** 2
+            u = m / (1 - 0.8 ** (step + 1)) / (np.sqrt(v / (1 - 0.95 ** (step + 1))) + 1e-3) + 0.1 * p
+            expected[name] = p - float(SCHEDULE(step)) * np.linalg.norm(p) / np.linalg.norm(u) * u
+        chex.assert_trees_all_close(params, expected, rtol=1e-5)

@@ -1,0 +1,240 @@
+"""Loss scaling: when the scale moves, what is skipped, and what a skip leaves alone."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_ext
+
+PARAMS = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([[3.0]])}
+GOOD = {"a": jnp.array([8.0, 16.0]), "b": jnp.array([[24.0]])}
+BAD = {"a": jnp.array([8.0, jnp.nan]), "b": jnp.array([[24.0]])}
+
+
+def run(tx, grads, params=PARAMS):
+    """Feed the gradients one by one through a compiled update; return the last updates and all states."""
+    update, states = jax.jit(tx.update), [tx.init(params)]
+    updates = None
+    for grad in grads:
+        updates, state = update(grad, states[-1], params)
+        states.append(state)
+    return updates, states
+
+
+def scales(states):
+    return [float(state.loss_scale) for state in states]
+
+
+def dynamic(**options):
+    return optax_ext.dynamic_loss_scaling(optax.sgd(1.0, momentum=0.5), **{"initial_scale": 8.0, **options})
+
+
+class TestScale:
+    def test_grows_after_growth_steps_in_a_row(self):
+        _, states = run(dynamic(growth_steps=2), [GOOD, GOOD, GOOD, BAD, GOOD, GOOD])
+        assert scales(states) == [8, 8, 16, 16, 8, 8, 16]
+        assert [int(state.counter) for state in states] == [0, 1, 0, 1, 0, 1, 0]
+
+    def test_grows_every_step_if_told(self):
+        assert scales(run(dynamic(growth_steps=1, multiplier=4.0), [GOOD] * 3)[1]) == [8, 32, 128, 512]
+
+    def test_stays_within_its_limits_under_jit(self):
+        _, states = run(dynamic(min_scale=3.0, max_scale=20.0, growth_steps=1), [BAD] * 3 + [GOOD] * 5)
+        assert scales(states) == [8, 4, 3, 3, 6, 12, 12, 12, 12]
+
+    def test_does_not_grow_past_float32(self):
+        tx = dynamic(initial_scale=2.0**127, growth_steps=2)
+        _, states = run(tx, [GOOD] * 4)
+        assert scales(states) == [2.0**127] * 5
+        assert [int(state.counter) for state in states] == [0, 1, 0, 1, 0]
+        updates, _ = run(tx, [jax.tree.map(lambda p: p * 2.0**126, PARAMS)])
+        chex.assert_trees_all_close(updates, jax.tree.map(lambda p: -p / 2, PARAMS))
+
+    def test_shrinks_from_the_hysteresis_on(self):
+        _, states = run(dynamic(hysteresis=2), [BAD, GOOD, BAD, BAD, BAD, GOOD])
+        assert scales(states) == [8, 8, 8, 8, 4, 2, 2]
+        assert [int(state.consecutive_skips) for state in states] == [0, 1, 0, 1, 2, 3, 0]
+        assert [int(state.skipped_steps) for state in states] == [0, 1, 1, 2, 3, 4, 4]
+
+    def test_gradients_of_a_growth_step_are_divided_by_the_old_scale(self):
+        updates, states = run(dynamic(growth_steps=1), [GOOD])
+        assert scales(states) == [8, 16]
+        chex.assert_trees_all_equal(updates, {"a": jnp.array([-1.0, -2.0]), "b": jnp.array([[-3.0]])})
+
+    def test_of_a_fixed_one_is_the_argument_even_in_a_restored_state(self):
+        fixed = optax_ext.fixed_loss_scaling(optax.sgd(1.0), 4.0)
+        _, states = run(fixed, [GOOD, BAD, GOOD])
+        assert scales(states) == [4] * 4
+        assert [bool(state.grads_finite) for state in states] == [True, True, False, True]
+        restored = states[-1]._replace(loss_scale=jnp.float32(8.0), counter=jnp.int32(7))
+        updates, state = fixed.update(GOOD, restored, PARAMS)
+        chex.assert_trees_all_equal(updates["b"], jnp.array([[-3.0]]))  # by the scale the loss was multiplied with
+        assert (float(state.loss_scale), int(state.counter)) == (4.0, 0)
+
+    def test_counters_saturate(self):
+        tx = dynamic()
+        last = jnp.int32(2**31 - 1)
+        state = tx.init(PARAMS)._replace(skipped_steps=last, consecutive_skips=last)
+        _, state = tx.update(BAD, state, PARAMS)
+        assert int(state.skipped_steps) == int(state.consecutive_skips) == 2**31 - 1
+
+
+class TestSkip:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("leaf", ["a", "b"])
+    @pytest.mark.parametrize("tx", [dynamic(), optax_ext.fixed_loss_scaling(optax.adam(0.1), 8.0)])
+    def test_one_bad_number_anywhere_leaves_everything_as_it_was(self, tx, leaf, value):
+        bad = {**GOOD, leaf: GOOD[leaf].at[0].set(value)}
+        updates, states = run(tx, [GOOD, bad])
+        chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, PARAMS))
+        chex.assert_trees_all_equal(states[2].inner_state, states[1].inner_state)
+        assert [bool(state.grads_finite) for state in states] == [True, True, False]
+
+    def test_a_nan_that_comes_a_hundred_times_is_never_applied(self):
+        updates, states = run(dynamic(), [GOOD] + [BAD] * 100)
+        chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, PARAMS))
+        chex.assert_trees_all_equal(states[-1].inner_state, states[1].inner_state)
+        assert (float(states[-1].loss_scale), int(states[-1].consecutive_skips)) == (1.0, 100)
+
+    def test_a_gradient_too_large_for_its_parameter_is_not_finite(self):
+        params = jnp.ones(2, jnp.float16)
+        updates, states = run(dynamic(), [jnp.array([1e6, 1.0], jnp.float32) * 8], params)
+        chex.assert_trees_all_equal(updates, jnp.zeros(2, jnp.float16))
+        assert not states[-1].grads_finite
+
+    def test_a_fixed_scale_applies_what_comes_on_request(self):
+        tx = optax_ext.fixed_loss_scaling(optax.sgd(1.0), 8.0, skip_nonfinite=False)
+        updates, states = run(tx, [BAD])
+        np.testing.assert_array_equal(updates["a"], [-1, np.nan])
+        assert not states[-1].grads_finite
+        assert int(states[-1].skipped_steps) == 0
+
+    def test_counts_may_go_on_and_nothing_else_does(self):
+        schedule = optax_ext.PiecewiseConstantDecay((0,), (1.0, 0.1))
+        inner = optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(schedule))
+        tx = optax_ext.dynamic_loss_scaling(inner, initial_scale=8.0, count_skipped_steps=True)
+        _, states = run(tx, [BAD])
+        before, after = states[0].inner_state, states[1].inner_state
+        chex.assert_trees_all_equal(optax.tree.set(after, count=jnp.int32(0)), before)
+        assert {int(count) for _, count in optax.tree.get_all_with_path(after, "count")} == {1}
+        skipping = optax_ext.dynamic_loss_scaling(inner, initial_scale=8.0)
+        chex.assert_trees_all_equal(run(skipping, [BAD])[1][1].inner_state, before)
+
+    def test_a_parameter_called_count_does_not_count(self):
+        params = {"count": jnp.int32(5), "w": jnp.ones(2)}
+        tx = optax_ext.dynamic_loss_scaling(optax.trace(0.9), initial_scale=8.0, count_skipped_steps=True)
+        _, states = run(tx, [{"count": jnp.int32(0), "w": jnp.full(2, jnp.nan)}], params)
+        chex.assert_trees_all_equal(states[1].inner_state, states[0].inner_state)
+
+
+class TestLeaves:
+    @pytest.mark.parametrize("grad_dtype", ["float16", "bfloat16", "float32"])
+    @pytest.mark.parametrize("param_dtype", ["float16", "bfloat16", "float32"])
+    def test_state_and_updates_keep_their_types(self, grad_dtype, param_dtype):
+        params = jnp.ones(3, param_dtype)
+        tx = optax_ext.dynamic_loss_scaling(optax_ext.lars(0.1, weight_decay=0.1), initial_scale=8.0)
+        grads = jnp.full(3, 8.0, grad_dtype)
+        updates, states = run(tx, [grads, grads * jnp.nan, grads], params)
+        assert updates.dtype == params.dtype
+        for state in states:
+            chex.assert_trees_all_equal_dtypes(state, states[0])
+            assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+
+    def test_small_float16_gradients_survive_unscaling(self):
+        grads = jnp.full(3, 2.0**-20, jnp.float16)  # divided by the scale in float16 nothing would be left
+        updates, _ = run(optax_ext.fixed_loss_scaling(optax.sgd(1.0), 2.0**10), [grads], jnp.ones(3))
+        chex.assert_trees_all_equal(updates, jnp.full(3, -(2.0**-30)))
+        without_params, _ = optax_ext.fixed_loss_scaling(optax.sgd(1.0), 2.0**10).update(
+            grads, optax_ext.fixed_loss_scaling(optax.sgd(1.0), 2.0**10).init(jnp.ones(3))
+        )
+        chex.assert_trees_all_equal(without_params, updates)
+
+    def test_complex_integer_float0_masked_and_missing_leaves(self):
+        params = {
+            "complex": jnp.array([1 + 1j]),
+            "integer": jnp.array([3]),
+            "float0": jnp.array([5]),
+            "masked": optax.MaskedNode(),
+            "none": jnp.ones(2),
+            "empty": jnp.ones((0, 2)),
+            "scalar": jnp.float32(1.0),
+        }
+        grads = {
+            "complex": jnp.array([8 + 16j]),
+            "integer": jnp.array([0]),
+            "float0": np.zeros(1, jax.dtypes.float0),
+            "masked": optax.MaskedNode(),
+            "none": None,
+            "empty": jnp.ones((0, 2)),
+            "scalar": jnp.float32(8.0),
+        }
+        tx = dynamic()
+        state = tx.init(params)
+        updates, next_state = tx.update(grads, state, params)
+        chex.assert_trees_all_equal_structs(state, next_state)
+        chex.assert_trees_all_equal_dtypes(state, next_state)
+        np.testing.assert_array_equal(updates["complex"], [-1 - 2j])
+        assert updates["none"] is None
+        assert optax.apply_updates(params["float0"], updates["float0"]) == 5
+        updates, last = tx.update({**grads, "complex": jnp.array([1j * np.nan])}, next_state, params)
+        assert not last.grads_finite
+        assert not updates["scalar"]
+        chex.assert_trees_all_equal(last.inner_state, next_state.inner_state)
+
+    @pytest.mark.parametrize("empty", [{}, (), None])
+    def test_an_empty_tree_is_finite(self, empty):
+        updates, states = run(dynamic(growth_steps=1), [empty], empty)
+        assert updates == empty
+        assert scales(states) == [8, 16]
+
+    def test_random_keys_in_a_state_are_kept_too(self):
+        tx = optax_ext.dynamic_loss_scaling(optax.add_noise(0.1, 0.5, jax.random.key(3)), initial_scale=8.0)
+        _, states = run(tx, [BAD, GOOD])
+        chex.assert_trees_all_equal(states[1].inner_state, states[0].inner_state)
+        assert states[2].inner_state.rng_key != states[0].inner_state.rng_key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"initial_scale": 0.0}, "initial_scale must be a finite float32 number, more than 0; got 0.0"),
+        ({"initial_scale": -4.0}, "initial_scale must be a finite float32 number, more than 0; got -4.0"),
+        ({"initial_scale": float("nan")}, "initial_scale must be a finite float32 number, more than 0; got nan"),
+        ({"initial_scale": float("inf")}, "initial_scale must be a finite float32 number, more than 0; got inf"),
+        ({"initial_scale": "8"}, "initial_scale must be a finite float32 number, more than 0; got '8'"),
+        ({"initial_scale": [1]}, r"initial_scale must be a finite float32 number, more than 0; got \[1\]"),
+        ({"initial_scale": 0.25}, r"initial_scale must be in \[min_scale, max_scale\] = \[1.0, .*\], got 0.25"),
+        ({"initial_scale": 8.0, "max_scale": 4.0}, r"initial_scale must be in \[min_scale, max_scale\] = \[1.0, 4.0\]"),
+        ({"initial_scale": 1e39}, r"initial_scale must be a finite float32 number, more than 0; got 1e\+39"),
+        ({"growth_steps": 0}, "growth_steps must be an integer, at least 1; got 0"),
+        ({"growth_steps": 2.7}, "growth_steps must be an integer, at least 1; got 2.7"),
+        ({"growth_steps": True}, "growth_steps must be an integer, at least 1; got True"),
+        ({"multiplier": 1.0}, "multiplier must be a finite float32 number, more than 1; got 1.0"),
+        ({"min_scale": 0.0}, "min_scale must be a finite float32 number, more than 0; got 0.0"),
+        ({"max_scale": -1.0}, "max_scale must be a finite float32 number, more than 0; got -1.0"),
+        ({"hysteresis": 0}, "hysteresis must be an integer, at least 1; got 0"),
+    ],
+)
+def test_a_bad_argument_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        optax_ext.dynamic_loss_scaling(optax.sgd(0.1), **arguments)
+
+
+@pytest.mark.parametrize("scale", [0.0, -4.0, float("nan"), float("inf"), 1e39, "dynamic", None])
+def test_a_bad_fixed_scale_is_named(scale):
+    with pytest.raises(ValueError, match="scale must be"):
+        optax_ext.fixed_loss_scaling(optax.sgd(0.1), scale)
+
+
+def test_wrapping_twice_is_refused():
+    inner = optax.chain(optax.clip(1.0), optax_ext.fixed_loss_scaling(optax.sgd(0.1), 8.0))
+    with pytest.raises(ValueError, match="inner must not scale losses itself"):
+        optax_ext.dynamic_loss_scaling(inner).init(PARAMS)
+
+
+def test_what_is_not_a_transformation_is_refused():
+    with pytest.raises(ValueError, match="inner must be an optax.GradientTransformation, got 'sgd'"):
+        optax_ext.dynamic_loss_scaling("sgd")

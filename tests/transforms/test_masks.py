@@ -1,0 +1,134 @@
+"""Masks by path: what a path is, what a pattern chooses, and what it says when it chooses nothing."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import linen, nnx
+
+import optax_ext
+
+PARAMS = {"conv1": {"kernel": 1.0, "bias": 0.0}, "BatchNorm_0": {"scale": 1.0, "bias": 0.0}}
+
+
+def chosen(mask, params):
+    leaves = jax.tree_util.tree_leaves_with_path(mask(params))
+    return {jax.tree_util.keystr(path, simple=True, separator="/") for path, is_chosen in leaves if is_chosen}
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        (None, None, {"conv1/kernel", "conv1/bias", "BatchNorm_0/scale", "BatchNorm_0/bias"}),
+        (None, ["bias", "BatchNorm"], {"conv1/kernel"}),
+        (None, [], {"conv1/kernel", "conv1/bias", "BatchNorm_0/scale", "BatchNorm_0/bias"}),
+        (["conv"], None, {"conv1/kernel", "conv1/bias"}),
+        (["conv"], ["bias"], {"conv1/kernel"}),
+        (["kernel$", "^Batch.*/bias"], None, {"conv1/kernel", "BatchNorm_0/bias"}),
+        ([], None, set()),
+        (("conv1/k",), (), {"conv1/kernel"}),
+    ],
+)
+def test_patterns_choose(include, exclude, expected):
+    assert chosen(optax_ext.path_mask(include, exclude), PARAMS) == expected
+
+
+def test_a_pattern_that_matches_nothing_is_named_with_the_nearest_paths():
+    mask = optax_ext.path_mask(exclude=["bias", "batch_norm"])
+    with pytest.raises(
+        ValueError, match=r"'batch_norm' matches none of the 4 parameters; the nearest are 'BatchNorm_0"
+    ):
+        mask(PARAMS)
+    assert chosen(optax_ext.path_mask(exclude=["bias", "batch_norm"], allow_unmatched=True), PARAMS) == {
+        "conv1/kernel",
+        "BatchNorm_0/scale",
+    }
+    with pytest.raises(ValueError, match="'kernels' matches none"):
+        optax_ext.lars(0.1, weight_decay_mask=optax_ext.path_mask(include=["kernels"])).init(PARAMS)
+
+
+def test_a_tree_without_parameters_has_nothing_to_match():
+    assert optax_ext.path_mask(exclude=["bias"])({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"exclude": "bias"}, "exclude must be a list of regular expressions, got 'bias'"),
+        ({"include": [b"bias"]}, "include must be a list of regular expressions"),
+        ({"include": ["(bias"]}, r"include must hold regular expressions, got '\(bias'"),
+    ],
+)
+def test_bad_patterns_are_refused_at_once(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        optax_ext.path_mask(**arguments)
+
+
+def test_holes_count_as_matches():
+    mask = optax_ext.path_mask(exclude=["bias", "scale"])
+    holes = {"conv1": {"kernel": 1.0, "bias": None}, "BatchNorm_0": {"scale": optax.MaskedNode()}}
+    assert mask(holes) == {"conv1": {"kernel": True, "bias": False}, "BatchNorm_0": {"scale": False}}
+    tx = optax_ext.lars(0.1, weight_decay=0.1, weight_decay_mask=mask)
+    params = {"conv1": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, "BatchNorm_0": {"scale": jnp.ones(2)}}
+    updates, _ = tx.update({**params, "conv1": {"kernel": jnp.ones(2), "bias": None}}, tx.init(params), params)
+    assert updates["conv1"]["bias"] is None
+    outer = optax.masked(tx, {"conv1": {"kernel": True, "bias": False}, "BatchNorm_0": {"scale": True}})
+    outer.update(params, outer.init(params), params)
+
+
+@dataclasses.dataclass
+class Layer:
+    kernel: jax.Array
+    bias: jax.Array
+
+
+jax.tree_util.register_dataclass(Layer)
+
+
+class LinenModel(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2, name="dense")(x)
+
+
+class NNXModel(nnx.Module):
+    def __init__(self):
+        self.dense = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+
+
+class EquinoxModel(eqx.Module):
+    dense: Layer
+
+    def __init__(self):
+        self.dense = Layer(jnp.ones((3, 2)), jnp.ones(2))
+
+
+MODELS = {
+    "dict": lambda: {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}},
+    "linen": lambda: LinenModel().init(jax.random.key(0), jnp.ones((1, 3)))["params"],
+    "nnx state": lambda: nnx.state(NNXModel(), nnx.Param),
+    "nnx pure dict": lambda: nnx.to_pure_dict(nnx.state(NNXModel(), nnx.Param)),
+    "equinox": EquinoxModel,
+    "dataclass": lambda: {"dense": Layer(jnp.ones((3, 2)), jnp.ones(2))},
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_paths_read_alike_in_every_framework(model):
+    params = MODELS[model]()
+    mask = optax_ext.path_mask(exclude=["^dense/bias$"])
+    kept = jax.tree.leaves(jax.tree.map(lambda keep, leaf: leaf if keep else None, mask(params), params))
+    assert [leaf.shape for leaf in kept] == [(3, 2)]
+    tx = optax_ext.lars(0.1, weight_decay=0.5, weight_decay_mask=mask, trust_ratio_mask=mask)
+    grads = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+    zeros = [not leaf.any() for leaf in jax.tree.leaves(updates)]
+    assert sorted(zeros) == [False, True]  # the kernel decays, the bias has nothing to move it
+
+
+def test_paths_of_sequences_are_numbered():
+    assert chosen(optax_ext.path_mask(include=["^layers/1/"]), {"layers": [(1.0, 2.0), (3.0,)]}) == {"layers/1/0"}
