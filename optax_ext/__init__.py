@@ -1,5 +1,6 @@
 """TensorFlow Model Garden's optimization package for JAX: schedules, LARS and loss scaling for Optax."""
 
+from optax_ext import config
 from optax_ext.schedules import (
     Constant,
     CosineDecay,
@@ -47,6 +48,7 @@ __all__ = [
     "PowerDecay",
     "Schedule",
     "StepCosineDecay",
+    "config",
     "dynamic_loss_scaling",
     "fixed_loss_scaling",
     "lamb",

@@ -102,7 +102,7 @@ _MESSAGES = {
 
 def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
     """Put one pydantic error about a construction of `cls` into words, at a location of field names."""
-    names = [field.name for field in _init_fields(cls)]
+    names = [field.name for field in init_fields(cls)]
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     loc: list[str | int] = list(error["loc"])
     if kind == "unexpected_positional_argument":
@@ -163,11 +163,12 @@ def type_adapter(cls: type) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(cls)
 
 
-def _init_fields(cls: type) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(cls) if field.init]
+def init_fields(cls: type) -> list[dataclasses.Field[Any]]:
+    """Return the fields in the order of the arguments: those by keyword alone come last, a base's too."""
+    return sorted((field for field in dataclasses.fields(cls) if field.init), key=lambda field: field.kw_only)
 
 
-def _construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
+def construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
     """Validate arguments, from Python or from data, into an instance; raise pydantic's error, in our words."""
     given = ArgsKwargs(tuple(map(_plain, args)), {str(key): _plain(value) for key, value in kwargs.items()})
     try:
@@ -188,7 +189,7 @@ class _SchemaType(abc.ABCMeta):
             if "__dataclass_fields__" not in cls.__dict__:
                 raise TypeError(f"{cls.__name__} must be decorated with @dataclasses.dataclass(frozen=True)")
             try:
-                return _construct(cls, args, kwargs)
+                return construct(cls, args, kwargs)
             except pydantic.ValidationError as error:
                 raise as_config_error(cls.__name__, error) from None
 
@@ -267,7 +268,7 @@ class Tagged(Schema):
         if not isinstance(tag, str) or tag not in members:
             text = f"unknown type {shorten(tag)}{did_you_mean(tag, members)}, accepted: {join_words(members)}"
             raise_problems(cls.__name__, value, {("type",): text})
-        return _construct(members[tag], (), {key: item for key, item in value.items() if key != "type"})
+        return construct(members[tag], (), {key: item for key, item in value.items() if key != "type"})
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -276,6 +277,13 @@ class Tagged(Schema):
         if inspect.isabstract(source):
             return core_schema.no_info_plain_validator_function(source.from_tagged)
         return super().__get_pydantic_core_schema__(source, handler)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        # The members of a family are not known until the whole schema is asked for.
+        return {"x-family": cls.__name__} if inspect.isabstract(cls) else handler(schema)
 
 
 # ---------------------------------------------------------------------------------------------------------

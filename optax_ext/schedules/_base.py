@@ -68,6 +68,12 @@ class _NumberOrSchedule:
         del source, handler
         return core_schema.no_info_plain_validator_function(_number_or_schedule)
 
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        del schema, handler
+        return {"anyOf": [{"type": "number", "minimum": 0}, {"x-family": Schedule.__name__}]}
+
 
 ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
 

@@ -84,13 +84,13 @@ def lars(
     add_weight_decay = optax.add_decayed_weights(weight_decay, weight_decay_mask)
     scale_by_trust = optax.masked(scale_by_trust_ratio(trust_coefficient, eps=eps), trust_ratio_mask)
     scale_by_learning_rate = optax.scale_by_learning_rate(learning_rate)
-    add_momentum = _add_momentum(momentum, nesterov=nesterov)
+    trace = add_momentum(momentum, nesterov=nesterov)
     if classic_momentum:
-        return optax.chain(add_weight_decay, scale_by_trust, scale_by_learning_rate, add_momentum)
-    return optax.chain(add_weight_decay, add_momentum, scale_by_trust, scale_by_learning_rate)
+        return optax.chain(add_weight_decay, scale_by_trust, scale_by_learning_rate, trace)
+    return optax.chain(add_weight_decay, trace, scale_by_trust, scale_by_learning_rate)
 
 
-def _add_momentum(momentum: Scalar, *, nesterov: bool) -> optax.GradientTransformation:
+def add_momentum(momentum: Scalar, *, nesterov: bool) -> optax.GradientTransformation:
     """Trace past updates with `optax.trace`, keeping the trace of a parameter that has no gradient this time.
 
     `optax.trace` puts None in its place, which loses the momentum and changes the structure of the state.

@@ -1,0 +1,64 @@
+"""The JSON Schema of configs, for editors and other validators."""
+
+import dataclasses
+import inspect
+import re
+from typing import Any
+
+from optax_ext._schema import Schema, Tagged, type_adapter
+from optax_ext.config._loss_scale import LossScale
+from optax_ext.config._optimization import OptimizationConfig
+from optax_ext.config._optimizers import Optimizer
+from optax_ext.schedules import Schedule
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of everything that [`from_dict`][optax_ext.config.from_dict] reads.
+
+    Schedules that were defined by then, yours too, are in it. An editor that knows it completes and checks recipes
+    as they are typed.
+
+    Returns:
+      Plain data, by draft 2020-12.
+
+    Example:
+      >>> from optax_ext import config
+      >>> config.json_schema()["$defs"]["Constant"]["properties"]["learning_rate"]["minimum"]
+      0
+    """
+    families: list[type[Tagged]] = [Optimizer, LossScale, Schedule]
+    schemas: list[type[Schema]] = [OptimizationConfig, *(member for f in families for member in f.members().values())]
+    definitions = {schema.__name__: _definition(schema) for schema in schemas}
+    for family in families:
+        # An editor that finds no match for a whole is told by `required` which member was meant.
+        members = sorted(member.__name__ for member in family.members().values())
+        definitions[family.__name__] = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in members]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "optax_ext config",
+        "anyOf": [{"$ref": f"#/$defs/{schema.__name__}"} for schema in (OptimizationConfig, *families)],
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _definition(schema: type[Schema]) -> dict[str, Any]:
+    definition = _refer_to_families(type_adapter(schema).json_schema())
+    doc = inspect.getdoc(schema) or ""
+    properties = definition.get("properties", {})
+    for field in dataclasses.fields(schema):
+        described = re.search(rf"^  {field.name}: (.*(?:\n    .*)*)", doc, re.MULTILINE)
+        if field.name in properties and described:
+            properties[field.name]["description"] = " ".join(described[1].split())
+    if issubclass(schema, Tagged):
+        properties = {"type": {"const": schema.type}, **properties}
+        definition["required"] = ["type", *definition.get("required", [])]
+    return {**definition, "properties": properties, "description": doc.partition("\n")[0]}
+
+
+def _refer_to_families(schema: Any) -> Any:
+    """Put references in the places that the schemas of fields left for families."""
+    if isinstance(schema, dict):
+        if "x-family" in schema:
+            return {"$ref": f"#/$defs/{schema['x-family']}"} | {k: schema[k] for k in schema if k != "x-family"}
+        return {key: _refer_to_families(value) for key, value in schema.items()}
+    return [_refer_to_families(item) for item in schema] if isinstance(schema, list) else schema
