@@ -16,7 +16,7 @@ import re
 import reprlib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -94,6 +94,7 @@ _MESSAGES = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "tuple_type": "must be a list",
+    "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",
     "too_short": "must have at least {min_length} entries",
     "too_long": "must have at most {max_length} entries",
@@ -105,6 +106,8 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
     names = [field.name for field in init_fields(cls)]
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     loc: list[str | int] = list(error["loc"])
+    if kind == "float_type" and isinstance(found, int) and not isinstance(found, bool):
+        kind = "finite_number"  # an integer, but too large for any float
     if kind == "unexpected_positional_argument":
         loc, message = [], f"takes {len(names)} arguments ({', '.join(names)}), got also {shorten(found)}"
     elif kind == "unexpected_keyword_argument":
@@ -165,7 +168,7 @@ def type_adapter(cls: type) -> pydantic.TypeAdapter[Any]:
 
 def init_fields(cls: type) -> list[dataclasses.Field[Any]]:
     """Return the fields in the order of the arguments: those by keyword alone come last, a base's too."""
-    return sorted((field for field in dataclasses.fields(cls) if field.init), key=lambda field: field.kw_only)
+    return sorted((field for field in dataclasses.fields(cls) if field.init), key=lambda field: field.kw_only is True)
 
 
 def construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
@@ -227,13 +230,12 @@ class Tagged(Schema):
     """
 
     type: ClassVar[str]
-    _tagged: ClassVar[dict[str, builtins.type[Self]]] = {}  # every member of every family
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if "type" not in cls.__dict__:
             cls.type = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-        known = Tagged._tagged.get(cls.type)
+        known = _TAGGED.get(cls.type)
         if (
             known
             and not inspect.isabstract(known)
@@ -243,39 +245,14 @@ class Tagged(Schema):
                 f"the type tag {cls.type!r} of {cls.__qualname__} is taken by {known.__module__}.{known.__qualname__}:"
                 " give the class another in an attribute `type`"
             )
-        Tagged._tagged[cls.type] = cls
-
-    @classmethod
-    def members(cls) -> dict[str, builtins.type[Self]]:
-        """Return the concrete classes of this family, by their tags."""
-        return {
-            tag: member
-            for tag, member in Tagged._tagged.items()
-            if issubclass(member, cls) and not inspect.isabstract(member)
-        }
-
-    @classmethod
-    def from_tagged(cls, value: object) -> Self:
-        """Return `value` as a member of this family, built where it is a mapping with a ``type``."""
-        if isinstance(value, cls):
-            return value
-        members = cls.members()
-        if not isinstance(value, Mapping):
-            raise problem(f"must be a mapping with a 'type', one of {join_words(members)}; got {shorten(value)}")
-        if "type" not in value:
-            raise_problems(cls.__name__, value, {("type",): f"is required: one of {join_words(members)}"})
-        tag = value["type"]
-        if not isinstance(tag, str) or tag not in members:
-            text = f"unknown type {shorten(tag)}{did_you_mean(tag, members)}, accepted: {join_words(members)}"
-            raise_problems(cls.__name__, value, {("type",): text})
-        return construct(members[tag], (), {key: item for key, item in value.items() if key != "type"})
+        _TAGGED[cls.type] = cls
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: builtins.type, handler: pydantic.GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         if inspect.isabstract(source):
-            return core_schema.no_info_plain_validator_function(source.from_tagged)
+            return core_schema.no_info_plain_validator_function(functools.partial(from_tagged, source))
         return super().__get_pydantic_core_schema__(source, handler)
 
     @classmethod
@@ -284,6 +261,33 @@ class Tagged(Schema):
     ) -> dict[str, Any]:
         # The members of a family are not known until the whole schema is asked for.
         return {"x-family": cls.__name__} if inspect.isabstract(cls) else handler(schema)
+
+
+_TAGGED: dict[str, type[Tagged]] = {}  # every class of every family, by its tag
+_T = TypeVar("_T", bound=Tagged)
+
+
+def members(family: type[_T]) -> dict[str, type[_T]]:
+    """Return the concrete classes of a family, by their tags."""
+    return {
+        tag: member for tag, member in _TAGGED.items() if issubclass(member, family) and not inspect.isabstract(member)
+    }
+
+
+def from_tagged(family: type[_T], value: object) -> _T:
+    """Return `value` as a member of a family, built where it is a mapping with a ``type``; for validators."""
+    if isinstance(value, family):
+        return value
+    known = members(family)
+    if not isinstance(value, Mapping):
+        raise problem(f"must be a mapping with a 'type', one of {join_words(known)}; got {shorten(value)}")
+    if "type" not in value:
+        raise_problems(family.__name__, value, {("type",): f"is required: one of {join_words(known)}"})
+    tag = value["type"]
+    if not isinstance(tag, str) or tag not in known:
+        text = f"unknown type {shorten(tag)}{did_you_mean(tag, known)}, accepted: {join_words(known)}"
+        raise_problems(family.__name__, value, {("type",): text})
+    return construct(known[tag], (), {key: item for key, item in value.items() if key != "type"})
 
 
 # ---------------------------------------------------------------------------------------------------------

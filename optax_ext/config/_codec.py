@@ -15,8 +15,10 @@ from optax_ext._schema import (
     as_config_error,
     construct,
     did_you_mean,
+    from_tagged,
     init_fields,
     join_words,
+    members,
     shorten,
 )
 from optax_ext.config._optimization import OptimizationConfig
@@ -55,11 +57,11 @@ def from_dict(data: Any, *, source: str = "config") -> Any:
         if isinstance(plain, Mapping) and "type" not in plain:
             if "optimizer" in plain:
                 return construct(OptimizationConfig, (), plain)
-            known = join_words(Tagged.members())
+            known = join_words(members(Tagged))
             near = next((near for key in plain if (near := did_you_mean(key, ["optimizer", "type"]))), "")
             text = f"must have an 'optimizer', or a 'type' that is one of {known}; got {shorten(list(plain))}{near}"
             raise ConfigError(source, [Problem("", text)])
-        return Tagged.from_tagged(plain)
+        return from_tagged(Tagged, plain)
     except pydantic.ValidationError as error:
         raise as_config_error(source, error) from None
     except PydanticCustomError as error:  # about the whole

@@ -7,14 +7,14 @@ import stat
 import tempfile
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
 from optax_ext._schema import ConfigError, Problem, Schema, did_you_mean, shorten
 from optax_ext.config._codec import from_dict, to_dict
 
-_LARGEST_FILE = 1_000_000  # bytes; real recipes have a few thousand
+_LARGEST_FILE = 100_000  # bytes; real recipes have a few thousand
 _LARGEST_YAML = 100_000  # values, aliases followed
 
 
@@ -41,7 +41,7 @@ def load(path: str | os.PathLike[str]) -> Any:
       ...     config.load(f"{folder}/recipe.yaml").learning_rate
       0.5
     """
-    read = _read_json if _suffix(path) == ".json" else _read_yaml
+    read = read_json if _suffix(path) == ".json" else read_yaml
     return from_dict(read(_read_text(path), str(path)), source=str(path))
 
 
@@ -123,7 +123,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
 # JSON
 
 
-def _read_json(text: str, source: str) -> Any:
+def read_json(text: str, source: str) -> Any:
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         if len(set(keys)) < len(keys):
@@ -157,8 +157,6 @@ _CORE_SCHEMA = [
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}  # PyYAML's of 1.1 are not wanted
-
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         return int(node.value)  # in 1.1 a leading zero would mean octal
 
@@ -184,6 +182,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_Loader.yaml_implicit_resolvers = {}  # PyYAML's, of 1.1, are not wanted
 for _tag, _pattern, _first in _CORE_SCHEMA:
     _Loader.add_implicit_resolver(_tag, _pattern, list(_first))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
@@ -191,7 +190,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
-def _read_yaml(text: str, source: str) -> Any:
+def read_yaml(text: str, source: str) -> Any:
     loader = None
     try:
         loader = _Loader(text)
@@ -203,7 +202,8 @@ def _read_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise _error(source, f"is not YAML that can be read: {error.problem or error.context}{place}") from None
+        what = ", ".join(filter(None, (error.context, error.problem)))
+        raise _error(source, f"is not YAML that can be read: {what}{place}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise

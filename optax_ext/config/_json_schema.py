@@ -5,7 +5,7 @@ import inspect
 import re
 from typing import Any
 
-from optax_ext._schema import Schema, Tagged, type_adapter
+from optax_ext._schema import Schema, Tagged, members, type_adapter
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._optimization import OptimizationConfig
 from optax_ext.config._optimizers import Optimizer
@@ -27,12 +27,12 @@ def json_schema() -> dict[str, Any]:
       0
     """
     families: list[type[Tagged]] = [Optimizer, LossScale, Schedule]
-    schemas: list[type[Schema]] = [OptimizationConfig, *(member for f in families for member in f.members().values())]
+    schemas: list[type[Schema]] = [OptimizationConfig, *(member for f in families for member in members(f).values())]
     definitions = {schema.__name__: _definition(schema) for schema in schemas}
     for family in families:
         # An editor that finds no match for a whole is told by `required` which member was meant.
-        members = sorted(member.__name__ for member in family.members().values())
-        definitions[family.__name__] = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in members]}
+        names = sorted(member.__name__ for member in members(family).values())
+        definitions[family.__name__] = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "optax_ext config",

@@ -11,7 +11,6 @@ import pydantic
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Fraction, NonNegativeNumber, Tagged, problem
-from optax_ext.schedules import Schedule
 from optax_ext.schedules._base import ScalarOrSchedule, evaluate, exact_step
 from optax_ext.transforms import lars, path_mask
 from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
@@ -34,12 +33,14 @@ class Optimizer(Tagged):
     """An optimizer as data; the base class of all optimizer schemas.
 
     Args:
+      learning_rate: At least 0, or a schedule.
       clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
       global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
     """
 
+    learning_rate: ScalarOrSchedule
     clipnorm: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
     clipvalue: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
     global_clipnorm: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
@@ -67,15 +68,15 @@ class Optimizer(Tagged):
     def _make_chain(self) -> optax.GradientTransformation:
         """Return what comes after clipping."""
 
-    def _decayed(self, learning_rate: float | Schedule) -> optax.ScalarOrSchedule:
+    def _rate(self) -> optax.ScalarOrSchedule:
         """Return the learning rate, divided by `1 + decay * step` where there is a decay."""
         if self.decay == 0:
-            return learning_rate
+            return self.learning_rate
 
-        def rate(step: ArrayLike) -> jax.Array:
-            return evaluate(learning_rate, step) / (1 + self.decay * exact_step(step).astype("float32"))
+        def decayed(step: ArrayLike) -> jax.Array:
+            return evaluate(self.learning_rate, step) / (1 + self.decay * exact_step(step).astype("float32"))
 
-        return rate
+        return decayed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +107,11 @@ class SGD(Optimizer):
     """
 
     type = "sgd"
-    learning_rate: ScalarOrSchedule
     momentum: Fraction = 0.0
     nesterov: bool = False
 
     def _make_chain(self) -> optax.GradientTransformation:
-        scale_by_learning_rate = optax.scale_by_learning_rate(self._decayed(self.learning_rate))
+        scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
         if self.momentum == 0:
             return scale_by_learning_rate
         return optax.chain(scale_by_learning_rate, add_momentum(self.momentum, nesterov=self.nesterov))
@@ -153,7 +153,6 @@ class LARS(Optimizer):
     """
 
     type = "lars"
-    learning_rate: ScalarOrSchedule
     momentum: Fraction = 0.9
     weight_decay_rate: NonNegativeNumber = 0.0
     eeta: NonNegativeNumber = 0.001
@@ -168,7 +167,7 @@ class LARS(Optimizer):
         if not_adapting is None:
             not_adapting = not_decaying
         return lars(
-            self._decayed(self.learning_rate),
+            self._rate(),
             momentum=self.momentum,
             weight_decay=self.weight_decay_rate,
             trust_coefficient=self.eeta,

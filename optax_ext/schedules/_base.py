@@ -11,7 +11,7 @@ import pydantic
 from jax.typing import ArrayLike
 from pydantic_core import core_schema
 
-from optax_ext._schema import NonNegativeNumber, Tagged, problem, shorten, type_adapter
+from optax_ext._schema import NonNegativeNumber, Tagged, from_tagged, problem, shorten, type_adapter
 
 BeforeOffset = Literal["extrapolate", "hold"]
 
@@ -53,7 +53,7 @@ class Schedule(Tagged):
 
 def _number_or_schedule(value: object) -> float | Schedule:
     if isinstance(value, Schedule | Mapping):
-        return Schedule.from_tagged(value)
+        return from_tagged(Schedule, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return type_adapter(NonNegativeNumber).validate_python(value)
     raise problem(f"must be a number or a schedule, got {shorten(value)}")

@@ -17,7 +17,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
     def clip(updates: Any, params: Any) -> Any:
         del params
-        return jax.tree.map(lambda update: _shrink(update, optax.global_norm(widen(update)), max_norm), updates)
+        return jax.tree.map(lambda update: _shrink(update, optax.tree.norm(widen(update)), max_norm), updates)
 
     return optax.stateless(clip)
 
@@ -30,7 +30,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
     def clip(updates: Any, params: Any) -> Any:
         del params
-        norm = optax.global_norm(jax.tree.map(widen, updates))
+        norm = optax.tree.norm(jax.tree.map(widen, updates))
         return jax.tree.map(lambda update: _shrink(update, norm, max_norm), updates)
 
     return optax.stateless(clip)

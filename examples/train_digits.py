@@ -1,0 +1,307 @@
+"""Train a convolutional network on handwritten digits in float16: LARS, warm-up, cosine decay, dynamic loss scaling.
+
+The optimizer is a recipe, digits.yaml. A step whose gradients overflow float16 is skipped, and so is a bad batch:
+
+    python examples/train_digits.py --inject-nan 100
+"""
+
+import argparse
+import functools
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+import optax_ext
+from optax_ext import config
+
+RECIPE = Path(__file__).with_name("digits.yaml")
+EPOCHS = 20
+BATCH_SIZE = 128
+
+
+def load_optimizer(path: Path) -> tuple[optax.GradientTransformation, optax_ext.Schedule]:
+    """Read a recipe: the optimizer inside its loss scaling, and the learning rate by itself, to report it."""
+    recipe = config.load(path)
+    if not isinstance(recipe, config.OptimizationConfig) or recipe.loss_scale is None:
+        raise config.ConfigError(str(path), [config.Problem("", "must have an optimizer and a loss_scale")])
+    rate = recipe.optimizer.learning_rate
+    return recipe.make(), rate if isinstance(rate, optax_ext.Schedule) else optax_ext.Constant(rate)
+
+
+class Data(NamedTuple):
+    """The digits: images of shape (n, 8, 8, 1) in [0, 1], labels from 0 to 9."""
+
+    images: np.ndarray
+    test_images: np.ndarray
+    labels: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many full batches there are; what is left of the shuffled images waits for the next epoch."""
+        return len(self.images) // BATCH_SIZE
+
+
+def load_data() -> Data:
+    """Return the digits that come with scikit-learn, a fifth of each class for the test."""
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16  # the brightest pixel is 16
+    return Data(*map(np.asarray, train_test_split(images, labels, test_size=0.2, stratify=labels, random_state=0)))
+
+
+class Network(nn.Module):
+    """Two convolutions and a classifier that compute in float16, with parameters and statistics in float32."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Return the logits, in float32: then the loss is exact, and its scaled gradient meets float16 only here."""
+        x = images
+        for features in (32, 64):
+            x = nn.Conv(features, (3, 3), use_bias=False, dtype=jnp.float16)(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=jnp.float16)(x)
+            x = nn.avg_pool(nn.relu(x), (2, 2), strides=(2, 2))
+        return nn.Dense(10, dtype=jnp.float16)(x.reshape(len(x), -1)).astype(jnp.float32)
+
+
+class State(NamedTuple):
+    """All that a step changes."""
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+class Metrics(NamedTuple):
+    """What a step was done with and came to; of one step, or stacked of all."""
+
+    loss: Any
+    accuracy: Any
+    learning_rate: Any
+    loss_scale: Any
+    skipped: Any
+
+
+@functools.partial(jax.jit, static_argnames=("optimizer", "schedule"), donate_argnames="state")
+def train_step(
+    state: State,
+    images: jax.Array,
+    labels: jax.Array,
+    optimizer: optax.GradientTransformation,
+    schedule: optax_ext.Schedule,
+) -> tuple[State, Metrics]:
+    """Take one step, or skip it if a gradient is not finite."""
+    params, batch_stats, opt_state = state
+
+    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, changed = Network().apply(variables, images, train=True, mutable=["batch_stats"])
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, (jnp.mean(logits.argmax(-1) == labels), changed["batch_stats"])
+
+    (loss, (accuracy, new_batch_stats)), grads = optax_ext.value_and_grad(loss_fn, opt_state, has_aux=True)(params)
+    updates, new_opt_state = optimizer.update(grads, opt_state, params)
+    new_params = optax.apply_updates(params, updates)
+
+    # A skipped step leaves parameters and optimizer as they were. The batch statistics are ours to keep: those of
+    # one bad batch would spoil every evaluation from then on.
+    finite = optax.tree.get(new_opt_state, "grads_finite")
+    new_batch_stats = optax.tree.where(finite, new_batch_stats, batch_stats)
+
+    applied_steps = optax.tree.get(opt_state, "count")  # what the schedule goes by: a skipped step does not count
+    loss_scale = optax.tree.get(opt_state, "loss_scale")
+    metrics = Metrics(loss, accuracy, schedule(applied_steps), loss_scale, ~finite)
+    return State(new_params, new_batch_stats, new_opt_state), metrics
+
+
+@jax.jit
+def evaluate(state: State, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the accuracy with the running statistics."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits: Any = Network().apply(variables, images, train=False)
+    return jnp.mean(logits.argmax(-1) == labels)
+
+
+class Result(NamedTuple):
+    """A finished training."""
+
+    state: State
+    history: Metrics
+    test_accuracies: Sequence[float]  # after each epoch
+    nan_steps: Sequence[int]
+
+    @property
+    def nan_skips(self) -> np.ndarray:
+        """The steps that were skipped for their batch."""
+        return np.intersect1d(np.flatnonzero(self.history.skipped), self.nan_steps)
+
+    @property
+    def overflow_skips(self) -> np.ndarray:
+        """The steps that were skipped although their batch was good: the loss scale was too large for float16."""
+        return np.setdiff1d(np.flatnonzero(self.history.skipped), self.nan_steps)
+
+    @property
+    def growths(self) -> int:
+        """How many times the loss scale grew."""
+        return int(np.sum(np.diff(self.history.loss_scale) > 0))
+
+
+def train(
+    data: Data,
+    optimizer: optax.GradientTransformation,
+    schedule: optax_ext.Schedule,
+    *,
+    epochs: int = EPOCHS,
+    nan_steps: Sequence[int] = (),
+    seed: int = 0,
+) -> Result:
+    """Train from scratch, with NaN in place of the batches of `nan_steps`."""
+    variables = Network().init(jax.random.key(seed), data.images[:1], train=False)
+    state = State(variables["params"], variables["batch_stats"], optimizer.init(variables["params"]))
+    random = np.random.default_rng(seed)
+    history: list[Metrics] = []
+    test_accuracies: list[float] = []
+
+    with tqdm(total=epochs * data.steps_per_epoch, unit="step") as progress:
+        for _ in range(epochs):
+            shuffled = random.permutation(len(data.images))[: data.steps_per_epoch * BATCH_SIZE]
+            for batch in shuffled.reshape(-1, BATCH_SIZE):
+                images = data.images[batch]
+                if len(history) in nan_steps:
+                    images = np.full_like(images, np.nan)
+                state, metrics = train_step(state, images, data.labels[batch], optimizer, schedule)
+                history.append(jax.device_get(metrics))
+                progress.set_postfix_str(describe(history[-1]), refresh=False)
+                progress.update()
+            test_accuracies.append(float(evaluate(state, data.test_images, data.test_labels)))
+
+    return Result(state, jax.tree.map(lambda *steps: np.stack(steps), *history), test_accuracies, nan_steps)
+
+
+def describe(metrics: Metrics) -> str:
+    """Put the metrics of one step into words."""
+    return (
+        f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.1%}, learning rate {metrics.learning_rate:.3f}, "
+        f"loss scale 2**{np.log2(metrics.loss_scale):.0f}"
+    )
+
+
+def tabulate(result: Result) -> Table:
+    """Tell what came of the training."""
+    history = result.history
+    are_finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.state.batch_stats))
+
+    table = Table("handwritten digits in float16", "")
+    table.add_row("test accuracy", f"{result.test_accuracies[-1]:.2%}")
+    table.add_row("steps", f"{len(history.loss)}")
+    table.add_row("skipped: float16 overflow", ", ".join(map(str, result.overflow_skips)) or "none")
+    table.add_row("skipped: NaN in the batch", ", ".join(map(str, result.nan_skips)) or "none")
+    table.add_row("loss scale", f"from 2**{np.log2(history.loss_scale[0]):.0f}, grown {result.growths} times")
+    table.add_row("last loss scale", f"2**{np.log2(history.loss_scale[-1]):.0f}")
+    table.add_row("batch statistics", "finite" if are_finite else "not finite")
+    return table
+
+
+def plot(result: Result) -> Figure:
+    """Draw loss, accuracy, learning rate and loss scale over the steps, one below the other."""
+    blue, orange, red, grey = "#2f6690", "#e08e2b", "#c8373a", "#b5bcc4"
+    history = result.history
+    steps = np.arange(len(history.loss))
+    epoch_ends = steps.reshape(len(result.test_accuracies), -1)[:, -1]
+    is_number = np.isfinite(history.loss)  # for NaN, argmax still names a class, and an accuracy means nothing
+
+    figure = Figure(figsize=(9, 10), layout="constrained")
+    figure.suptitle("Handwritten digits in float16: LARS and dynamic loss scaling", fontsize="x-large")
+    loss, accuracy, learning_rate, loss_scale = panels = figure.subplots(4, sharex=True)
+    loss.semilogy(steps, history.loss, color=blue)
+    accuracy.plot(steps, np.where(is_number, history.accuracy, np.nan), color=grey, label="training batch")
+    accuracy.plot(epoch_ends, result.test_accuracies, ".-", color=blue, label="test images after each epoch")
+    learning_rate.plot(steps, history.learning_rate, color=blue)
+    loss_scale.step(steps, history.loss_scale, where="post", color=blue)
+
+    for skipped, marker, color, label in (
+        (result.overflow_skips, "v", red, "skipped: float16 overflow"),
+        (result.nan_skips, "X", orange, "skipped: NaN in the batch"),
+    ):
+        if skipped.size:
+            loss_scale.plot(skipped, history.loss_scale[skipped], marker, color=color, markersize=9, label=label)
+        for panel, step in itertools.product(panels, skipped):
+            panel.axvline(step, color=color, alpha=0.6, linewidth=0.8, linestyle="--", zorder=0)
+
+    final = result.test_accuracies[-1]
+    accuracy.annotate(
+        f"{final:.1%}", (steps[-1], final), (0, -8), textcoords="offset points", ha="right", va="top", color=blue
+    )
+    accuracy.set_ylim(0, 1.05)
+    accuracy.yaxis.set_major_formatter("{x:.0%}")
+    loss_scale.set_yscale("log", base=2)
+    loss_scale.set_xlabel("step")
+    for panel, title in zip(panels, ("training loss", "accuracy", "learning rate", "loss scale"), strict=True):
+        panel.set_title(title, loc="left", fontweight="bold")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.minorticks_off()
+        panel.margins(x=0.02)
+        panel.grid(axis="y", alpha=0.3)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> Result:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Train a convolutional network on handwritten digits in float16.")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, metavar="FILE", help="the optimizer (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help="passes over the images (%(default)s)")
+    parser.add_argument(
+        "--inject-nan",
+        type=int,
+        action="append",
+        default=[],
+        metavar="STEP",
+        help="put NaN in place of the batch of this step, counted from 0; may be given several times",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs"), metavar="DIR", help="for digits.png (%(default)s)"
+    )
+    arguments = parser.parse_args(argv)
+
+    data = load_data()
+    steps = arguments.epochs * data.steps_per_epoch
+    if arguments.epochs < 1:
+        parser.error(f"--epochs must be at least 1, got {arguments.epochs}")
+    for step in arguments.inject_nan:
+        if not 0 <= step < steps:
+            parser.error(f"--inject-nan must be a step from 0 to {steps - 1}, got {step}")
+    try:
+        optimizer, schedule = load_optimizer(arguments.recipe)
+    except config.ConfigError as error:
+        parser.error(str(error))
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {arguments.output}: {error}")
+
+    result = train(data, optimizer, schedule, epochs=arguments.epochs, nan_steps=arguments.inject_nan)
+
+    picture = arguments.output / "digits.png"
+    plot(result).savefig(picture, dpi=150, bbox_inches="tight", pad_inches=0.2)
+    console = Console()
+    console.print(tabulate(result))
+    console.print(f"The curves are in {picture}.")
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Dicts in and out: lossless, complete in their errors, and open to containers and to schedules of one's own."""
+
+import collections
+import dataclasses
+import json
+
+import ml_collections
+import omegaconf
+import pytest
+
+import optax_ext
+from optax_ext import config
+
+RECIPE = config.OptimizationConfig(
+    optimizer=config.LARS(
+        learning_rate=optax_ext.LinearWarmup(optax_ext.CosineDecay(6.4, 10_000, offset=500), 500),
+        weight_decay_rate=1e-4,
+        exclude_from_weight_decay=("bias", "BatchNorm"),
+        clipvalue=0.5,
+    ),
+    loss_scale=config.DynamicLossScale(growth_steps=100),
+)
+DATA = {
+    "optimizer": {
+        "type": "lars",
+        "learning_rate": {
+            "type": "linear_warmup",
+            "after": {"type": "cosine_decay", "initial_learning_rate": 6.4, "decay_steps": 10_000, "offset": 500},
+            "warmup_steps": 500,
+        },
+        "weight_decay_rate": 1e-4,
+        "exclude_from_weight_decay": ["bias", "BatchNorm"],
+        "clipvalue": 0.5,
+    },
+    "loss_scale": {"type": "dynamic", "growth_steps": 100},
+}
+
+
+def problems(data):
+    with pytest.raises(config.ConfigError) as raised:
+        config.from_dict(data)
+    return {problem.path: problem.message for problem in raised.value.problems}
+
+
+def test_a_recipe_is_written_with_its_tags_and_without_defaults_on_request():
+    assert config.to_dict(RECIPE, exclude_defaults=True) == DATA
+    everything = config.to_dict(RECIPE)
+    assert everything["optimizer"]["exclude_from_layer_adaptation"] is None
+    assert everything["loss_scale"]["hysteresis"] == 1
+    assert config.from_dict(everything) == config.from_dict(DATA) == RECIPE
+    assert json.loads(json.dumps(everything)) == everything
+
+
+def test_arguments_come_in_the_order_of_the_signature():
+    assert list(config.to_dict(RECIPE.optimizer))[:4] == ["type", "learning_rate", "momentum", "weight_decay_rate"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [RECIPE.optimizer, RECIPE.loss_scale, RECIPE.optimizer.learning_rate, config.FixedLossScale(8.0), config.SGD(0.1)],
+)
+def test_a_part_of_a_recipe_is_a_config_too(part):
+    assert config.from_dict(config.to_dict(part)) == part
+    assert config.from_dict(part) is part
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        lambda: ml_collections.ConfigDict(DATA),
+        lambda: ml_collections.FrozenConfigDict(DATA),
+        lambda: omegaconf.OmegaConf.create(DATA),
+        lambda: {**DATA, "optimizer": omegaconf.OmegaConf.create(DATA["optimizer"])},
+        lambda: collections.ChainMap(DATA),
+        lambda: collections.OrderedDict(DATA),
+    ],
+)
+def test_containers_of_config_libraries_are_mappings(container):
+    assert config.from_dict(container()) == RECIPE
+
+
+def test_what_omegaconf_cannot_resolve_is_a_problem_like_others():
+    data = {"optimizer": omegaconf.OmegaConf.create({"type": "sgd", "learning_rate": "${missing}"})}
+    assert "omegaconf cannot resolve it" in problems(data)["optimizer"]
+    assert "omegaconf cannot resolve it" in problems(omegaconf.OmegaConf.create({"optimizer": "???"}))[""]
+
+
+def test_eight_faults_are_eight_problems():
+    data = {
+        "optimizer": {
+            "type": "lars",
+            "learning_rate": {
+                "type": "linear_warmup",
+                "warmup_steps": True,
+                "after": {"type": "cosine_decay", "initial_learning_rate": float("nan"), "decay_steps": -5},
+            },
+            "momentun": 0.9,
+            "weight_decay_rate": "1e-4",
+            "exclude_from_weight_decay": "bias",
+        },
+        "loss_scale": {"type": "dinamic"},
+        "emma": {"average_decay": 0.99},
+    }
+    found = problems(data)
+    assert list(found) == [
+        "optimizer.learning_rate.after.initial_learning_rate",
+        "optimizer.learning_rate.after.decay_steps",
+        "optimizer.learning_rate.warmup_steps",
+        "optimizer.weight_decay_rate",
+        "optimizer.exclude_from_weight_decay",
+        "optimizer.momentun",
+        "loss_scale.type",
+        "emma",
+    ]
+    assert found["optimizer.learning_rate.after.decay_steps"] == "must be greater than 0, got -5"
+    assert found["optimizer.learning_rate.warmup_steps"] == "must be an integer, got True"
+    assert found["optimizer.exclude_from_weight_decay"] == "must be a list, got 'bias'"
+    assert found["optimizer.momentun"].startswith("unknown field (did you mean 'momentum'?), accepted: learning_rate,")
+    assert found["loss_scale.type"].startswith("unknown type 'dinamic' (did you mean 'dynamic'?), accepted: 'dynamic'")
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "message"),
+    [
+        ({}, "", "must have an 'optimizer', or a 'type' that is one of"),
+        ({"optimiser": {}}, "", "(did you mean 'optimizer'?)"),
+        ([], "", "must be a mapping with a 'type'"),
+        (None, "", "must be a mapping with a 'type'"),
+        ("lars", "", "must be a mapping with a 'type'"),
+        ({"type": "lrs"}, "type", "unknown type 'lrs' (did you mean 'lars'?)"),
+        ({"type": 3}, "type", "unknown type 3"),
+        ({"type": None}, "type", "unknown type None"),
+        ({1: 2}, "", "must have text for keys, got 1"),
+        ({"optimizer": None}, "optimizer", "must be a mapping with a 'type', one of 'sgd', 'lars'"),
+        ({"optimizer": {"type": "constant"}}, "optimizer.type", "unknown type 'constant', accepted: 'sgd', 'lars'"),
+        ({"optimizer": {"learning_rate": 1}}, "optimizer.type", "is required: one of"),
+        ({"type": "fixed"}, "scale", "is required"),
+        ({"type": "fixed", "scale": 0}, "scale", "must be greater than 0, got 0"),
+        ({"type": "fixed", "scale": 1, "skip_nonfinite": "no"}, "skip_nonfinite", "must be true or false, got 'no'"),
+        ({"type": "dynamic", "initial_scale": 0.5}, "initial_scale", "must be in [min_scale, max_scale] = [1.0, "),
+        ({"type": "dynamic", "multiplier": 1.0}, "multiplier", "must be greater than 1, got 1.0"),
+        ({"type": "sgd", "learning_rate": 1, "momentum": 2}, "momentum", "must be less than or equal to 1, got 2"),
+        (
+            {"type": "sgd", "learning_rate": 1, "clipnorm": 1, "global_clipnorm": 2},
+            "global_clipnorm",
+            "must not be given with clipnorm, got 2.0 with 1.0",
+        ),
+        (
+            {"type": "lars", "learning_rate": 1, "exclude_from_weight_decay": ["ok", "("]},
+            "exclude_from_weight_decay.1",
+            "must be a regular expression, got '('",
+        ),
+        (
+            {"type": "lars", "learning_rate": 1, "exclude_from_weight_decay": ["a" * 1001]},
+            "exclude_from_weight_decay.0",
+            "must have at most 1000 characters",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(data, path, message):
+    found = problems(data)
+    assert list(found) == [path]
+    assert message in found[path]
+
+
+def test_nesting_without_end_is_refused_at_once():
+    deep = {"type": "constant", "learning_rate": 0.1}
+    for _ in range(40):
+        deep = {"type": "linear_warmup", "warmup_steps": 1, "after": deep}
+    assert "at most 32 levels" in next(iter(problems(deep).values()))
+    itself = {"type": "linear_warmup", "warmup_steps": 1}
+    itself["after"] = itself
+    assert "at most 32 levels" in next(iter(problems(itself).values()))
+    wide = [0] * 1000
+    assert "100000 values" in next(iter(problems({"type": "sgd", "learning_rate": [[wide] * 100] * 100}).values()))
+
+
+@pytest.mark.parametrize("value", [object(), 3, None, {"type": "lars"}])
+def test_only_configs_are_written(value):
+    with pytest.raises(config.ConfigError, match="must be a config, got"):
+        config.to_dict(value)
+
+
+def test_a_schedule_of_ones_own_loads_saves_and_is_in_the_json_schema(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Triangle(optax_ext.Schedule):
+        """A rise and a fall.
+
+        Args:
+          peak: The highest rate.
+        """
+
+        type = "my_triangle"
+        peak: float
+        knots: tuple[int, ...] = (1, 2)
+
+        def __call__(self, step):
+            return optax_ext.Constant(self.peak)(step)
+
+    recipe = config.SGD(learning_rate=optax_ext.LinearWarmup(Triangle(0.5, (3, 4)), 10))
+    data = config.to_dict(recipe)
+    assert data["learning_rate"]["after"] == {"type": "my_triangle", "peak": 0.5, "knots": [3, 4]}
+    assert config.from_dict(data) == recipe
+    config.save(recipe, tmp_path / "recipe.yaml")
+    assert config.load(tmp_path / "recipe.yaml") == recipe
+    assert problems({"type": "my_triangle", "peak": "high"}) == {"peak": "must be a number, got 'high'"}
+    schema = config.json_schema()
+    assert schema["$defs"]["Triangle"]["properties"]["type"] == {"const": "my_triangle"}
+    assert schema["$defs"]["Triangle"]["properties"]["peak"]["description"] == "The highest rate."
+    assert {"$ref": "#/$defs/Triangle"} in schema["$defs"]["Schedule"]["anyOf"]

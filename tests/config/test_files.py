@@ -1,0 +1,177 @@
+"""Files: what is written reads back equal, and what cannot be read is one clear error, at once."""
+
+import os
+import pickle
+
+import pytest
+import yaml
+
+import optax_ext
+from optax_ext import config
+
+RECIPE = config.OptimizationConfig(
+    optimizer=config.LARS(
+        learning_rate=optax_ext.LinearWarmup(optax_ext.ExponentialDecay(1e-3, 2.4, 0.97), 5),
+        weight_decay_rate=1e-10,
+        exclude_from_weight_decay=(
+            "bias",
+            "1e-3",
+            "off",
+            "no",
+            "1.0",
+            "0x10",
+            "1:30",
+            "null",
+            "~",
+            "yes",
+            "é",
+            "a: b",
+            "# c",
+        ),
+        allow_unmatched_patterns=True,
+    ),
+    loss_scale=config.FixedLossScale(2.0**100),
+)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml", ".yml", ".YAML"])
+@pytest.mark.parametrize("exclude_defaults", [False, True])
+def test_files_read_back_equal(tmp_path, suffix, exclude_defaults):
+    path = tmp_path / f"recipe{suffix}"
+    path.write_text("what was there before")
+    config.save(RECIPE, path, exclude_defaults=exclude_defaults)
+    assert config.load(path) == RECIPE
+    assert config.load(str(path)) == RECIPE
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_yaml_text_is_the_same_to_a_reader_of_yaml_1_1(tmp_path):
+    config.save(RECIPE, tmp_path / "recipe.yaml")
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert yaml.safe_load(text) == config.to_dict(RECIPE)
+    assert "!!" not in text
+    assert "'1e-3'" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1e-3", 1e-3),
+        ("1.0e-3", 1e-3),
+        ("1E-3", 1e-3),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("+2", 2.0),
+        ("007", 7.0),
+        ("1e4", 1e4),
+        ("&x 0.5", 0.5),
+        ("!!float 3", 3.0),
+    ],
+)
+def test_numbers_are_numbers(tmp_path, text, expected):
+    (tmp_path / "c.yaml").write_text(f"{{type: constant, learning_rate: {text}}}")
+    assert config.load(tmp_path / "c.yaml") == optax_ext.Constant(expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["off", "yes", "1:30", "1_000", "0x10", "'0.5'", "2020-01-01", "null", "true", "[1]", "="]
+)
+def test_what_is_no_number_stays_what_it_is(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(f"{{type: constant, learning_rate: {text}}}")
+    with pytest.raises(config.ConfigError, match=r"learning_rate: must be a (finite )?number, got"):
+        config.load(tmp_path / "c.yaml")
+
+
+def test_words_stay_text(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "{type: lars, learning_rate: 1, exclude_from_weight_decay: [off, on, no, y, 1:30]}"
+    )
+    assert config.load(tmp_path / "c.yaml").exclude_from_weight_decay == ("off", "on", "no", "y", "1:30")
+
+
+def test_anchors_and_merges_are_followed(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "optimizer: {type: sgd, learning_rate: &lr {type: linear_warmup, warmup_steps: 5, after: {<<: {type: constant}, "
+        "learning_rate: 0.1}}}\n"
+    )
+    assert config.load(tmp_path / "c.yaml").optimizer.learning_rate == optax_ext.LinearWarmup(
+        optax_ext.Constant(0.1), 5
+    )
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGE_BOMB = "a: &a {x: 1}\n" + "".join(
+    f"{new}: &{new} {{<<: [{', '.join(['*' + old] * 10)}]}}\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+BROKEN = {
+    "several.yaml": (
+        "a: 1\n---\nb: 2\n",
+        "expected a single document in the stream, but found another document in line 2, column 1",
+    ),
+    "broken.yaml": ("a: [1, 2\n", "is not YAML that can be read: .* in line 2"),
+    "tab.yaml": ("a:\n\t- b\n", "is not YAML that can be read"),
+    "bomb.yaml": (BOMB, "at most 100000 values once its aliases are followed"),
+    "merge_bomb.yaml": (MERGE_BOMB, "at most 100000 values once its aliases are followed"),
+    "itself.yaml": ("&a [*a]", "at most 100000 values once its aliases are followed"),
+    "python.yaml": ("!!python/object/apply:os.system ['touch pwned']", "could not determine a constructor for the tag"),
+    "tuple.yaml": ("{type: constant, learning_rate: !!python/tuple [1]}", "could not determine a constructor"),
+    "twice.yaml": ("type: constant\nlearning_rate: 1\nlearning_rate: 2\n", "the key 'learning_rate' occurs twice"),
+    "unhashable.yaml": ("{[1]: 2}", "is not YAML that can be read"),
+    "deep.yaml": ("[" * 5000, "is not YAML that can be read"),
+    "digits.yaml": ("a: " + "9" * 5000, "is not YAML that can be read"),
+    "control.yaml": ("a: \x01", "is not YAML that can be read"),
+    "undefined.yaml": ("a: *b", "found undefined alias"),
+    "empty.yaml": ("", "must be a mapping with a 'type'.* got None"),
+    "list.yaml": ("- 1", "must be a mapping with a 'type'"),
+    "broken.json": ('{"a": 1,}', "is not JSON: .* in line 1, column"),
+    "twice.json": ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
+    "nan.json": ('{"type": "constant", "learning_rate": NaN}', "learning_rate: must be a finite number, got nan"),
+    "deep.json": ("[" * 90_000, "is not JSON that can be read"),
+    "digits.json": ('{"a": ' + "9" * 5000 + "}", "is not JSON that can be read"),
+    "empty.json": ("", "is not JSON"),
+    "config.toml": ("a = 1", r"must end in \.json, \.yaml or \.yml, got '\.toml'"),
+    "large.yaml": ("a" * 100_001, "must have at most 100000 bytes, got 100001"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_read_is_one_clear_error(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    text, message = BROKEN[name]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(config.ConfigError, match=message) as raised:
+        config.load(name)
+    assert str(raised.value).startswith(f"{name}: 1 problem")
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+    assert os.listdir(tmp_path) == [name], "nothing was executed"
+
+
+def test_a_sparse_giant_a_directory_a_device_and_bytes_are_refused_unread(tmp_path):
+    with open(tmp_path / "giant.yaml", "wb") as file:
+        file.truncate(100_000_000)
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
+    for name, message in {
+        "giant.yaml": "must have at most 100000 bytes, got 100000000",
+        "folder.yaml": "must be a file, got a directory",
+        "pipe.json": "must be a file, got a device",
+        "latin.json": "must be UTF-8 text, got byte 0xe9 at 7",
+        "lattin.json": r"there is no such file \(did you mean 'latin.json'\?\)",
+        "nowhere/latin.json": "there is no such file",
+        "nul\0.json": "cannot be read",
+    }.items():
+        with pytest.raises(config.ConfigError, match=message):
+            config.load(tmp_path / name)
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    config.save(RECIPE, path)
+    with pytest.raises(config.ConfigError, match="must be a config"):
+        config.save("recipe", path)
+    assert config.load(path) == RECIPE
+    with pytest.raises(config.ConfigError, match="cannot be written: No such file or directory"):
+        config.save(RECIPE, tmp_path / "nowhere" / "recipe.yaml")

@@ -1,0 +1,161 @@
+"""The examples run, and show what they are there to show."""
+
+import importlib.util
+import re
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load_example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses, and so Flax modules, look up their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+train_digits = load_example("train_digits")
+
+
+def as_numpy(tree: Any) -> Any:
+    return jax.tree.map(np.array, tree)  # copies, which outlive donation
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def result(output: Path) -> Any:
+    return train_digits.main(["--output", str(output)])
+
+
+def test_the_default_run_learns(result: Any) -> None:
+    assert result.test_accuracies[-1] >= 0.975
+
+
+def test_the_default_run_shows_growth_and_an_overflow(result: Any) -> None:
+    assert result.growths >= 3
+    assert result.overflow_skips.size >= 1
+    assert result.nan_skips.size == 0
+    assert np.isfinite(result.history.loss).all()
+
+
+def test_a_skipped_step_halves_the_loss_scale(result: Any) -> None:
+    scales, skipped = result.history.loss_scale, result.history.skipped[:-1]
+    np.testing.assert_array_equal(scales[1:][skipped], scales[:-1][skipped] / 2)
+
+
+def test_a_skipped_step_does_not_count_for_the_learning_rate(result: Any) -> None:
+    rates, skipped = result.history.learning_rate, result.history.skipped[:-1]
+    np.testing.assert_array_equal(rates[1:][skipped], rates[:-1][skipped])
+
+
+def test_the_plot_is_written(result: Any, output: Path) -> None:
+    del result
+    picture = (output / "digits.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 50_000
+
+
+def test_nan_in_a_batch_is_survived(result: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disturbed = train_digits.main(["--inject-nan", "30", "--inject-nan", "150", "--output", str(tmp_path)])
+
+    assert disturbed.nan_skips.tolist() == [30, 150]
+    assert np.isnan(disturbed.history.loss[[30, 150]]).all()
+    assert np.isfinite(np.delete(disturbed.history.loss, [30, 150])).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(as_numpy(disturbed.state)))
+    assert disturbed.test_accuracies[-1] >= 0.975
+    assert disturbed.test_accuracies[-1] == pytest.approx(result.test_accuracies[-1], abs=0.015)
+    assert re.search(r"NaN in the batch.*30, 150", capsys.readouterr().out)
+
+
+def test_a_skipped_step_changes_nothing_but_the_loss_scaling() -> None:
+    optimizer, schedule = train_digits.load_optimizer(train_digits.RECIPE)
+    data = train_digits.load_data()
+    state = train_digits.train(data, optimizer, schedule, epochs=1).state
+    before = as_numpy(state)
+
+    images = np.full_like(data.images[: train_digits.BATCH_SIZE], np.nan)
+    after, metrics = train_digits.train_step(state, images, data.labels[: train_digits.BATCH_SIZE], optimizer, schedule)
+
+    assert metrics.skipped
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state.inner_state, before.opt_state.inner_state)
+
+
+def test_training_is_deterministic(result: Any) -> None:
+    optimizer, schedule = train_digits.load_optimizer(train_digits.RECIPE)
+    again = train_digits.train(train_digits.load_data(), optimizer, schedule, epochs=2)
+    np.testing.assert_array_equal(again.history.loss, result.history.loss[: len(again.history.loss)])
+
+
+def test_the_recipe_is_as_long_as_the_default_run() -> None:
+    _, schedule = train_digits.load_optimizer(train_digits.RECIPE)
+    steps = train_digits.EPOCHS * train_digits.load_data().steps_per_epoch
+    assert schedule(steps - 1) > 0
+    assert schedule(steps) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--epochs", "1", "--inject-nan", "11"], "--inject-nan must be a step from 0 to 10, got 11"),
+        (["--recipe", "missing.yaml"], "missing.yaml: 1 problem"),
+        (["--recipe", __file__], "must end in .json, .yaml or .yml"),
+        (["--output", __file__], "--output"),
+    ],
+)
+def test_mistakes_on_the_command_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_digits.main(argv)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("optimizer:", "optimiser:", "did you mean 'optimizer'?"),
+        ("loss_scale:", "---", "expected a single document"),
+        ("momentum: 0.9", "momentun: 0.9", "optimizer.momentun: unknown field (did you mean 'momentum'?)"),
+        ("type: cosine_decay", "type: cosine", "optimizer.learning_rate.after.type: unknown type 'cosine'"),
+        ("growth_steps: 20", "growth_steps: 0", "loss_scale.growth_steps: must be greater than 0, got 0"),
+    ],
+)
+def test_mistakes_in_the_recipe(
+    old: str, new: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(train_digits.RECIPE.read_text().replace(old, new))
+    with pytest.raises(SystemExit):
+        train_digits.main(["--recipe", str(recipe)])
+    assert message in capsys.readouterr().err
+
+
+def test_a_recipe_needs_a_loss_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(train_digits.RECIPE.read_text().partition("loss_scale:")[0])
+    with pytest.raises(SystemExit):
+        train_digits.main(["--recipe", str(recipe)])
+    assert "must have an optimizer and a loss_scale" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["flax_nnx", "plain_jax"])
+def test_the_short_examples_train(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", capsys.readouterr().out)]
+    assert losses[-1] < 0.1 < losses[0]

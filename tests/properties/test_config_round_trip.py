@@ -1,0 +1,261 @@
+"""Any valid config survives dict, JSON and YAML; any damaged one loads or is a ConfigError, as its JSON Schema says."""
+
+import copy
+import json
+import math
+import pickle
+import tempfile
+from pathlib import Path
+
+import jsonschema
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import optax_ext
+from optax_ext import config
+from optax_ext.config import _files
+
+floats = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
+rates = st.floats(0, 2.0**100, width=32, allow_subnormal=False) | st.integers(0, 10)
+positive = st.floats(2.0**-100, 2.0**100, width=32)
+fractions = st.floats(0, 1, width=32, allow_subnormal=False)
+steps = st.integers(0, 2**31 - 1)
+positive_steps = st.integers(1, 2**31 - 1)
+bools = st.booleans()
+patterns = st.lists(
+    st.sampled_from(["bias", "^a/b$", "1e-3", "off", "no", "x|y", "é", "#", ": ", ""])
+    | st.from_regex("[a-z0-9. ]*", fullmatch=True),
+    max_size=3,
+)
+
+
+def timed(**options):
+    """Fields that most schedules have, each given or not."""
+    return options, {
+        "offset": st.integers(-(2**31) + 1, 2**31 - 1),
+        "before_offset": st.sampled_from(["extrapolate", "hold"]),
+    }
+
+
+def builds(cls, required, optional):
+    return st.fixed_dictionaries(required, optional=optional).map(lambda given: cls(**given))
+
+
+@st.composite
+def piecewise(draw, cls, extra):
+    boundaries = sorted(draw(st.sets(steps, min_size=1, max_size=4)))
+    values = draw(st.lists(rates, min_size=len(boundaries) + extra, max_size=len(boundaries) + extra))
+    return cls(boundaries, values, **draw(st.fixed_dictionaries({}, optional=timed()[1])))
+
+
+OFFSET = timed()[1]
+plain_schedules = st.one_of(
+    builds(optax_ext.Constant, {"learning_rate": rates}, {}),
+    piecewise(optax_ext.PiecewiseConstantDecay, 1),
+    piecewise(optax_ext.StepCosineDecay, 0),
+    builds(
+        optax_ext.CosineDecay,
+        {"initial_learning_rate": rates, "decay_steps": positive_steps},
+        {"alpha": fractions, "warmup_target": st.none() | rates, "warmup_steps": steps, **OFFSET},
+    ),
+    builds(
+        optax_ext.ExponentialDecay,
+        {"initial_learning_rate": rates, "decay_steps": positive, "decay_rate": positive},
+        {"staircase": bools, **OFFSET},
+    ),
+    builds(
+        optax_ext.InverseTimeDecay,
+        {"initial_learning_rate": rates, "decay_steps": positive, "decay_rate": rates},
+        {"staircase": bools, **OFFSET},
+    ),
+    builds(
+        optax_ext.PolynomialDecay,
+        {"initial_learning_rate": rates, "decay_steps": positive_steps},
+        {"end_learning_rate": rates, "power": floats, "cycle": bools, **OFFSET},
+    ),
+    builds(
+        optax_ext.CosineDecayRestarts,
+        {"initial_learning_rate": rates, "first_decay_steps": positive_steps},
+        {"t_mul": st.floats(1, 10, width=32), "m_mul": rates, "alpha": fractions, **OFFSET},
+    ),
+    builds(optax_ext.DirectPowerDecay, {"initial_learning_rate": rates}, {"power": floats}),
+    builds(
+        optax_ext.PowerDecay,
+        {"initial_learning_rate": rates},
+        {"power": floats, "pre_offset_learning_rate": rates, **OFFSET},
+    ),
+    builds(
+        optax_ext.PowerAndLinearDecay,
+        {"initial_learning_rate": rates, "total_decay_steps": steps},
+        {"power": floats, "linear_decay_fraction": fractions, **OFFSET},
+    ),
+)
+schedules = st.recursive(
+    plain_schedules,
+    lambda after: st.one_of(
+        builds(
+            optax_ext.LinearWarmup, {"after": after | rates, "warmup_steps": steps}, {"warmup_learning_rate": rates}
+        ),
+        builds(optax_ext.PolynomialWarmup, {"after": after | rates, "warmup_steps": steps}, {"power": floats}),
+    ),
+    max_leaves=3,
+)
+clipping = st.sampled_from([{}, {"clipnorm": 1.0}, {"global_clipnorm": 0.5}, {"clipvalue": 1e-3}, {"decay": 1e-10}])
+sgd = st.tuples(
+    st.fixed_dictionaries({"learning_rate": schedules | rates}, optional={"momentum": fractions, "nesterov": bools}),
+    clipping,
+).map(lambda given: config.SGD(**given[0], **given[1]))
+lars = st.tuples(
+    st.fixed_dictionaries(
+        {"learning_rate": schedules | rates},
+        optional={
+            "momentum": fractions,
+            "weight_decay_rate": rates,
+            "eeta": rates,
+            "nesterov": bools,
+            "classic_momentum": bools,
+            "exclude_from_weight_decay": patterns,
+            "exclude_from_layer_adaptation": st.none() | patterns,
+            "allow_unmatched_patterns": bools,
+        },
+    ),
+    clipping,
+).map(lambda given: config.LARS(**given[0], **given[1]))
+dynamic = st.tuples(
+    st.lists(positive, min_size=3, max_size=3).map(sorted),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "growth_steps": positive_steps,
+            "multiplier": st.floats(1.5, 8, width=32),
+            "hysteresis": positive_steps,
+            "count_skipped_steps": bools,
+        },
+    ),
+).map(
+    lambda given: config.DynamicLossScale(
+        min_scale=given[0][0], initial_scale=given[0][1], max_scale=given[0][2], **given[1]
+    )
+)
+fixed = builds(config.FixedLossScale, {"scale": positive}, {"skip_nonfinite": bools, "count_skipped_steps": bools})
+recipes = builds(config.OptimizationConfig, {"optimizer": sgd | lars}, {"loss_scale": st.none() | dynamic | fixed})
+configs = st.one_of(recipes, lars, sgd, dynamic, fixed, schedules)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(original=configs, exclude_defaults=bools)
+def test_any_config_survives_dict_json_yaml_and_pickle(original, exclude_defaults):
+    data = config.to_dict(original, exclude_defaults=exclude_defaults)
+    as_json, as_yaml = _files.json_text(data), _files.yaml_text(data)
+    assert yaml.safe_load(as_yaml) == data
+    for copied in (
+        config.from_dict(data),
+        config.from_dict(json.loads(as_json)),
+        config.from_dict(_files.read_yaml(as_yaml, "yaml")),
+        pickle.loads(pickle.dumps(original)),
+        copy.deepcopy(original),
+    ):
+        assert copied == original
+        assert hash(copied) == hash(original)
+        assert type(copied) is type(original)
+
+
+def test_a_file_is_the_text(tmp_path):
+    recipe = config.SGD(0.1)
+    config.save(recipe, tmp_path / "recipe.json")
+    assert (tmp_path / "recipe.json").read_text() == _files.json_text(config.to_dict(recipe))
+
+
+BASE = config.to_dict(
+    config.OptimizationConfig(
+        optimizer=config.LARS(
+            learning_rate=optax_ext.LinearWarmup(optax_ext.PiecewiseConstantDecay((5, 10), (1.0, 0.5, 0.1)), 5),
+            exclude_from_weight_decay=("bias",),
+        ),
+        loss_scale=config.DynamicLossScale(),
+    )
+)
+junk = st.one_of(
+    st.none(), bools, st.integers(-3, 3), st.just(2**31), st.just(10**400), st.floats(), st.text(max_size=5), st.just([]),
+    st.just({}), st.just([1, 2]), st.just(["bias"]), st.just("lars"), st.just("dynamic"), st.just("constant"),
+    st.just({"type": "constant", "learning_rate": 0.5}), st.just({"type": "fixed", "scale": 2}), st.just({"type": []}),
+)  # fmt: skip
+
+
+def places(data, path=()):
+    yield path
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+@st.composite
+def damaged(draw):
+    data = copy.deepcopy(BASE)
+    for _ in range(draw(st.integers(1, 3))):
+        left = [path for path in places(data) if path]
+        if not left:
+            break
+        *parents, key = draw(st.sampled_from(left))
+        holder = data
+        for parent in parents:
+            holder = holder[parent]
+        action = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
+        if action == "replace":
+            holder[key] = copy.deepcopy(draw(junk))
+        elif action == "remove":
+            holder.pop(key)
+        elif isinstance(holder, dict):
+            holder[draw(st.text(max_size=5))] = copy.deepcopy(draw(junk))
+        else:
+            holder.append(copy.deepcopy(draw(junk)))
+    return data
+
+
+# Where a JSON Schema cannot say what we check: relations between fields, what float32 holds, NaN, and regular expressions.
+ONLY_WE_REFUSE = (
+    "boundaries", "must be in [min_scale", "must be representable", "must be a finite", "must be a regular expression",
+    "must not be given with", "must have at most 32 levels",
+)  # fmt: skip
+
+
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=damaged())
+def test_any_damaged_config_loads_or_is_a_config_error_as_the_json_schema_says(data):
+    valid = VALIDATOR.is_valid(data)
+    try:
+        loaded = config.from_dict(data)
+    except config.ConfigError as error:
+        assert error.problems
+        assert all(problem.message and "\n" not in problem.path for problem in error.problems)
+        if valid:
+            assert all(any(text in str(problem) for text in ONLY_WE_REFUSE) for problem in error.problems), str(error)
+    else:
+        assert valid
+        assert config.from_dict(config.to_dict(loaded)) == loaded
+
+
+VALIDATOR = jsonschema.Draft202012Validator(config.json_schema())
+
+
+def test_the_json_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(config.json_schema())
+    assert VALIDATOR.is_valid(BASE)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.binary(max_size=200) | st.text(max_size=200).map(str.encode), suffix=st.sampled_from([".json", ".yaml"]))
+def test_any_file_loads_or_is_a_config_error(text, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"any{suffix}")
+        path.write_bytes(text)
+        try:
+            config.load(path)
+        except config.ConfigError as error:
+            assert str(path) in str(error)
+
+
+def test_numbers_that_yaml_writes_read_back_exactly():
+    for value in (1e-3, 1e-30, 0.1, 1 / 3, 1e22, 123456789.125, math.pi * 1e-7, 3.4028234663852886e38):
+        assert _files.read_yaml(_files.yaml_text({"x": value}), "yaml") == {"x": value}
