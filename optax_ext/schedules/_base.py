@@ -91,17 +91,17 @@ def exact_step(step: ArrayLike) -> jax.Array:
     Integers stay integers because float32 skips every odd step past 2**24. What does not fit saturates: an
     unsigned step, or a Python integer past the end, must not come back as a negative one.
     """
-    kind = jnp.result_type(step)
-    if jnp.issubdtype(kind, jnp.floating):
-        return jnp.asarray(step).astype(jnp.result_type(float))
-    if not jnp.issubdtype(kind, jnp.integer):
-        raise TypeError(f"step must be an integer or a float, got {kind} {step!r}")
     widest = jnp.iinfo(jnp.result_type(int))
-    if not isinstance(step, jax.Array):  # still exact whatever its size, so clip before JAX narrows it
-        return jnp.asarray(np.clip(np.asarray(step), widest.min, widest.max), widest.dtype)
-    if jnp.iinfo(step.dtype).max > widest.max:
-        step = jnp.minimum(step, jnp.asarray(widest.max, step.dtype))
-    return step.astype(widest.dtype)
+    if isinstance(step, int) and not isinstance(step, bool):
+        step = min(max(step, widest.min), widest.max)
+    step = step if isinstance(step, jax.Array) else np.asarray(step)  # NumPy keeps 64 bits where JAX would not
+    if jnp.issubdtype(step.dtype, jnp.floating):
+        return jnp.asarray(step).astype(jnp.result_type(float))
+    if not jnp.issubdtype(step.dtype, jnp.integer):
+        raise TypeError(f"step must be an integer or a float, got {step.dtype} {step!r}")
+    limits = jnp.iinfo(step.dtype)
+    clip = jnp.clip if isinstance(step, jax.Array) else np.clip
+    return jnp.asarray(clip(step, max(limits.min, widest.min), min(limits.max, widest.max)), widest.dtype)
 
 
 def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> jax.Array:

@@ -118,7 +118,7 @@ class TestOffset:
         early = dataclasses.replace(schedule, offset=-1000)
         chex.assert_trees_all_equal(early(2**31 - 1), early(2**31 - 2))
         late = dataclasses.replace(schedule, before_offset="hold")
-        for past_the_end in (2**40, np.uint64(2**63), jnp.uint32(2**32 - 1)):
+        for past_the_end in (2**40, 2**70, np.uint64(2**63), np.int64(2**62), jnp.uint32(2**32 - 1)):
             chex.assert_trees_all_equal(late(past_the_end), late(2**31 - 1))
 
 
