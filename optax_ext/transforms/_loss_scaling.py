@@ -299,13 +299,17 @@ def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
 def unscale_by(scale: Scalar, tree: Any) -> Any:
     """Divide the inexact leaves of a tree by `scale`, in at least float32.
 
-    A division, not a product with the reciprocal, which is subnormal for the largest scales and flushed to zero.
+    By two factors, of which the first is 1 unless the scale is huge: the reciprocal of one past 2**126, which is also
+    what XLA makes of a division, is subnormal and flushed to zero.
     """
+    scale = jnp.asarray(scale, jnp.float32)
+    first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
+    second = 1 / (scale * first)
 
     def divide(leaf: Any) -> Any:
         if not is_inexact(leaf):
             return leaf
         leaf = widen(jnp.asarray(leaf))
-        return leaf / jnp.asarray(scale).astype(leaf.dtype)
+        return leaf * first.astype(leaf.dtype) * second.astype(leaf.dtype)
 
     return jax.tree.map(divide, tree)
