@@ -304,12 +304,12 @@ def unscale_by(scale: Scalar, tree: Any) -> Any:
     """
     scale = jnp.asarray(scale, jnp.float32)
     first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
-    second = 1 / (scale * first)
 
     def divide(leaf: Any) -> Any:
         if not is_inexact(leaf):
             return leaf
         leaf = widen(jnp.asarray(leaf))
-        return leaf * first.astype(leaf.dtype) * second.astype(leaf.dtype)
+        second = 1 / (scale * first).astype(leaf.dtype)
+        return leaf * first.astype(leaf.dtype) * second
 
     return jax.tree.map(divide, tree)
