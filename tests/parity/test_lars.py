@@ -43,8 +43,8 @@ CONFIG_LAYER = {
     "inf_gradient_global_clipnorm",
 }
 
-# Cases of these in which clipping makes TensorFlow divide by zero, or by infinity, and ours not: a gradient of zero clipped
-# to norm 0, and the other gradients where one has an infinite entry.
+# Cases of these in which clipping makes TensorFlow divide by zero, or by infinity, and ours not: a gradient of zero
+# clipped to norm 0, and the other gradients where one has an infinite entry.
 ONLY_TENSORFLOW_NAN = {"clipnorm_zero", "inf_gradient_global_clipnorm"}
 
 # TensorFlow takes the letters of a string for patterns, so that "bias" excludes all names with a, b, i or s. Ours
