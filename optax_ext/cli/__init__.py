@@ -1,0 +1,148 @@
+"""The command line: describe, plot, check and convert recipes, and write their JSON Schema."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import jax
+
+import optax_ext
+from optax_ext.cli._errors import CommandError
+from optax_ext.config import ConfigError
+
+__all__ = ["main"]
+
+_BROKEN_PIPE = 141  # what a shell reports of a program that nobody reads any more
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``optax-ext``.
+
+    Args:
+      argv: The arguments after the program's name; None for those of this process.
+
+    Returns:
+      The exit status: 0 if all is well, 1 for problems with a config, 2 for arguments that contradict each other.
+
+    Raises:
+      SystemExit: With status 2 for arguments that cannot be parsed, with status 0 after ``--help`` and ``--version``.
+
+    Example:
+      >>> import tempfile
+      >>> from optax_ext import cli, config
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     config.save(config.SGD(learning_rate=0.1), f"{folder}/recipe.json")
+      ...     status = cli.main(["convert", f"{folder}/recipe.json", "--exclude-defaults"])
+      type: sgd
+      learning_rate: 0.1
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if argv is None and not os.environ.get("JAX_PLATFORMS"):
+        # This process is ours: a few values of a schedule must not take an accelerator from whoever trains on it.
+        jax.config.update("jax_platforms", "cpu")
+    if arguments.modules:
+        sys.path.insert(0, os.getcwd())  # where `python -m` looks too, and an installed command does not
+    for module in arguments.modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            parser.error(f"argument --import: cannot import {module!r}: {type(error).__name__}: {error}")
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()  # here, where a closed pipe is still our business
+        return status
+    except (ConfigError, CommandError) as error:
+        print(error, file=sys.stderr)
+        return error.status if isinstance(error, CommandError) else 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return _BROKEN_PIPE
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Each command imports what it needs when it is called, so that `check` waits for nothing but the library.
+    match arguments.command:
+        case "describe":
+            from optax_ext.cli._describe import describe
+
+            return describe(arguments.file, arguments.params, arguments.steps)
+        case "plot":
+            from optax_ext.cli._plot import plot
+
+            return plot(arguments.files, arguments.output, arguments.steps)
+        case "check":
+            from optax_ext.cli._files import check
+
+            return check(arguments.files)
+        case "convert":
+            from optax_ext.cli._files import convert
+
+            return convert(arguments.file, arguments.output, arguments.to, arguments.exclude_defaults)
+        case _:
+            from optax_ext.cli._files import schema
+
+            return schema()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="optax-ext",
+        description="Look at recipes: optimizers, schedules and loss scales in JSON or YAML files.",
+        epilog="Exit status: 0 fine, 1 problems with a config, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"optax_ext {optax_ext.__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--import",
+        dest="modules",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="import this module first, so that the schedules it defines are known; may be repeated",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, purpose: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", parents=[shared]
+        )
+
+    describe = command("describe", "say what a file builds, and show its learning rate at telling steps")
+    describe.add_argument("file", metavar="FILE")
+    describe.add_argument(
+        "--params",
+        metavar="SHAPES.json",
+        help="a nested mapping of parameter names to shapes, as json.dump(jax.tree.map(lambda p: list(p.shape), "
+        "params), file) writes it: show which parameters each pattern excludes",
+    )
+    describe.add_argument("--steps", type=_step_count, metavar="N", help="how many steps a run has")
+
+    plot = command("plot", "plot the learning rate over the steps, of several files in one picture to compare them")
+    plot.add_argument("files", metavar="FILE", nargs="+")
+    plot.add_argument("-o", "--output", metavar="PNG", help="where to save a picture; without, plot in the terminal")
+    plot.add_argument("--steps", type=_step_count, metavar="N", help="how many steps to plot")
+
+    check = command("check", "check files and report all problems, with exit status 1 if there are any")
+    check.add_argument("files", metavar="FILE", nargs="+")
+
+    convert = command("convert", "convert between JSON and YAML; comments are lost")
+    convert.add_argument("file", metavar="FILE")
+    convert.add_argument("-o", "--output", metavar="FILE", help="where to save it; else standard output")
+    convert.add_argument("--to", choices=["json", "yaml"], help="the format; else that of -o, or the other one")
+    convert.add_argument("--exclude-defaults", action="store_true", help="leave out fields with their default value")
+
+    command("schema", "write the JSON Schema of configs, for editors, to standard output")
+    return parser
+
+
+def _step_count(text: str) -> int:
+    try:
+        steps = int(text)
+    except ValueError:
+        steps = 0
+    if not 1 <= steps <= 2**31 - 1:  # steps are int32
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to 2147483647, got {text!r}")
+    return steps

@@ -1,0 +1,51 @@
+"""The command plot: learning rates over steps, as a picture or as text."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from optax_ext import config
+from optax_ext.cli._curves import curve
+from optax_ext.cli._errors import CommandError
+from optax_ext.cli._picture import save_picture
+from optax_ext.cli._rate import schedule_of
+from optax_ext.cli._steps import horizon
+from optax_ext.cli._text_plot import text_plot
+from optax_ext.config import ConfigError
+
+
+def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int:
+    """Plot the learning rates of files over each other, into a picture or to standard output."""
+    loaded = _load(files)
+    horizons = [run_steps or horizon(it) for it in loaded.values()]
+    curves = list(map(curve, _names(list(loaded)), loaded.values(), horizons))
+    if output is None:
+        width = min(shutil.get_terminal_size().columns, 100)
+        sys.stdout.write(text_plot(curves, width))
+    else:
+        save_picture(curves, output)
+    return 0
+
+
+def _load(files: Sequence[str]) -> dict[str, object]:
+    """Load files, once each; raise an error with the problems of all of them."""
+    loaded: dict[str, object] = {}
+    problems: list[str] = []
+    for file in files:
+        try:
+            loaded[file] = config.load(file)
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            if schedule_of(loaded[file]) is None:
+                problems.append(f"{file}: a loss scale alone has no learning rate")
+    if problems:
+        raise CommandError("\n".join(problems))
+    return loaded
+
+
+def _names(files: list[str]) -> list[str]:
+    """Return the files' names without folder and suffix where that tells them apart."""
+    stems = [Path(file).stem for file in files]
+    return stems if len(set(stems)) == len(stems) else files

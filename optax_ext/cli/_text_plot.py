@@ -1,0 +1,53 @@
+"""A plot in a terminal, of plain characters."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from optax_ext.cli._curves import Curve, extent
+
+_MARKS = "*o+x#@"
+_HEIGHT = 16  # rows of the plot itself
+
+
+def text_plot(curves: Sequence[Curve], width: int) -> str:
+    """Draw curves as text of about 20 lines.
+
+    Args:
+      curves: At least one.
+      width: How many columns there are, labels included.
+
+    Returns:
+      Lines, each ended, without trailing blanks.
+    """
+    last, top = extent(curves)
+    labels = {0: f"{top:.4g}", _HEIGHT // 2: f"{top / 2:.4g}", _HEIGHT: "0"}
+    margin = max(map(len, labels.values()))
+    columns = max(min(width - margin - 2, last + 1), 2)
+    canvas = [[" "] * columns for _ in range(_HEIGHT + 1)]
+    for number, (_, steps, rates) in enumerate(curves):
+        _draw(canvas, steps / last, rates / top, _MARKS[number % len(_MARKS)])
+
+    lines = [f"{labels.get(row, ''):>{margin}} |{''.join(cells)}" for row, cells in enumerate(canvas)]
+    end = f"{last:,}"
+    lines.append(f"{'':>{margin}} +{'-' * columns}")
+    lines.append(f"{'':>{margin}}  0{end:>{max(columns - 1, len(end) + 1)}}")
+    if len(curves) > 1:
+        lines += [f"{_MARKS[number % len(_MARKS)]:>{margin}}  {name}" for number, (name, _, _) in enumerate(curves)]
+    else:
+        lines.insert(0, f"{'':>{margin}}  {curves[0].name}: learning rate over steps")
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _draw(canvas: list[list[str]], x: np.ndarray, y: np.ndarray, mark: str) -> None:
+    """Put a mark into each cell that the line through the points passes, x and y in [0, 1]."""
+    shown = np.isfinite(y)
+    columns = np.rint(x[shown] * (len(canvas[0]) - 1)).astype(int).tolist()
+    rows = np.rint((1 - y[shown].clip(0, 1)) * (len(canvas) - 1)).astype(int).tolist()
+    previous = rows[0] if rows else 0
+    for column, row in zip(columns, rows, strict=True):
+        low, high = sorted((row, previous))
+        for between in range(low, high + 1):  # all the way from the point before, so that a jump is a line
+            if between != previous or low == high:
+                canvas[between][column] = mark
+        previous = row

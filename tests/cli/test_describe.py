@@ -1,0 +1,237 @@
+"""describe: the chain, the fields, the patterns and the rates, in tables."""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+import optax_ext
+from optax_ext import config
+from optax_ext.cli import main
+from optax_ext.cli._chain import chain
+from optax_ext.cli._params import pattern_lists, read_shapes
+
+SHAPES = {"conv1": {"kernel": [3, 3, 1, 8], "bias": [8]}, "BatchNorm_0": {"scale": [8], "bias": [8]}, "scale": []}
+WARMUP = optax_ext.LinearWarmup(optax_ext.CosineDecay(6.4, 10_000, offset=500), 500)
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    Path("shapes.json").write_text(json.dumps(SHAPES))
+
+
+def describe(thing, capsys, *arguments, status=0):
+    config.save(thing, "thing.yaml")
+    assert main(["describe", "thing.yaml", *arguments]) == status
+    return capsys.readouterr()
+
+
+def names(thing):
+    return [stage.name for stage in chain(thing)]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The chain
+
+
+def test_the_classic_form_of_lars_puts_momentum_last():
+    lars = config.LARS(0.1, weight_decay_rate=1e-4)
+    assert names(lars) == ["weight decay", "trust ratio", "learning rate", "momentum"]
+
+
+def test_the_popular_form_of_lars_puts_momentum_first():
+    lars = config.LARS(0.1, weight_decay_rate=1e-4, classic_momentum=False)
+    assert names(lars) == ["weight decay", "momentum", "trust ratio", "learning rate"]
+
+
+def test_sgd_has_the_learning_rate_inside_the_momentum():
+    assert names(config.SGD(0.1, momentum=0.9, nesterov=True)) == ["learning rate", "momentum"]
+
+
+def test_what_does_nothing_is_not_mentioned():
+    assert names(config.LARS(0.1, momentum=0.0)) == ["trust ratio", "learning rate"]
+    assert names(config.SGD(0.1)) == ["learning rate"]
+
+
+def test_clipping_comes_before_and_loss_scaling_around():
+    sgd = config.SGD(0.1, clipvalue=1.0, global_clipnorm=2.0)
+    dynamic = config.OptimizationConfig(optimizer=sgd, loss_scale=config.DynamicLossScale(hysteresis=2))
+    inner = ["clip by value", "clip by global norm", "learning rate"]
+    assert names(dynamic) == ["unscale", *inner, "adapt loss scale"]
+    fixed = config.OptimizationConfig(optimizer=sgd, loss_scale=config.FixedLossScale(128.0))
+    assert names(fixed) == ["unscale", *inner]
+    assert names(config.SGD(0.1, clipnorm=1.0)) == ["clip by norm", "learning rate"]
+
+
+def test_the_effects_name_the_numbers():
+    lars = config.LARS(WARMUP, weight_decay_rate=1e-4, eeta=0.002, decay=0.5, nesterov=True)
+    recipe = config.OptimizationConfig(
+        optimizer=lars,
+        loss_scale=config.DynamicLossScale(max_scale=65536.0, hysteresis=2, count_skipped_steps=True),
+    )
+    effects = " | ".join(stage.effect for stage in chain(recipe))
+    for expected in ("0.0001 x", "0.002 x", "linear_warmup, then cosine_decay", "1 + 0.5 x step", "Nesterov"):
+        assert expected in effects
+    for expected in ("at first 32768", "counts", "up to 65536", "from number 2 in a row on"):
+        assert expected in effects
+    assert "whether finite or not" in chain(config.FixedLossScale(2.0, skip_nonfinite=False))[0].effect
+
+
+def test_an_empty_list_of_patterns_excludes_nothing_and_none_is_the_other_list():
+    lars = config.LARS(0.1, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias"])
+    assert [stage.effect.count("bias") for stage in chain(lars)] == [1, 1, 0, 0]
+    lars = config.LARS(
+        0.1, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias"], exclude_from_layer_adaptation=()
+    )
+    assert [stage.effect.count("bias") for stage in chain(lars)] == [1, 0, 0, 0]
+
+
+def test_an_optimizer_and_a_loss_scale_without_words_of_their_own_show_their_fields():
+    @dataclasses.dataclass(frozen=True)
+    class Plain(config.Optimizer):
+        type = "tested_plain_optimizer"
+        beta: float = 0.5
+
+        def _make_chain(self):
+            raise NotImplementedError
+
+    @dataclasses.dataclass(frozen=True)
+    class Around(config.LossScale):
+        type = "tested_loss_scale"
+        amount: float = 2.0
+
+        def wrap(self, inner):
+            return inner
+
+    recipe = config.OptimizationConfig(optimizer=Plain(0.1, clipvalue=1.0), loss_scale=Around())
+    assert [tuple(stage) for stage in chain(recipe)][::2] == [("Around", "amount=2.0"), ("Plain", "beta=0.5")]
+
+
+def test_whatever_else_a_recipe_has_comes_after_the_optimizer():
+    @dataclasses.dataclass(frozen=True)
+    class WithMore(config.OptimizationConfig):
+        more: optax_ext.Constant | None = None
+
+    recipe = WithMore(optimizer=config.SGD(0.1), loss_scale=config.FixedLossScale(2.0), more=optax_ext.Constant(0.5))
+    assert names(recipe) == ["unscale", "learning rate", "more"]
+    assert chain(recipe)[-1].effect == "learning_rate=0.5"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Patterns and parameters
+
+
+def test_patterns_match_as_in_the_optimizer():
+    lars = config.LARS(0.1, exclude_from_weight_decay=["bias", "BatchNorm"], exclude_from_layer_adaptation=["scale$"])
+    decay, adaptation = pattern_lists(lars, read_shapes("shapes.json"))
+    assert (decay.field, adaptation.field) == ("exclude_from_weight_decay", "exclude_from_layer_adaptation")
+    assert [(match.pattern, match.paths) for match in decay.matches] == [
+        ("bias", ["BatchNorm_0/bias", "conv1/bias"]),
+        ("BatchNorm", ["BatchNorm_0/bias", "BatchNorm_0/scale"]),
+    ]
+    assert tuple(decay.left) == (2, 73)
+    assert [match.paths for match in adaptation.matches] == [["BatchNorm_0/scale", "scale"]]
+    assert tuple(adaptation.left) == (3, 88)
+    state = lars.make().init(jax.tree.map(lambda shape: jax.numpy.zeros(shape.shape), read_shapes("shapes.json")))
+    assert state  # the optimizer has no objection either
+
+
+def test_describe_shows_what_patterns_exclude(capsys):
+    lars = config.LARS(0.1, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias", "BatchNorm"])
+    out = describe(lars, capsys, "--params", "shapes.json").out
+    assert "2: BatchNorm_0/bias, conv1/bias" in out
+    assert "weight decay for 2 of 5 parameters, 73 of 97 numbers\n" in out
+    assert "as exclude_from_weight_decay" in out
+    assert "layer adaptation for 2 of 5 parameters, 73 of 97 numbers\n" in out
+
+
+def test_a_pattern_that_matches_nothing_is_an_error(capsys):
+    lars = config.LARS(0.1, exclude_from_weight_decay=["bias", "BatchNrm"], exclude_from_layer_adaptation=["[x]"])
+    out, err = describe(lars, capsys, "--params", "shapes.json", status=1)
+    assert out.count("NOTHING") == 2
+    assert "weight decay for 3 of 5 parameters, 81 of 97 numbers, at a rate of 0\n" in out
+    assert err.startswith("thing.yaml: 2 problems\n  exclude_from_weight_decay: the pattern 'BatchNrm' matches none")
+    assert "'BatchNorm_0/scale'" in err
+    assert "'[x]'" in err
+    recipe = config.OptimizationConfig(optimizer=lars)
+    err = describe(recipe, capsys, "--params", "shapes.json", status=1).err
+    assert "\n  optimizer.exclude_from_weight_decay: the pattern" in err
+
+
+def test_a_pattern_that_may_match_nothing_is_none(capsys):
+    lars = config.LARS(0.1, exclude_from_weight_decay=["BatchNrm"], allow_unmatched_patterns=True)
+    assert "NOTHING" in describe(lars, capsys, "--params", "shapes.json").out
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ('{"a": {"b": "8"}, "c": [1, -1], "d": [true]}', "shapes.json: 3 problems\n  a/b: must be a shape"),
+        ("[3, 3]", "shapes.json: must map parameter names to shapes"),
+        ("{}", "shapes.json: must map parameter names to shapes"),
+        ("{", "shapes.json: is not JSON"),
+        ('{"a":' * 10_000, "shapes.json: is not JSON"),
+    ],
+    ids=["values", "list", "empty", "syntax", "depth"],
+)
+def test_shapes_that_are_none(shapes, message, capsys):
+    Path("shapes.json").write_text(shapes)
+    assert describe(config.LARS(0.1), capsys, "--params", "shapes.json", status=1).err.startswith(message)
+
+
+def test_shapes_that_are_not_there(capsys):
+    assert "cannot be read" in describe(config.LARS(0.1), capsys, "--params", "none.json", status=1).err
+
+
+def test_only_optimizers_have_parameters(capsys):
+    assert "--params" in describe(WARMUP, capsys, "--params", "shapes.json", status=2).err
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The whole
+
+
+def test_describe_a_recipe(capsys):
+    recipe = config.OptimizationConfig(
+        optimizer=config.LARS(WARMUP, exclude_from_weight_decay=["bias$"]), loss_scale=config.DynamicLossScale()
+    )
+    out = describe(recipe, capsys).out
+    first = "thing.yaml: a recipe: LARS with linear_warmup, then cosine_decay, inside dynamic loss scaling"
+    assert out.splitlines()[0] == first
+    assert re.search(r"^ +2 +trust ratio +scale each layer by 0\.001 x", out, re.MULTILINE)
+    assert re.search(r"^ +exclude_from_weight_decay +\[bias\$\] +\[\]$", out, re.MULTILINE)
+    assert re.search(r"^ +decay_steps +10000 +required$", out, re.MULTILINE)
+    assert "momentum  0.9" not in out
+    assert re.search(r"^ +500 +6\.4 +end of warmup_steps, offset of cosine_decay$", out, re.MULTILINE)
+    assert re.search(r"^ +10,500 +0 +end of decay_steps$", out, re.MULTILINE)
+    assert all(line == line.rstrip() for line in out.splitlines())
+
+
+def test_describe_a_schedule_and_a_loss_scale(capsys):
+    out = describe(WARMUP, capsys, "--steps", "100").out
+    assert out.startswith("thing.yaml: a schedule: linear_warmup, then cosine_decay\n")
+    assert "What happens" not in out
+    assert re.search(r"^ +99 +1\.2672 +last step$", out, re.MULTILINE)
+    out = describe(config.FixedLossScale(128.0), capsys).out
+    assert out.startswith("thing.yaml: a loss scale: FixedLossScale\n")
+    assert "always 128" in out
+    assert "Learning rate" not in out
+
+
+def test_text_in_brackets_is_not_markup(capsys):
+    lars = config.LARS(0.1, exclude_from_weight_decay=["[bold]", ":smile:"])
+    out = describe(lars, capsys).out
+    assert "[[bold], :smile:]" in out
+
+
+def test_without_rich_there_is_one_line(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    out, err = describe(config.SGD(0.1), capsys, status=1)
+    assert (out, err) == ("", 'describe needs rich: pip install "optax_ext[plot]"\n')

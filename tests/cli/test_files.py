@@ -1,0 +1,204 @@
+"""check, convert and schema, and what all commands share."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+import optax_ext
+from optax_ext import config
+from optax_ext.cli import main
+
+ROOT = Path(optax_ext.__file__).parents[1]
+EXAMPLES = [ROOT / "examples" / "digits.yaml", *sorted((ROOT / "examples" / "configs").glob("*.yaml"))]
+
+RECIPE = config.OptimizationConfig(
+    optimizer=config.LARS(
+        learning_rate=optax_ext.LinearWarmup(optax_ext.CosineDecay(6.4, 10_000, offset=500), 500),
+        weight_decay_rate=1e-4,
+        exclude_from_weight_decay=["bias", "BatchNorm"],
+    ),
+    loss_scale=config.DynamicLossScale(growth_steps=100),
+)
+MISTAKEN = {"type": "cosine_decay", "initial_learning_rate": -1, "decay_steps": 0}
+
+USERS_MODULE = """
+import dataclasses
+import jax.numpy as jnp
+import optax_ext
+
+@dataclasses.dataclass(frozen=True)
+class TestedFromTheCommandLine(optax_ext.Schedule):
+    hold_steps: int
+
+    def __call__(self, step):
+        return jnp.where(jnp.asarray(step) < self.hold_steps, 1.0, 0.5).astype("float32")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which --import adds
+    config.save(RECIPE, "recipe.yaml")
+
+
+def run(*arguments):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    command = [sys.executable, "-m", "optax_ext", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# check
+
+
+def test_check_is_silent_about_nothing(capsys):
+    config.save(optax_ext.Constant(0.1), "rate.json")
+    assert main(["check", "recipe.yaml", "rate.json"]) == 0
+    assert capsys.readouterr().out == "recipe.yaml: ok\nrate.json: ok\n"
+
+
+def test_check_reports_every_problem_of_every_file(capsys):
+    Path("values.json").write_text(json.dumps(MISTAKEN))
+    Path("syntax.yaml").write_text("optimizer: [")
+    assert main(["check", "values.json", "recipe.yaml", "syntax.yaml", "none.yaml", "recipe.txt"]) == 1
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("values.json: 2 problems\n  initial_learning_rate: ")
+    for expected in ("\n  decay_steps: ", "\nrecipe.yaml: ok\n", "syntax.yaml: 1", "none.yaml: 1", "recipe.txt: 1"):
+        assert expected in out
+
+
+def test_an_alias_bomb_is_a_problem_like_any_other(capsys):
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 9)]
+    Path("bomb.yaml").write_text("\n".join(["l0: &l0 [x]", *levels]))
+    assert main(["check", "bomb.yaml"]) == 1
+    assert "aliases" in capsys.readouterr().out
+
+
+def test_check_as_a_process_with_a_schedule_of_the_users():
+    Path("mine.py").write_text(USERS_MODULE)
+    Path("mine.json").write_text('{"type": "tested_from_the_command_line", "hold_steps": 10}')
+    Path("bad.json").write_text(json.dumps(MISTAKEN))
+    with run("check", "--import", "mine", "mine.json", "bad.json") as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (1, "")
+    assert out.startswith("mine.json: ok\nbad.json: 2 problems\n")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# convert
+
+
+def test_convert_writes_the_other_format(capsys):
+    assert main(["convert", "recipe.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert config.from_dict(json.loads(out)) == RECIPE
+    Path("recipe.json").write_text(out)
+    assert main(["convert", "recipe.json"]) == 0
+    assert config.from_dict(yaml.safe_load(capsys.readouterr().out)) == RECIPE
+
+
+def test_convert_without_defaults(capsys):
+    assert main(["convert", "recipe.yaml", "--to", "yaml", "--exclude-defaults"]) == 0
+    data = yaml.safe_load(capsys.readouterr().out)
+    assert data["loss_scale"] == {"type": "dynamic", "growth_steps": 100}
+    assert config.from_dict(data) == RECIPE
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.yaml", "out.yml"])
+def test_convert_into_a_file(name, capsys):
+    assert main(["convert", "recipe.yaml", "-o", name]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert config.load(name) == RECIPE
+
+
+@pytest.mark.parametrize("output", ["out.txt", "nowhere/out.json"])
+def test_convert_into_a_file_that_cannot_be(output, capsys):
+    assert main(["convert", "recipe.yaml", "-o", output]) == 1
+    assert capsys.readouterr().err.startswith(f"{output}: 1 problem\n")
+
+
+def test_convert_in_two_formats_at_once_is_wrong_usage(capsys):
+    assert main(["convert", "recipe.yaml", "-o", "out.json", "--to", "yaml"]) == 2
+    assert "--to yaml and -o out.json" in capsys.readouterr().err
+    assert not Path("out.json").exists()
+
+
+@pytest.mark.parametrize("command", ["describe", "plot", "convert"])
+def test_problems_go_to_standard_error(command, capsys):
+    Path("bad.json").write_text(json.dumps(MISTAKEN))
+    assert main([command, "bad.json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("bad.json: 2 problems\n  initial_learning_rate: ")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# schema
+
+
+def test_the_schema_is_one_and_accepts_the_examples(capsys):
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for example in EXAMPLES:
+        validator.validate(yaml.safe_load(example.read_text()))
+    assert not validator.is_valid(MISTAKEN)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The program
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["check"],
+        ["plot", "--steps", "0", "recipe.yaml"],
+        ["plot", "--steps", "many", "recipe.yaml"],
+        ["plot", "--steps", "2147483648", "recipe.yaml"],
+        ["convert", "recipe.yaml", "--to", "xml"],
+        ["check", "--import", "no_such_module", "recipe.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: optax-ext")
+
+
+def test_a_module_that_cannot_be_imported_says_why(capsys):
+    Path("broken.py").write_text("1 / 0")
+    with pytest.raises(SystemExit):
+        main(["check", "--import", "broken", "recipe.yaml"])
+    assert "cannot import 'broken': ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["describe", "--help"], ["--version"]], ids=" ".join)
+def test_help_and_version(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    assert re.match(r"usage: optax-ext|optax_ext \d", capsys.readouterr().out)
+
+
+def test_a_reader_that_went_away_is_no_traceback():
+    with run("schema") as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
