@@ -1,15 +1,24 @@
 """Cosine schedules: one half period, with a warm-up if wanted, or many with restarts."""
 
 import dataclasses
+import functools
 import math
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import pydantic
 from jax.typing import ArrayLike
 
-from optax_ext._schema import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, PositiveInteger
+from optax_ext._schema import (
+    FLOAT32_MAX,
+    Fraction,
+    Integer,
+    NonNegativeInteger,
+    NonNegativeNumber,
+    PositiveInteger,
+    PositiveNumber,
+    problem,
+)
 from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps
 
 
@@ -89,7 +98,7 @@ class CosineDecayRestarts(Schedule):
     Args:
       initial_learning_rate: The rate at the start of the first period, at least 0.
       first_decay_steps: Steps of the first period, at least 1.
-      t_mul: How much longer each period is than the one before, at least 1.
+      t_mul: How much longer each period is than the one before: 1, or at least 1.001.
       m_mul: How high each period starts, as a fraction of the one before, at least 0.
       alpha: The lowest rate as a fraction of the initial one, in [0, 1].
       offset: Steps subtracted from the step first.
@@ -109,22 +118,30 @@ class CosineDecayRestarts(Schedule):
       Loshchilov and Hutter, SGDR, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), equation 5.
 
     Differs from TensorFlow:
-      A period starts exactly at its first step; TensorFlow's float32 logarithm may be one step late there.
-      Periods that shrink (``t_mul`` below 1) are refused: they come to a limit, after which the rate is NaN.
+      A period starts exactly at its first step; TensorFlow finds it by a float32 logarithm, which may be a step late,
+      and wrong by whole periods if they hardly grow. Periods that shrink (``t_mul`` below 1) are refused: they come to
+      a limit, after which the rate is NaN.
     """
 
     initial_learning_rate: NonNegativeNumber
     first_decay_steps: PositiveInteger
-    t_mul: Annotated[float, pydantic.Field(ge=1)] = 2.0
+    t_mul: PositiveNumber = 2.0
     m_mul: NonNegativeNumber = 1.0
     alpha: Fraction = 0.0
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
+    @pydantic.field_validator("t_mul")
+    @classmethod
+    def _check_t_mul(cls, t_mul: float) -> float:
+        if t_mul != 1 and t_mul < 1.001:
+            raise problem(f"must be 1, or at least 1.001, got {t_mul}")
+        return t_mul
+
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         period, fraction = self._even_periods(elapsed) if self.t_mul == 1 else self._growing_periods(elapsed)
-        peak = jnp.float32(self.m_mul) ** period
+        peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 is no rate
         falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * falling + self.alpha)
 
@@ -134,14 +151,26 @@ class CosineDecayRestarts(Schedule):
         return period.astype(jnp.float32), fraction
 
     def _growing_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
-        fraction = divide(elapsed, self.first_decay_steps)
+        starts, early, lengths = _starts_of_periods(self.first_decay_steps, self.t_mul)
+        steps = jnp.asarray(starts, elapsed.dtype)
+        period = jnp.maximum(jnp.searchsorted(steps, elapsed, side="right") - 1, 0)
+        since_start = (elapsed - steps[period]).astype(jnp.float32) + jnp.asarray(early, jnp.float32)[period]
+        return period.astype(jnp.float32), since_start / jnp.asarray(lengths, jnp.float32)[period]
 
-        def start(period: jax.Array) -> jax.Array:  # in units of the first period
-            return (jnp.float32(self.t_mul) ** period - 1) / (self.t_mul - 1)
 
-        # The logarithm may be off by one at a restart, where its last bit decides; the starts themselves are not.
-        grown = 1 + jnp.maximum(fraction, 0) * (self.t_mul - 1)
-        period = jnp.floor(jnp.log(grown) / math.log(self.t_mul))
-        period = jnp.where(fraction >= start(period + 1), period + 1, period)
-        period = jnp.maximum(jnp.where(fraction < start(period), period - 1, period), 0)
-        return period, (fraction - start(period)) / jnp.float32(self.t_mul) ** period
+@functools.lru_cache(maxsize=64)
+def _starts_of_periods(first_decay_steps: int, t_mul: float) -> tuple[list[int], list[float], list[float]]:
+    """Return, of each period up to the last int32 step, its first step, how far that is into it, and its length.
+
+    No period starts where a logarithm says, rounded; and in Python the sums are exact enough to say where it does.
+    """
+    starts: list[int] = []
+    early: list[float] = []
+    lengths: list[float] = []
+    start, length = 0.0, float(first_decay_steps)
+    while start < 2**31:
+        starts.append(math.ceil(start * (1 - 1e-12) - 1e-9))  # 1000 + 1100.0000000000001 is 2100
+        early.append(max(starts[-1] - start, 0.0))
+        lengths.append(min(length, FLOAT32_MAX))
+        start, length = start + length, length * t_mul
+    return starts, early, lengths

@@ -41,6 +41,28 @@ def test_restarts_start_exactly_at_their_steps():
     np.testing.assert_allclose(doubling(jnp.array([7 * (2**i - 1) for i in range(20)])), np.ones(20), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("first_decay_steps", "t_mul", "restarts"),
+    [
+        (1000, 1.1, [1000, 2100, 3310]),
+        (5000, 1.2, [5000, 11000, 18200]),
+        (30, 1.1, [30, 63]),  # 99.3, and so 100, comes next
+        (2**20, 2.0, [2**20 * (2**i - 1) for i in range(1, 11)]),  # past 2**24
+        (420, 1.001, [420]),
+    ],
+)
+def test_restarts_come_at_the_step_whatever_the_growth(first_decay_steps, t_mul, restarts):
+    schedule = optax_ext.CosineDecayRestarts(1.0, first_decay_steps, t_mul=t_mul)
+    np.testing.assert_array_equal(schedule(jnp.array(restarts)), np.ones(len(restarts)))
+    assert (schedule(jnp.array(restarts) - 1) < 0.01).all()
+
+
+def test_restarts_stay_finite_however_they_grow():
+    steps = jnp.array([0, 1, 2, 100, 2**24 + 1, 2**31 - 1])
+    for t_mul, m_mul in ((1e38, 1.0), (1.001, 0.5), (2.0, 10.0), (1.0, 10.0)):
+        chex.assert_tree_all_finite(optax_ext.CosineDecayRestarts(0.0, 1, t_mul, m_mul)(steps))
+
+
 def test_polynomial_cycles_reach_the_end_at_each_multiple():
     schedule = optax_ext.PolynomialDecay(1.0, 50, 0.1, cycle=True)
     np.testing.assert_allclose(schedule(jnp.array([0, 50, 51, 100, 150])), [1.0, 0.1, 0.1 + 0.9 * 0.49, 0.1, 0.1])
