@@ -1,13 +1,18 @@
 """Checks of the arguments of transformations."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.core import Tracer
 
-from optax_ext._schema import FLOAT32_MAX
+from optax_ext._schema import FLOAT32_MAX, FLOAT32_TINY
 
 Scalar = float | jax.Array
+Mask = Any | Callable[[optax.Params], Any]
 
 _RANGES = {
     "at least 0": lambda x: x >= 0,
@@ -24,21 +29,44 @@ def is_concrete(*values: object) -> bool:
     return not any(isinstance(value, Tracer) for value in values)
 
 
-def check_number(name: str, value: object, accepted: str, *, integer: bool = False) -> None:
-    """Raise ValueError unless `value` is traced, or a finite float32 number in the range that `accepted` names."""
-    if not is_concrete(value):
+def check_number(name: str, value: object, accepted: str, *, integer: bool = False, or_infinite: bool = False) -> None:
+    """Raise ValueError unless `value` is traced, or a number in the range that `accepted` names and in float32's."""
+    if not is_concrete(value) or (or_infinite and isinstance(value, float | jax.Array) and np.isposinf(value)):
         return
-    number = np.asarray(value)
-    is_number = jnp.issubdtype(number.dtype, jnp.integer) or (
-        not integer and jnp.issubdtype(number.dtype, jnp.floating)
-    )
-    if not is_number or number.ndim or not abs(float(number)) <= FLOAT32_MAX or not _RANGES[accepted](float(number)):
-        raise ValueError(
-            f"{name} must be {'an integer' if integer else 'a finite float32 number'}, {accepted}; got {value!r}"
-        )
+    kind = "an integer" if integer else "a finite, normal float32 number"
+    if not _is_number(value, integer) or not _RANGES[accepted](float(value)):  # pyright: ignore[reportArgumentType]
+        raise ValueError(f"{name} must be {kind}, {accepted}; got {value!r}")
+
+
+def _is_number(value: object, integer: bool) -> bool:
+    if not isinstance(value, int | float | np.generic | np.ndarray | jax.Array) or np.ndim(value):
+        return False
+    dtype = np.asarray(value).dtype
+    if not (jnp.issubdtype(dtype, jnp.integer) or (not integer and jnp.issubdtype(dtype, jnp.floating))):
+        return False
+    magnitude = abs(float(value))
+    return magnitude == 0 or FLOAT32_TINY <= magnitude <= FLOAT32_MAX
 
 
 def check_rate(name: str, value: object) -> None:
     """Raise ValueError unless `value` is a schedule or a finite float32 number that is at least 0."""
     if not callable(value):
         check_number(name, value, "at least 0")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError unless `value` is a bool; text such as "no" would count as true."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def check_mask(name: str, mask: Mask | None) -> Mask:
+    """Return a mask, where None means every parameter; raise ValueError unless it is a function or a tree of bool."""
+    if mask is None:
+        return True
+    if not callable(mask) and not all(isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask)):
+        raise ValueError(
+            f"{name} must be a tree of bool, or a function from parameters to one such as "
+            f"path_mask(exclude=[...]), got {mask!r}"
+        )
+    return mask

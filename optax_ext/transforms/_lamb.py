@@ -2,8 +2,8 @@
 
 import optax
 
-from optax_ext.transforms._arguments import Scalar, check_number, check_rate
-from optax_ext.transforms._lars import Mask
+from optax_ext.transforms._arguments import Mask, Scalar, check_mask, check_number, check_rate
+from optax_ext.transforms._precision import in_float32
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 
 
@@ -14,8 +14,8 @@ def lamb(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-6,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    weight_decay_mask: Mask = True,
-    trust_ratio_mask: Mask = True,
+    weight_decay_mask: Mask | None = True,
+    trust_ratio_mask: Mask | None = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make the LAMB optimizer, for large batches of attention models.
 
@@ -37,7 +37,8 @@ def lamb(
       trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
 
     Returns:
-      A transformation that needs ``params``; its state is that of ``optax.scale_by_adam`` and of the learning rate.
+      A transformation that needs ``params``; its state is that of ``optax.scale_by_adam``, in at least float32, and of
+      the learning rate.
 
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
@@ -56,15 +57,18 @@ def lamb(
       You et al., [arXiv:1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2.
 
     Differs from Optax:
-      ``optax.lamb`` has one mask for weight decay and none for the trust ratio, and norms in the dtype of the leaf.
+      ``optax.lamb`` has one mask for weight decay and none for the trust ratio, and norms and moments in the dtype of
+      the leaf. It fails where a gradient is None.
     """
     check_rate("learning_rate", learning_rate)
     check_number("b1", b1, "in [0, 1)")
     check_number("b2", b2, "in [0, 1)")
     check_number("eps", eps, "at least 0")
     check_rate("weight_decay", weight_decay)
+    weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
+    trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
     return optax.chain(
-        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        in_float32(optax.scale_by_adam(b1=b1, b2=b2, eps=eps)),
         optax.add_decayed_weights(weight_decay, weight_decay_mask),
         optax.masked(scale_by_trust_ratio(), trust_ratio_mask),
         optax.scale_by_learning_rate(learning_rate),

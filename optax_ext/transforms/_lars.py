@@ -1,15 +1,12 @@
 """LARS: layer-wise adaptive rate scaling."""
 
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import optax
 
-from optax_ext.transforms._arguments import Scalar, check_number, check_rate
+from optax_ext.transforms._arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
+from optax_ext.transforms._precision import keep_without_gradient
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
-
-Mask = Any | Callable[[optax.Params], Any]
 
 
 def lars(
@@ -21,8 +18,8 @@ def lars(
     eps: Scalar = 0.0,
     nesterov: bool = False,
     classic_momentum: bool = True,
-    weight_decay_mask: Mask = True,
-    trust_ratio_mask: Mask = True,
+    weight_decay_mask: Mask | None = True,
+    trust_ratio_mask: Mask | None = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make the LARS optimizer, for large batches.
 
@@ -80,6 +77,10 @@ def lars(
     check_rate("learning_rate", learning_rate)
     check_number("momentum", momentum, "in [0, 1]")
     check_rate("weight_decay", weight_decay)
+    check_flag("nesterov", nesterov)
+    check_flag("classic_momentum", classic_momentum)
+    weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
+    trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
 
     add_weight_decay = optax.add_decayed_weights(weight_decay, weight_decay_mask)
     scale_by_trust = optax.masked(scale_by_trust_ratio(trust_coefficient, eps=eps), trust_ratio_mask)
@@ -99,12 +100,8 @@ def add_momentum(momentum: Scalar, *, nesterov: bool) -> optax.GradientTransform
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.TraceState]:
+    ) -> tuple[optax.Updates, optax.OptState]:
         updates, new_state = trace.update(updates, state, params)
-        new: Any = new_state
-        kept = jax.tree.map(
-            lambda new, old: old if new is None else new, new.trace, state.trace, is_leaf=lambda node: node is None
-        )
-        return updates, optax.TraceState(trace=kept)
+        return updates, keep_without_gradient(new_state, state)
 
     return optax.GradientTransformation(trace.init, update_fn)

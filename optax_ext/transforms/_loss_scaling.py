@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from optax_ext._schema import FLOAT32_MAX
-from optax_ext.transforms._arguments import Scalar, check_number, is_concrete
+from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete
 from optax_ext.transforms._precision import all_finite, is_inexact, widen
 from optax_ext.transforms._trust_ratio import AxisName
 
@@ -63,7 +63,7 @@ def dynamic_loss_scaling(
       growth_steps: Finite steps in a row after which the scale grows, at least 1.
       multiplier: The factor by which the scale grows and shrinks, more than 1.
       min_scale: The smallest scale, more than 0.
-      max_scale: The largest scale, more than 0.
+      max_scale: The largest scale, more than 0; may be infinite.
       hysteresis: Skips in a row from which on the scale shrinks, at least 1. With 2, a single bad batch is
         skipped but leaves the scale alone.
       count_skipped_steps: Whether a skipped step still advances the inner state's scalar integer fields named
@@ -101,7 +101,7 @@ def dynamic_loss_scaling(
       ``should_skip_update_fn=optax.skip_not_finite``: wrap from outside.
 
       ``optax.inject_hyperparams(dynamic_loss_scaling)`` works; give it ``hyperparam_dtype=jnp.float32`` with
-      parameters in low precision, in which ``max_scale`` is infinite and a scale of 65536 may be.
+      parameters in float16, in which a scale of 65536 is infinite.
 
     References:
       Micikevicius et al., Mixed precision training, [arXiv:1710.03740](https://arxiv.org/abs/1710.03740),
@@ -115,7 +115,7 @@ def dynamic_loss_scaling(
     check_number("growth_steps", growth_steps, "at least 1", integer=True)
     check_number("multiplier", multiplier, "more than 1")
     check_number("min_scale", min_scale, "more than 0")
-    check_number("max_scale", max_scale, "more than 0")
+    check_number("max_scale", max_scale, "more than 0", or_infinite=True)
     check_number("hysteresis", hysteresis, "at least 1", integer=True)
     check_number("initial_scale", initial_scale, "more than 0")
     if is_concrete(initial_scale, min_scale, max_scale) and not min_scale <= initial_scale <= max_scale:
@@ -125,11 +125,12 @@ def dynamic_loss_scaling(
 
     def adapt(state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array) -> tuple[jax.Array, jax.Array]:
         scale = state.loss_scale
+        factor, smallest = jnp.asarray(multiplier, scale.dtype), jnp.asarray(min_scale, scale.dtype)
         counter = jnp.where(finite, optax.safe_increment(state.counter), 0)
         full = counter >= growth_steps
-        grown = scale * multiplier
+        grown = scale * factor
         grown = jnp.where(jnp.isfinite(grown) & (grown <= max_scale), grown, scale)
-        shrunk = jnp.where(consecutive_skips >= hysteresis, jnp.maximum(scale / multiplier, min_scale), scale)
+        shrunk = jnp.where(consecutive_skips >= hysteresis, jnp.maximum(scale / factor, smallest), scale)
         return jnp.where(finite, jnp.where(full, grown, scale), shrunk), jnp.where(full, 0, counter)
 
     return _loss_scaling(inner, initial_scale, adapt, True, count_skipped_steps, axis_name)
@@ -198,7 +199,10 @@ def _loss_scaling(
     axis_name: AxisName | None,
 ) -> optax.GradientTransformationExtraArgs:
     if not isinstance(inner, optax.GradientTransformation):
-        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}")
+        hint = ": call its gradient_transformation()" if isinstance(inner, optax.MultiSteps) else ""
+        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}{hint}")
+    check_flag("skip_nonfinite", skip_nonfinite)
+    check_flag("count_skipped_steps", count_skipped_steps)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> LossScaleState:
@@ -229,7 +233,9 @@ def _loss_scaling(
         updates, new_inner_state = inner.update(grads, state.inner_state, params, **extra_args)
         updates = jax.tree.map(lambda u: jnp.where(applied, u, jnp.zeros_like(u)), updates)
         skipped_state = _count_step(state.inner_state) if count_skipped_steps else state.inner_state
-        inner_state = jax.tree.map(lambda old, new: _take(applied, new, old), skipped_state, new_inner_state)
+        inner_state = jax.tree.map(
+            lambda new, old: _take(applied, new, old), new_inner_state, skipped_state, is_leaf=lambda node: node is None
+        )
 
         consecutive_skips = jnp.where(applied, 0, optax.safe_increment(state.consecutive_skips))
         loss_scale, counter = adapt(state, finite, consecutive_skips)
@@ -253,7 +259,7 @@ def _own(leaf: Any) -> Any:
 
 def _take(applied: jax.Array, new: Any, old: Any) -> Any:
     """Return the new leaf of a state if `applied`, else the old; in the type of the old, which never changes."""
-    if new is None:  # what Optax makes of the state of a parameter without a gradient
+    if new is None:  # what Optax makes of the state of parameters without a gradient
         return old
     if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
         new = jnp.asarray(new).astype(old.dtype)

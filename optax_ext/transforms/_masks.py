@@ -10,6 +10,7 @@ import jax
 import optax
 
 from optax_ext._schema import join_words
+from optax_ext.transforms._arguments import check_flag
 
 PyTree = Any
 
@@ -43,7 +44,8 @@ def path_mask(
       {'BatchNorm_0': {'bias': False, 'scale': False}, 'conv': {'bias': False, 'kernel': True}}
     """
     including = None if include is None else _compile("include", include)
-    excluding = _compile("exclude", exclude or ())
+    excluding = _compile("exclude", () if exclude is None else exclude)
+    check_flag("allow_unmatched", allow_unmatched)
 
     def mask(params: PyTree) -> PyTree:
         leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_one_parameter)
@@ -58,7 +60,7 @@ def path_mask(
 
 
 def _compile(argument: str, patterns: Sequence[str]) -> list[re.Pattern[str]]:
-    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+    if not isinstance(patterns, list | tuple) or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"{argument} must be a list of regular expressions, got {patterns!r}")
     compiled: list[re.Pattern[str]] = []
     for pattern in patterns:
@@ -74,13 +76,14 @@ def _found(patterns: Sequence[re.Pattern[str]], path: str) -> bool:
 
 
 def _is_one_parameter(node: object) -> bool:
-    """Whether a node counts as one parameter: a hole that Optax or JAX left, or a Flax NNX variable.
+    """Whether a node counts as one parameter: a hole that Optax or JAX left, or a box that Flax put around one.
 
     Optax calls a mask on updates too, where a parameter may be None or masked out. Its path still tells that a
-    pattern has something to match. An NNX variable is a node around an array; its inside has no name of its own.
+    pattern has something to match. An NNX variable, and Linen's box of axis names, has an inside without a name.
     """
-    nnx = sys.modules.get("flax.nnx")  # without NNX in the process there are no NNX variables
-    return node is None or isinstance(node, optax.MaskedNode) or (nnx is not None and isinstance(node, nnx.Variable))
+    nnx, meta = sys.modules.get("flax.nnx"), sys.modules.get("flax.core.meta")  # no boxes without Flax in the process
+    boxes = (*((nnx.Variable,) if nnx else ()), *((meta.AxisMetadata,) if meta else ()))
+    return node is None or isinstance(node, (optax.MaskedNode, *boxes))
 
 
 def _join(path: jax.tree_util.KeyPath) -> str:
@@ -88,10 +91,13 @@ def _join(path: jax.tree_util.KeyPath) -> str:
 
 
 def _require_matches(patterns: Sequence[re.Pattern[str]], paths: Sequence[str]) -> None:
-    for pattern in patterns:
-        if paths and not any(pattern.search(path) for path in paths):
-            nearest = difflib.get_close_matches(pattern.pattern, paths, n=3, cutoff=0.0)
-            raise ValueError(
-                f"the pattern {pattern.pattern!r} matches none of the {len(paths)} parameters; the nearest are "
-                f"{join_words(nearest)}: correct it, drop it, or allow unmatched patterns"
+    unmatched = [pattern.pattern for pattern in patterns if not any(pattern.search(path) for path in paths)]
+    if paths and unmatched:
+        nearest = (join_words(difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)) for pattern in unmatched)
+        raise ValueError(
+            "; ".join(
+                f"the pattern {pattern!r} matches none of the {len(paths)} parameters, of which the nearest are {near}"
+                for pattern, near in zip(unmatched, nearest, strict=True)
             )
+            + ": correct it, drop it, or allow unmatched patterns"
+        )

@@ -1,9 +1,12 @@
 """What low precision needs: arithmetic in at least float32, and the check that numbers are finite."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
+
+_State = TypeVar("_State")
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -23,3 +26,40 @@ def all_finite(tree: Any) -> jax.Array:
         if is_inexact(leaf):
             finite &= jnp.isfinite(leaf).all()
     return finite
+
+
+def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Run a transformation that looks at gradients alone in at least float32, its state too; updates keep their dtype.
+
+    In float16 the square of a gradient of 256 overflows and that of 1e-4 vanishes; in bfloat16 a moment that keeps
+    0.999 of itself never moves. A parameter without a gradient keeps its part of the state, which `inner` does not
+    see; that takes a state whose every field but `count` is a tree like the parameters.
+    """
+
+    def init_fn(params: optax.Params) -> optax.OptState:
+        return inner.init(jax.tree.map(lambda param: widen(jnp.asarray(param)), params))
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del params
+
+        def hide(update: Any, leaf: jax.Array) -> jax.Array | None:
+            return None if update is None else leaf
+
+        trees = {name: tree for name, tree in state._asdict().items() if name != "count"}
+        seen = {name: jax.tree.map(hide, updates, tree, is_leaf=_is_none) for name, tree in trees.items()}
+        wide, new_state = inner.update(jax.tree.map(widen, updates), state._replace(**seen))
+        narrow = jax.tree.map(lambda new, given: new.astype(given.dtype), wide, updates)
+        return narrow, keep_without_gradient(new_state, state)
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def keep_without_gradient(new: _State, old: _State) -> _State:
+    """Return the new state with the old one's leaves where it has None, as Optax makes it without a gradient."""
+    return jax.tree.map(lambda n, o: o if n is None else n, new, old, is_leaf=_is_none)
+
+
+def _is_none(node: object) -> bool:
+    return node is None

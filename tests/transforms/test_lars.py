@@ -93,6 +93,31 @@ class TestBoth:
         updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
         assert bool((updates["kernel"] == updates["bias"]).all()) is not masked
 
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_the_weight_decay_mask_decides_what_decays(self, make, masked):
+        params = {"kernel": jnp.full(3, 5.0), "bias": jnp.full(3, 5.0)}
+        tx = make(0.5, weight_decay=0.1, weight_decay_mask={"kernel": True, "bias": not masked})
+        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+        assert updates["kernel"].any()
+        assert bool(updates["bias"].any()) is not masked
+
+    @pytest.mark.parametrize("name", ["weight_decay_mask", "trust_ratio_mask"])
+    def test_a_mask_is_a_function_or_a_tree_of_bool_or_none(self, make, name):
+        for mask in ("bias", ["bias"], {"kernel": "no", "bias": "no"}, 1):
+            with pytest.raises(ValueError, match=rf"{name} must be a tree of bool, or a function.*path_mask"):
+                make(0.5, **{name: mask})
+        tx = make(0.5, **{name: None})
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+    def test_missing_and_masked_gradients(self, make):
+        params = {**PARAMS, "masked": optax.MaskedNode()}
+        tx = make(0.5, weight_decay=0.1)
+        state = tx.init(params)
+        updates, next_state = tx.update({**params, "bias": None}, state, params)
+        assert updates["bias"] is None
+        assert updates["masked"] == optax.MaskedNode()
+        chex.assert_trees_all_equal_structs(next_state, state)
+
     def test_extra_arguments_are_forwarded_and_ignored(self, make):
         tx = make(0.5)
         tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=jnp.float32(0.5))
@@ -104,11 +129,13 @@ class TestBoth:
 
     @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "0.1", None, True, jnp.ones(3)])
     def test_a_bad_learning_rate_is_named(self, make, value):
-        with pytest.raises(ValueError, match="learning_rate must be a finite float32 number, at least 0; got"):
+        with pytest.raises(ValueError, match="learning_rate must be a finite, normal float32 number, at least 0; got"):
             make(value)
 
     def test_a_bad_weight_decay_is_named(self, make):
-        with pytest.raises(ValueError, match="weight_decay must be a finite float32 number, at least 0; got -0.1"):
+        with pytest.raises(
+            ValueError, match="weight_decay must be a finite, normal float32 number, at least 0; got -0.1"
+        ):
             make(0.1, weight_decay=-0.1)
 
     def test_weight_decay_may_be_a_schedule(self, make):
@@ -122,13 +149,27 @@ class TestBoth:
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.5, float("nan"), "x"])
 def test_a_bad_momentum_is_named(momentum):
-    with pytest.raises(ValueError, match=r"momentum must be a finite float32 number, in \[0, 1\]; got"):
+    with pytest.raises(ValueError, match=r"momentum must be a finite, normal float32 number, in \[0, 1\]; got"):
         optax_ext.lars(0.1, momentum=momentum)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(optax_ext.lamb, "eps"), (optax_ext.lars, "eps"), (optax_ext.lars, "trust_coefficient")]
+)
+def test_a_negative_argument_is_named(make, name):
+    with pytest.raises(ValueError, match=f"{name} must be a finite, normal float32 number, at least 0; got -1.0"):
+        make(0.1, **{name: -1.0})
+
+
+@pytest.mark.parametrize("name", ["nesterov", "classic_momentum"])
+def test_a_flag_is_a_bool(name):
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got 'popular'"):
+        optax_ext.lars(0.1, **{name: "popular"})
 
 
 @pytest.mark.parametrize("name", ["b1", "b2"])
 def test_a_bad_moment_decay_is_named(name):
-    with pytest.raises(ValueError, match=rf"{name} must be a finite float32 number, in \[0, 1\); got 1.0"):
+    with pytest.raises(ValueError, match=rf"{name} must be a finite, normal float32 number, in \[0, 1\); got 1.0"):
         optax_ext.lamb(0.1, **{name: 1.0})
 
 

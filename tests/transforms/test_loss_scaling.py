@@ -200,21 +200,32 @@ class TestLeaves:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"initial_scale": 0.0}, "initial_scale must be a finite float32 number, more than 0; got 0.0"),
-        ({"initial_scale": -4.0}, "initial_scale must be a finite float32 number, more than 0; got -4.0"),
-        ({"initial_scale": float("nan")}, "initial_scale must be a finite float32 number, more than 0; got nan"),
-        ({"initial_scale": float("inf")}, "initial_scale must be a finite float32 number, more than 0; got inf"),
-        ({"initial_scale": "8"}, "initial_scale must be a finite float32 number, more than 0; got '8'"),
-        ({"initial_scale": [1]}, r"initial_scale must be a finite float32 number, more than 0; got \[1\]"),
+        ({"initial_scale": 0.0}, "initial_scale must be a finite, normal float32 number, more than 0; got 0.0"),
+        ({"initial_scale": -4.0}, "initial_scale must be a finite, normal float32 number, more than 0; got -4.0"),
+        (
+            {"initial_scale": float("nan")},
+            "initial_scale must be a finite, normal float32 number, more than 0; got nan",
+        ),
+        (
+            {"initial_scale": float("inf")},
+            "initial_scale must be a finite, normal float32 number, more than 0; got inf",
+        ),
+        ({"initial_scale": "8"}, "initial_scale must be a finite, normal float32 number, more than 0; got '8'"),
+        ({"initial_scale": [1]}, r"initial_scale must be a finite, normal float32 number, more than 0; got \[1\]"),
         ({"initial_scale": 0.25}, r"initial_scale must be in \[min_scale, max_scale\] = \[1.0, .*\], got 0.25"),
         ({"initial_scale": 8.0, "max_scale": 4.0}, r"initial_scale must be in \[min_scale, max_scale\] = \[1.0, 4.0\]"),
-        ({"initial_scale": 1e39}, r"initial_scale must be a finite float32 number, more than 0; got 1e\+39"),
+        ({"initial_scale": 1e39}, r"initial_scale must be a finite, normal float32 number, more than 0; got 1e\+39"),
+        (
+            {"initial_scale": 1e-40, "min_scale": 1e-38},
+            r"min_scale must be a finite, normal float32 number, more than 0; got 1e-38",
+        ),
+        ({"count_skipped_steps": "no"}, "count_skipped_steps must be True or False, got 'no'"),
         ({"growth_steps": 0}, "growth_steps must be an integer, at least 1; got 0"),
         ({"growth_steps": 2.7}, "growth_steps must be an integer, at least 1; got 2.7"),
         ({"growth_steps": True}, "growth_steps must be an integer, at least 1; got True"),
-        ({"multiplier": 1.0}, "multiplier must be a finite float32 number, more than 1; got 1.0"),
-        ({"min_scale": 0.0}, "min_scale must be a finite float32 number, more than 0; got 0.0"),
-        ({"max_scale": -1.0}, "max_scale must be a finite float32 number, more than 0; got -1.0"),
+        ({"multiplier": 1.0}, "multiplier must be a finite, normal float32 number, more than 1; got 1.0"),
+        ({"min_scale": 0.0}, "min_scale must be a finite, normal float32 number, more than 0; got 0.0"),
+        ({"max_scale": -1.0}, "max_scale must be a finite, normal float32 number, more than 0; got -1.0"),
         ({"hysteresis": 0}, "hysteresis must be an integer, at least 1; got 0"),
     ],
 )
@@ -227,6 +238,54 @@ def test_a_bad_argument_is_named(arguments, message):
 def test_a_bad_fixed_scale_is_named(scale):
     with pytest.raises(ValueError, match="scale must be"):
         optax_ext.fixed_loss_scaling(optax.sgd(0.1), scale)
+
+
+def test_a_flag_is_a_bool():
+    with pytest.raises(ValueError, match="skip_nonfinite must be True or False, got 'no'"):
+        optax_ext.fixed_loss_scaling(optax.sgd(0.1), 8.0, skip_nonfinite="no")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_largest_scale_may_be_infinite():
+    assert (
+        scales(run(dynamic(max_scale=float("inf"), initial_scale=2.0**126, growth_steps=1), [GOOD] * 3)[1])[1:]
+        == [2.0**127] * 3
+    )
+
+
+def test_multi_steps_is_told_what_to_call():
+    with pytest.raises(ValueError, match=r"call its gradient_transformation\(\)"):
+        optax_ext.dynamic_loss_scaling(optax.MultiSteps(optax.sgd(0.1), 2))
+
+
+def test_the_state_keeps_its_types_with_64_bits_and_numpy_arguments():
+    with jax.enable_x64(True):
+        tx = dynamic(multiplier=np.float64(2), min_scale=np.float64(1), growth_steps=np.int64(1))
+        state = tx.init(jnp.ones(2, jnp.float32))
+        for grads in (jnp.ones(2, jnp.float32), jnp.full(2, jnp.nan, jnp.float32)):
+            _, next_state = tx.update(grads, state, jnp.ones(2, jnp.float32))
+            chex.assert_trees_all_equal_dtypes(next_state, state)
+
+
+def test_one_flag_does_not_fan_out_into_every_fusion():
+    tx = dynamic()
+    jaxpr = jax.make_jaxpr(tx.update)(GOOD, tx.init(PARAMS), PARAMS)
+    assert "optimization_barrier" in str(jaxpr)  # without, XLA compiles for half a minute on a real model
+
+
+def test_counts_of_skipped_steps_saturate():
+    inner = optax.scale_by_schedule(optax_ext.Constant(1.0))
+    tx = optax_ext.dynamic_loss_scaling(inner, initial_scale=8.0, count_skipped_steps=True)
+    state = optax.tree.set(tx.init(PARAMS), count=jnp.int32(2**31 - 1))
+    assert optax.tree.get(tx.update(BAD, state, PARAMS)[1], "count") == 2**31 - 1
+
+
+def test_a_whole_layer_may_have_no_gradient():
+    params = {"layer": {"a": jnp.ones(2), "b": jnp.ones(2)}, "head": jnp.ones(2)}
+    tx = dynamic()
+    state = tx.init(params)
+    updates, next_state = tx.update({"layer": None, "head": jnp.full(2, 8.0)}, state, params)
+    assert updates["layer"] is None
+    chex.assert_trees_all_equal_structs(next_state, state)
 
 
 def test_wrapping_twice_is_refused():

@@ -38,8 +38,10 @@ def test_patterns_choose(include, exclude, expected):
 
 def test_a_pattern_that_matches_nothing_is_named_with_the_nearest_paths():
     mask = optax_ext.path_mask(exclude=["bias", "batch_norm"])
+    with pytest.raises(ValueError, match=r"'bais' matches none.*'kernels' matches none"):
+        optax_ext.path_mask(include=["bais"], exclude=["kernels", "bias"])(PARAMS)
     with pytest.raises(
-        ValueError, match=r"'batch_norm' matches none of the 4 parameters; the nearest are 'BatchNorm_0"
+        ValueError, match=r"'batch_norm' matches none of the 4 parameters, of which the nearest are 'BatchNorm_0"
     ):
         mask(PARAMS)
     assert chosen(optax_ext.path_mask(exclude=["bias", "batch_norm"], allow_unmatched=True), PARAMS) == {
@@ -58,6 +60,13 @@ def test_a_tree_without_parameters_has_nothing_to_match():
     ("arguments", "message"),
     [
         ({"exclude": "bias"}, "exclude must be a list of regular expressions, got 'bias'"),
+        (
+            {"exclude": (pattern for pattern in ["bias"])},
+            "exclude must be a list of regular expressions, got <generator",
+        ),
+        ({"exclude": ""}, "exclude must be a list of regular expressions, got ''"),
+        ({"exclude": 5}, "exclude must be a list of regular expressions, got 5"),
+        ({"allow_unmatched": "no"}, "allow_unmatched must be True or False, got 'no'"),
         ({"include": [b"bias"]}, "include must be a list of regular expressions"),
         ({"include": ["(bias"]}, r"include must hold regular expressions, got '\(bias'"),
     ],
@@ -94,6 +103,13 @@ class LinenModel(linen.Module):
         return linen.Dense(2, name="dense")(x)
 
 
+class BoxedModel(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        named = linen.with_partitioning(linen.initializers.ones, (None, None))
+        return linen.Dense(2, name="dense", kernel_init=named)(x)
+
+
 class NNXModel(nnx.Module):
     def __init__(self):
         self.dense = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
@@ -111,6 +127,7 @@ MODELS = {
     "linen": lambda: LinenModel().init(jax.random.key(0), jnp.ones((1, 3)))["params"],
     "nnx state": lambda: nnx.state(NNXModel(), nnx.Param),
     "nnx pure dict": lambda: nnx.to_pure_dict(nnx.state(NNXModel(), nnx.Param)),
+    "linen with axis names": lambda: BoxedModel().init(jax.random.key(0), jnp.ones((1, 3)))["params"],
     "equinox": EquinoxModel,
     "dataclass": lambda: {"dense": Layer(jnp.ones((3, 2)), jnp.ones(2))},
 }

@@ -40,6 +40,10 @@ def test_norms_of_low_precision_neither_overflow_nor_underflow(dtype, gradient):
     np.testing.assert_allclose(np.float32(result), 0.5, rtol=0.01)
 
 
+def test_norms_of_complex_leaves_are_of_magnitudes():
+    np.testing.assert_allclose(scaled(jnp.array([3 + 4j]), jnp.array([2j])), [2 * (3 + 4j) / 5], rtol=1e-6)
+
+
 @pytest.mark.parametrize(("update", "param", "expected"), [("f2", "f4", "f4"), ("f4", "f2", "f4"), ("c8", "c8", "c8")])
 def test_result_has_the_wider_dtype(update, param, expected):
     result = scaled(jnp.full(4, 2, update), jnp.ones(4, param))
@@ -59,7 +63,9 @@ def test_none_stays_none():
 
 @pytest.mark.parametrize("arguments", [{"trust_coefficient": -1.0}, {"eps": float("nan")}, {"eps": "1"}])
 def test_bad_arguments_are_named(arguments):
-    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be a finite float32 number, at least 0; got"):
+    with pytest.raises(
+        ValueError, match=f"{next(iter(arguments))} must be a finite, normal float32 number, at least 0; got"
+    ):
         optax_ext.scale_by_trust_ratio(**arguments)
 
 
