@@ -1,6 +1,6 @@
 """TensorFlow Model Garden's optimization package for JAX: schedules, LARS and loss scaling for Optax."""
 
-from optax_ext import config
+from optax_ext import config, interop
 from optax_ext.schedules import (
     Constant,
     CosineDecay,
@@ -19,10 +19,13 @@ from optax_ext.schedules import (
 )
 from optax_ext.transforms import (
     LossScaleState,
+    ParamsEmaState,
     dynamic_loss_scaling,
+    ema_params,
     fixed_loss_scaling,
     lamb,
     lars,
+    params_ema,
     path_mask,
     scale_by_trust_ratio,
     scale_loss,
@@ -41,6 +44,7 @@ __all__ = [
     "InverseTimeDecay",
     "LinearWarmup",
     "LossScaleState",
+    "ParamsEmaState",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
     "PolynomialWarmup",
@@ -50,9 +54,12 @@ __all__ = [
     "StepCosineDecay",
     "config",
     "dynamic_loss_scaling",
+    "ema_params",
     "fixed_loss_scaling",
+    "interop",
     "lamb",
     "lars",
+    "params_ema",
     "path_mask",
     "scale_by_trust_ratio",
     "scale_loss",

@@ -63,13 +63,22 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        return "\n  ".join([f"{self.subject}: {count}", *map(str, self.problems)])
+        lines = [f"{self.subject}: {count}", *map(str, self.problems[:_MOST_LINES])]
+        if len(self.problems) > _MOST_LINES:
+            lines.append(f"and {len(self.problems) - _MOST_LINES} more")
+        return "\n  ".join(lines)
+
+
+_MOST_LINES = 100
+for _public in (Problem, ConfigError):
+    _public.__module__ = "optax_ext.config"  # where a reader of a traceback finds it
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest known word, or nothing when none is close."""
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    by_lower_case = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
+    return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
 
 
 def join_words(words: Iterable[str]) -> str:
@@ -79,7 +88,15 @@ def join_words(words: Iterable[str]) -> str:
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
-shorten = _short.repr
+
+
+def shorten(value: object) -> str:
+    """Return a value as an error shows it: in Python's words, on one line, and not too long."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
+        return f"{type(value).__name__} too long to show"
+
 
 # pydantic's error types in our words; `{x}` is filled from the error's context.
 _MESSAGES = {
@@ -93,6 +110,7 @@ _MESSAGES = {
     "int_from_float": "must be an integer",
     "bool_type": "must be true or false",
     "string_type": "must be text",
+    "string_unicode": "must be text in valid Unicode",
     "tuple_type": "must be a list",
     "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",
@@ -104,12 +122,14 @@ _MESSAGES = {
 def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
     """Put one pydantic error about a construction of `cls` into words, at a location of field names."""
     names = [field.name for field in init_fields(cls)]
+    by_position = [field.name for field in init_fields(cls) if not field.kw_only]
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     loc: list[str | int] = list(error["loc"])
     if kind == "float_type" and isinstance(found, int) and not isinstance(found, bool):
         kind = "finite_number"  # an integer, but too large for any float
     if kind == "unexpected_positional_argument":
-        loc, message = [], f"takes {len(names)} arguments ({', '.join(names)}), got also {shorten(found)}"
+        taken = f"{len(by_position)} arguments by position ({', '.join(by_position)})"
+        loc, message = [], f"takes {taken}, got also {shorten(found)}"
     elif kind == "unexpected_keyword_argument":
         message = f"unknown field{did_you_mean(loc[-1], names)}, accepted: {', '.join(names) or 'none'}"
     elif kind in ("missing", "missing_argument"):
@@ -120,18 +140,20 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
         shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
         message = f"{_MESSAGES[kind].format(**shown)}, got {shorten(found)}"
     elif kind == "problem":  # in words already
-        message = error["msg"]
+        message, loc = error["msg"], list(context.get("at") or loc)
     else:  # a user's own field types and validators
-        message = f"{context.get('error', error['msg'])}, got {shorten(found)}"
+        message = str(context.get("error", error["msg"]))
+        if not isinstance(found, ArgsKwargs):  # of one field, not of the whole
+            message += f", got {shorten(found)}"
     if loc and isinstance(loc[0], int):  # given by position
         loc[0] = names[loc[0]]
     return InitErrorDetails(type=problem(message), loc=tuple(loc), input=found)
 
 
-def problem(message: str) -> PydanticCustomError:
-    """Make the error that a validator raises to say `message` about the value it was given."""
+def problem(message: str, at: str | None = None) -> PydanticCustomError:
+    """Make the error that a validator raises to say `message` about its field, or about the field `at`."""
     # pydantic fills `{...}` in a message from a context; ours is finished text, braces and all.
-    return PydanticCustomError("problem", "{text}", {"text": message})
+    return PydanticCustomError("problem", "{text}", {"text": message, "at": [at] if at else None})
 
 
 def raise_problems(subject: str, found: object, problems: Mapping[tuple[str | int, ...], str]) -> typing.Never:
@@ -142,8 +164,11 @@ def raise_problems(subject: str, found: object, problems: Mapping[tuple[str | in
 
 def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigError:
     """Turn the collected pydantic error of a whole config into ours."""
+    # A key of control characters is a wrong key, and must not break the lines of the text.
+    problems = ((map(str, line["loc"]), line["msg"]) for line in error.errors(include_url=False))
     return ConfigError(
-        subject, (Problem(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors(include_url=False))
+        subject,
+        (Problem(".".join(key if key.isprintable() else repr(key) for key in loc), text) for loc, text in problems),
     )
 
 
@@ -154,7 +179,8 @@ def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigErro
 def _plain(value: object) -> object:
     """Return NumPy and JAX numbers as Python's, and lists and arrays as tuples, all the way down."""
     if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer):
-        return _plain(value.tolist())
+        is_plain = isinstance(value.dtype, np.dtype)  # random keys are not
+        return _plain(value.tolist()) if is_plain else value
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return tuple(_plain(item) for item in value)
     return value
@@ -199,7 +225,13 @@ class _SchemaType(abc.ABCMeta):
         @property
         def __signature__(cls):
             """The arguments of the fields, for `help` and editors, rather than those of the method above."""
-            return inspect.Signature(list(inspect.signature(cls.__init__).parameters.values())[1:])
+            parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+            plain = [p.replace(annotation=getattr(p.annotation, "__origin__", p.annotation)) for p in parameters]
+            return inspect.Signature(plain)
+
+        @__signature__.setter
+        def __signature__(cls, signature):
+            """Leave what the decorator of pydantic would put here: it is the same, of the same fields."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,8 +265,11 @@ class Tagged(Schema):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        vars(cls).get("__annotations__", {}).pop("type", None)  # written as a field, it is the tag all the same
         if "type" not in cls.__dict__:
             cls.type = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        if not isinstance(cls.type, str) or not cls.type:
+            raise TypeError(f"the type tag of {cls.__qualname__}, its attribute `type`, must be text, got {cls.type!r}")
         known = _TAGGED.get(cls.type)
         if (
             known
@@ -270,7 +305,9 @@ _T = TypeVar("_T", bound=Tagged)
 def members(family: type[_T]) -> dict[str, type[_T]]:
     """Return the concrete classes of a family, by their tags."""
     return {
-        tag: member for tag, member in _TAGGED.items() if issubclass(member, family) and not inspect.isabstract(member)
+        tag: member
+        for tag, member in _TAGGED.items()
+        if issubclass(member, family) and not inspect.isabstract(member) and "__dataclass_fields__" in member.__dict__
     }
 
 
@@ -290,17 +327,36 @@ def from_tagged(family: type[_T], value: object) -> _T:
     return construct(known[tag], (), {key: item for key, item in value.items() if key != "type"})
 
 
+class Nested:
+    """Marks a field whose type is a schema without a tag, so that data may have a mapping in its place."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        def build(value: object) -> Any:
+            if isinstance(value, source):
+                return value
+            if not isinstance(value, Mapping):
+                names = join_words(field.name for field in init_fields(source))
+                raise problem(f"must be a mapping of {names}; got {shorten(value)}")
+            return construct(source, (), value)
+
+        reference = {"x-family": source.__name__}
+        plain = core_schema.no_info_plain_validator_function(build)
+        plain["metadata"] = {"pydantic_js_functions": [lambda schema, handler: reference]}
+        return plain
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Field types. What reaches the device is float32 and int32, so that is what they hold.
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # below it numbers are subnormal, and flushed to zero
 _INT32_MAX = 2**31 - 1
 
 
 def _representable(value: float) -> float:
-    with np.errstate(over="ignore", under="ignore"):
-        as_float32 = np.float32(value)
-    if not np.isfinite(as_float32) or (value != 0 and as_float32 == 0):
+    if not (value == 0 or FLOAT32_TINY <= abs(value) <= FLOAT32_MAX):
         raise problem(f"must be representable in float32, got {value!r}")
     return value
 
@@ -313,7 +369,9 @@ _Float32 = pydantic.AfterValidator(_representable)
 Number = Annotated[float, pydantic.Field(allow_inf_nan=False), _Float32]
 NonNegativeNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0), _Float32]
 PositiveNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, gt=0), _Float32]
+NumberAboveOne = Annotated[float, pydantic.Field(allow_inf_nan=False, gt=1), _Float32]
 Fraction = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0, le=1), _Float32]
+FractionBelowOne = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0, lt=1), _Float32]
 
 _Integral = pydantic.BeforeValidator(_integral)
 Integer = Annotated[int, pydantic.Field(ge=-_INT32_MAX, le=_INT32_MAX), _Integral]

@@ -1,8 +1,9 @@
 """Validation: the same from Python as from data, complete, and in words."""
 
 import dataclasses
+import inspect
 import pickle
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ INVALID = {
     "initial_learning_rate: must be a finite number, got inf": lambda: optax_ext.CosineDecay(float("inf"), 5),
     "initial_learning_rate: must be greater than or equal to 0, got -1": lambda: optax_ext.CosineDecay(-1, 5),
     "initial_learning_rate: must be representable in float32, got 1e+39": lambda: optax_ext.CosineDecay(1e39, 5),
-    "initial_learning_rate: must be representable in float32, got 1e-60": lambda: optax_ext.CosineDecay(1e-60, 5),
+    "initial_learning_rate: must be representable in float32, got 1e-40": lambda: optax_ext.CosineDecay(1e-40, 5),
     "initial_learning_rate: must be a number, got True": lambda: optax_ext.CosineDecay(True, 5),
     "initial_learning_rate: must be a number, got '0.1'": lambda: optax_ext.CosineDecay("0.1", 5),
     "alpha: must be less than or equal to 1, got 1.5": lambda: optax_ext.CosineDecay(0.1, 5, 1.5),
@@ -38,12 +39,12 @@ INVALID = {
     "decay_step: unknown field (did you mean 'decay_steps'?), accepted: initial": lambda: optax_ext.CosineDecay(
         0.1, 5, decay_step=3
     ),
-    "takes 1 arguments (learning_rate), got also 0.2": lambda: optax_ext.Constant(0.1, 0.2),
+    "takes 1 arguments by position (learning_rate), got also 0.2": lambda: optax_ext.Constant(0.1, 0.2),
     "decay_steps: must be greater than 0, got 0.0": lambda: optax_ext.ExponentialDecay(0.1, 0.0, 0.9),
     "decay_rate: must be greater than 0, got -0.9": lambda: optax_ext.ExponentialDecay(0.1, 5, -0.9),
     "decay_rate: must be greater than or equal to 0, got -0.9": lambda: optax_ext.InverseTimeDecay(0.1, 5, -0.9),
     "staircase: must be true or false, got 1": lambda: optax_ext.ExponentialDecay(0.1, 5, 0.9, 1),
-    "t_mul: must be greater than or equal to 1, got 0.5": lambda: optax_ext.CosineDecayRestarts(0.1, 5, 0.5),
+    "t_mul: must be 1, or at least 1.001, got 0.5": lambda: optax_ext.CosineDecayRestarts(0.1, 5, 0.5),
     "boundaries: must be strictly increasing, got [20, 10]": lambda: optax_ext.PiecewiseConstantDecay(
         [20, 10], [1.0, 0.5, 0.1]
     ),
@@ -195,3 +196,56 @@ class TestOpenness:
         assert Picky(0.5)(0) == 0.5
         with pytest.raises(ConfigError, match=r"rate: must be modest \{really\}, got 2.0"):
             Picky(2.0)
+
+    def test_the_decorator_of_pydantic_and_a_tag_written_as_a_field_will_do(self):
+        @pydantic.dataclasses.dataclass(frozen=True)
+        class Sawtooth(optax_ext.Schedule):
+            rate: float
+            type: Literal["my_sawtooth"] = "my_sawtooth"
+
+            def __call__(self, step):
+                return jnp.float32(self.rate)
+
+        assert config.from_dict({"type": "my_sawtooth", "rate": 0.5}) == Sawtooth(0.5)
+        assert config.to_dict(Sawtooth(0.5)) == {"type": "my_sawtooth", "rate": 0.5}
+        with pytest.raises(ConfigError, match="rate: must be a number, got 'x'"):
+            Sawtooth("x")  # pyright: ignore[reportArgumentType]
+
+    @pytest.mark.parametrize("tag", [5, None, "", property()])
+    def test_a_tag_must_be_text(self, tag):
+        with pytest.raises(TypeError, match="must be text, got"):
+            type("Bad", (optax_ext.Schedule,), {"type": tag})
+
+    def test_a_class_without_the_decorator_is_no_member(self):
+        class Derived(optax_ext.Constant):
+            extra: float = 1.0
+
+        with pytest.raises(ConfigError, match="unknown type 'derived'"):
+            config.from_dict({"type": "derived", "learning_rate": 0.1})
+
+    def test_what_a_class_says_after_construction_is_a_problem(self):
+        @dataclasses.dataclass(frozen=True)
+        class Choosy(optax_ext.Schedule):
+            rate: float
+
+            def __post_init__(self):
+                if self.rate > 1:
+                    raise ValueError("too fast")
+
+            def __call__(self, step):
+                return jnp.float32(self.rate)
+
+        with pytest.raises(ConfigError) as raised:
+            Choosy(2.0)
+        assert [str(problem) for problem in raised.value.problems] == ["too fast"]
+
+
+def test_the_signature_is_that_of_the_fields():
+    assert str(inspect.signature(optax_ext.Constant)) == "(learning_rate: float)"
+    assert list(inspect.signature(optax_ext.CosineDecay).parameters)[:2] == ["initial_learning_rate", "decay_steps"]
+
+
+def test_a_great_many_problems_are_counted():
+    with pytest.raises(ConfigError, match="and 4900 more") as raised:
+        config.from_dict({"type": "constant", "learning_rate": 0.1, **{f"x{i}": i for i in range(5000)}})
+    assert len(raised.value.problems) == 5000

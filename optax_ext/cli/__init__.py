@@ -78,9 +78,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
             return check(arguments.files)
         case "convert":
-            from optax_ext.cli._files import convert
+            from optax_ext.cli._import import convert
 
-            return convert(arguments.file, arguments.output, arguments.to, arguments.exclude_defaults)
+            return convert(
+                arguments.file,
+                arguments.output,
+                arguments.to,
+                arguments.exclude_defaults,
+                written_by=arguments.written_by,
+                base=arguments.base,
+                shapes_file=arguments.check_against,
+            )
         case _:
             from optax_ext.cli._files import schema
 
@@ -128,11 +136,24 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", "check files and report all problems, with exit status 1 if there are any")
     check.add_argument("files", metavar="FILE", nargs="+")
 
-    convert = command("convert", "convert between JSON and YAML; comments are lost")
+    convert = command("convert", "convert between JSON and YAML, or from Model Garden's and Keras's; comments are lost")
     convert.add_argument("file", metavar="FILE")
     convert.add_argument("-o", "--output", metavar="FILE", help="where to save it; else standard output")
     convert.add_argument("--to", choices=["json", "yaml"], help="the format; else that of -o, or the other one")
     convert.add_argument("--exclude-defaults", action="store_true", help="leave out fields with their default value")
+
+    convert.add_argument(
+        "--from",
+        dest="written_by",
+        choices=["optax-ext", "model-garden", "keras"],
+        help="who wrote FILE; else what its keys tell. What is changed in translation is said in comments",
+    )
+    convert.add_argument("--base", metavar="FILE", help="the experiment that a Model Garden file overrides")
+    convert.add_argument(
+        "--check-against",
+        metavar="SHAPES.json",
+        help="say which parameters each pattern of an imported file hits; shapes as for describe --params",
+    )
 
     command("schema", "write the JSON Schema of configs, for editors, to standard output")
     return parser

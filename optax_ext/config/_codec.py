@@ -47,16 +47,16 @@ def from_dict(data: Any, *, source: str = "config") -> Any:
       >>> config.from_dict({"type": "polynomial_decay", "initial_learning_rate": 0.1, "decay_steps": 0})
       Traceback (most recent call last):
         ...
-      optax_ext._schema.ConfigError: config: 1 problem
+      optax_ext.config.ConfigError: config: 1 problem
         decay_steps: must be greater than 0, got 0
     """
     if isinstance(data, Schema):
         return data
     plain = _read(data, source)
     try:
+        if isinstance(plain, Mapping) and "optimizer" in plain:
+            return construct(OptimizationConfig, (), plain)
         if isinstance(plain, Mapping) and "type" not in plain:
-            if "optimizer" in plain:
-                return construct(OptimizationConfig, (), plain)
             known = join_words(members(Tagged))
             near = next((near for key in plain if (near := did_you_mean(key, ["optimizer", "type"]))), "")
             text = f"must have an 'optimizer', or a 'type' that is one of {known}; got {shorten(list(plain))}{near}"

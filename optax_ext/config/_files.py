@@ -1,11 +1,13 @@
 """Configs in files: JSON and YAML, read safely and written so that they read back equal."""
 
+import collections
 import json
 import os
 import re
+import secrets
+import shutil
 import stat
-import tempfile
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def load(path: str | os.PathLike[str]) -> Any:
       0.5
     """
     read = read_json if _suffix(path) == ".json" else read_yaml
-    return from_dict(read(_read_text(path), str(path)), source=str(path))
+    return from_dict(read(read_text(path), str(path)), source=str(path))
 
 
 def save(config: Schema, path: str | os.PathLike[str], *, exclude_defaults: bool = False) -> None:
@@ -63,18 +65,26 @@ def save(config: Schema, path: str | os.PathLike[str], *, exclude_defaults: bool
       >>> config.save(config.LARS(learning_rate=0.5), "recipe.txt")
       Traceback (most recent call last):
         ...
-      optax_ext._schema.ConfigError: recipe.txt: 1 problem
+      optax_ext.config.ConfigError: recipe.txt: 1 problem
         the file's name must end in .json, .yaml or .yml, got '.txt'
     """
     as_text = json_text if _suffix(path) == ".json" else yaml_text
-    text = as_text(to_dict(config, exclude_defaults=exclude_defaults))
+    write_text(path, as_text(to_dict(config, exclude_defaults=exclude_defaults)))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     path = Path(path)
+    target = Path(os.path.realpath(path))  # what a link leads to, not the link
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:  # whole or not at all: the old file stays until the new one is complete
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
+        partial.write_text(text, encoding="utf-8")
+        if target.exists():
+            shutil.copymode(target, partial)
+        os.replace(partial, target)
     except OSError as error:
         raise _error(path, f"cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def json_text(data: Any) -> str:
@@ -87,18 +97,24 @@ def yaml_text(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
+def _duplicates(keys: Iterable[str]) -> list[str]:
+    return [key for key, count in collections.Counter(keys).items() if count > 1]
+
+
 def _error(path: object, message: str) -> ConfigError:
     return ConfigError(str(path), [Problem("", message)])
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise _error(shorten(path), "the path of the file must be text")
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".yaml", ".yml"):
         raise _error(path, f"the file's name must end in .json, .yaml or .yml, got {suffix!r}")
     return suffix
 
 
-def _read_text(path: str | os.PathLike[str]) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -125,10 +141,8 @@ def _read_text(path: str | os.PathLike[str]) -> str:
 
 def read_json(text: str, source: str) -> Any:
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise _error(source, f"the key {shorten(twice)} occurs twice in one object")
+        if twice := _duplicates(key for key, _ in pairs):
+            raise _error(source, f"the key {shorten(twice[0])} occurs twice in one object")
         return dict(pairs)
 
     try:
@@ -156,7 +170,9 @@ _CORE_SCHEMA = [
 ]
 
 
-class _Loader(yaml.SafeLoader):
+class YamlLoader(yaml.SafeLoader):
+    """Reads safe YAML by the core schema, and no key twice."""
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         return int(node.value)  # in 1.1 a leading zero would mean octal
 
@@ -164,13 +180,10 @@ class _Loader(yaml.SafeLoader):
         return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [
-            key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge")
-        ]
-        if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            problem = f"the key {shorten(twice)} occurs twice in one mapping"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"))
+        if twice := _duplicates(key.value for key in keys):
+            what = f"the key {shorten(twice[0])} occurs twice in one mapping"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -182,18 +195,18 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-_Loader.yaml_implicit_resolvers = {}  # PyYAML's, of 1.1, are not wanted
+YamlLoader.yaml_implicit_resolvers = {}  # PyYAML's, of 1.1, are not wanted
 for _tag, _pattern, _first in _CORE_SCHEMA:
-    _Loader.add_implicit_resolver(_tag, _pattern, list(_first))
+    YamlLoader.add_implicit_resolver(_tag, _pattern, list(_first))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+YamlLoader.add_constructor("tag:yaml.org,2002:int", YamlLoader.construct_yaml_int)
+YamlLoader.add_constructor("tag:yaml.org,2002:float", YamlLoader.construct_yaml_float)
 
 
-def read_yaml(text: str, source: str) -> Any:
+def read_yaml(text: str, source: str, loader_type: type[YamlLoader] = YamlLoader) -> Any:
     loader = None
     try:
-        loader = _Loader(text)
+        loader = loader_type(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -204,9 +217,10 @@ def read_yaml(text: str, source: str) -> Any:
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = ", ".join(filter(None, (error.context, error.problem)))
         raise _error(source, f"is not YAML that can be read: {what}{place}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except ConfigError:
+        raise
+    # PyYAML's constructors trust a tag: `!!bool maybe` is a KeyError, `!!timestamp x` an AttributeError.
+    except (yaml.YAMLError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
         raise _error(source, f"is not YAML that can be read: {error}") from None
     finally:
         if loader is not None:

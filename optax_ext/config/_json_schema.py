@@ -9,6 +9,7 @@ from optax_ext._schema import Schema, Tagged, members, type_adapter
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._optimization import OptimizationConfig
 from optax_ext.config._optimizers import Optimizer
+from optax_ext.config._params_ema import ParamsEma
 from optax_ext.schedules import Schedule
 
 
@@ -23,16 +24,16 @@ def json_schema() -> dict[str, Any]:
 
     Example:
       >>> from optax_ext import config
-      >>> config.json_schema()["$defs"]["Constant"]["properties"]["learning_rate"]["minimum"]
+      >>> config.json_schema()["$defs"]["constant"]["properties"]["learning_rate"]["minimum"]
       0
     """
     families: list[type[Tagged]] = [Optimizer, LossScale, Schedule]
-    schemas: list[type[Schema]] = [OptimizationConfig, *(member for f in families for member in members(f).values())]
-    definitions = {schema.__name__: _definition(schema) for schema in schemas}
+    parts: list[type[Schema]] = [member for family in families for member in members(family).values()]
+    schemas = [OptimizationConfig, ParamsEma, *parts]
+    # Members go by their tags, which are unique, and the rest by their classes' names.
+    definitions = {getattr(schema, "type", schema.__name__): _definition(schema) for schema in schemas}
     for family in families:
-        # An editor that finds no match for a whole is told by `required` which member was meant.
-        names = sorted(member.__name__ for member in members(family).values())
-        definitions[family.__name__] = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
+        definitions[family.__name__] = {"anyOf": [{"$ref": f"#/$defs/{tag}"} for tag in sorted(members(family))]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "optax_ext config",
@@ -48,11 +49,18 @@ def _definition(schema: type[Schema]) -> dict[str, Any]:
     for field in dataclasses.fields(schema):
         described = re.search(rf"^  {field.name}: (.*(?:\n    .*)*)", doc, re.MULTILINE)
         if field.name in properties and described:
-            properties[field.name]["description"] = " ".join(described[1].split())
+            properties[field.name]["description"] = _plain_words(described[1])
+            properties[field.name].pop("title", None)  # the name once more
     if issubclass(schema, Tagged):
         properties = {"type": {"const": schema.type}, **properties}
         definition["required"] = ["type", *definition.get("required", [])]
-    return {**definition, "properties": properties, "description": doc.partition("\n")[0]}
+    return {**definition, "properties": properties, "description": _plain_words(doc.partition("\n")[0])}
+
+
+def _plain_words(text: str) -> str:
+    """Return the words of a docstring without its markup, which an editor would show as it is."""
+    without_links = re.sub(r"\[`?([^`\]]*)`?\]\[[^\]]*\]", r"\1", text)
+    return " ".join(without_links.replace("``", "").replace("$", "").split())
 
 
 def _refer_to_families(schema: Any) -> Any:

@@ -2,12 +2,12 @@
 
 import abc
 import dataclasses
-from typing import Annotated, Self
+from typing import Annotated
 
 import optax
 import pydantic
 
-from optax_ext._schema import FLOAT32_MAX, PositiveInteger, PositiveNumber, Tagged, raise_problems
+from optax_ext._schema import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber, Tagged, problem
 from optax_ext.transforms import dynamic_loss_scaling, fixed_loss_scaling
 
 
@@ -44,19 +44,22 @@ class DynamicLossScale(LossScale):
     type = "dynamic"
     initial_scale: PositiveNumber = 2.0**15
     growth_steps: PositiveInteger = 2000
-    multiplier: Annotated[PositiveNumber, pydantic.Field(gt=1)] = 2.0
+    multiplier: NumberAboveOne = 2.0
     min_scale: PositiveNumber = 1.0
-    max_scale: PositiveNumber = FLOAT32_MAX
+    max_scale: Annotated[PositiveNumber, pydantic.Field(validate_default=True)] = FLOAT32_MAX
     hysteresis: PositiveInteger = 1
     count_skipped_steps: bool = False
 
-    @pydantic.model_validator(mode="after")
-    def _initial_scale_within_limits(self) -> Self:
-        if not self.min_scale <= self.initial_scale <= self.max_scale:
-            limits = f"[min_scale, max_scale] = [{self.min_scale}, {self.max_scale}]"
-            text = f"must be in {limits}, got {self.initial_scale}"
-            raise_problems(type(self).__name__, self.initial_scale, {("initial_scale",): text})
-        return self
+    @pydantic.field_validator("max_scale")
+    @classmethod
+    def _limits_in_order(cls, max_scale: float, info: pydantic.ValidationInfo) -> float:
+        initial_scale, min_scale = info.data.get("initial_scale"), info.data.get("min_scale")
+        if min_scale is not None and min_scale > max_scale:
+            raise problem(f"must be at most max_scale = {max_scale}, got {min_scale}", at="min_scale")
+        if initial_scale is not None and min_scale is not None and not min_scale <= initial_scale <= max_scale:
+            limits = f"[min_scale, max_scale] = [{min_scale}, {max_scale}]"
+            raise problem(f"must be in {limits}, got {initial_scale}", at="initial_scale")
+        return max_scale
 
     def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
         """Return ``inner`` with this loss scaling around it."""

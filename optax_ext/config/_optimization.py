@@ -1,30 +1,34 @@
 """A whole recipe: an optimizer and what is around it."""
 
 import dataclasses
+from typing import Annotated
 
 import optax
 
-from optax_ext._schema import Schema
+from optax_ext._schema import Nested, Schema
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._optimizers import Optimizer
+from optax_ext.config._params_ema import ParamsEma
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizationConfig(Schema):
-    """An optimizer, and a loss scale around it, as data.
+    """An optimizer, a moving average after it and a loss scale around both, as data.
 
     Args:
       optimizer: The optimizer: a schema such as [`LARS`][optax_ext.config.LARS], or a mapping with its ``type``.
       loss_scale: The loss scale, likewise; None for none.
+      ema: The average of parameters, a [`ParamsEma`][optax_ext.config.ParamsEma] or a mapping; None for none.
 
     Raises:
-      ConfigError: If either is not valid.
+      ConfigError: If one of them is not valid.
 
     Example:
       >>> from optax_ext import config
       >>> recipe = config.OptimizationConfig(
       ...     optimizer=config.LARS(learning_rate=0.5, weight_decay_rate=1e-4),
       ...     loss_scale={"type": "dynamic", "growth_steps": 1000},
+      ...     ema={"average_decay": 0.9999},
       ... )
       >>> recipe.loss_scale.growth_steps
       1000
@@ -33,8 +37,15 @@ class OptimizationConfig(Schema):
 
     optimizer: Optimizer
     loss_scale: LossScale | None = None
+    ema: Annotated[ParamsEma, Nested()] | None = None
 
     def make(self) -> optax.GradientTransformationExtraArgs:
-        """Return the transformation: loss scaling outermost, so that clipping sees unscaled, finite gradients."""
+        """Return the transformation.
+
+        Loss scaling is outermost, so that clipping sees unscaled, finite gradients and averages do not move on a
+        skipped step.
+        """
         inner = self.optimizer.make()
+        if self.ema is not None:
+            inner = optax.chain(inner, self.ema.make())
         return inner if self.loss_scale is None else self.loss_scale.wrap(inner)

@@ -91,8 +91,8 @@ def test_words_stay_text(tmp_path):
 
 def test_anchors_and_merges_are_followed(tmp_path):
     (tmp_path / "c.yaml").write_text(
-        "optimizer: {type: sgd, learning_rate: &lr {type: linear_warmup, warmup_steps: 5, after: {<<: {type: constant}, "
-        "learning_rate: 0.1}}}\n"
+        "optimizer: {type: sgd, learning_rate: &lr {type: linear_warmup, warmup_steps: 5, "
+        "after: {<<: {type: constant}, learning_rate: 0.1}}}\n"
     )
     assert config.load(tmp_path / "c.yaml").optimizer.learning_rate == optax_ext.LinearWarmup(
         optax_ext.Constant(0.1), 5
@@ -122,6 +122,14 @@ BROKEN = {
     "deep.yaml": ("[" * 5000, "is not YAML that can be read"),
     "digits.yaml": ("a: " + "9" * 5000, "is not YAML that can be read"),
     "control.yaml": ("a: \x01", "is not YAML that can be read"),
+    "bool.yaml": ("learning_rate: !!bool maybe", "is not YAML that can be read"),
+    "key.yaml": ("!!bool maybe: 1", "is not YAML that can be read"),
+    "timestamp.yaml": ("learning_rate: !!timestamp foo", "is not YAML that can be read"),
+    "map.yaml": ("learning_rate: !!map 3", "is not YAML that can be read"),
+    "surrogate.json": (
+        r'{"type": "constant", "learning_rate": "\ud800"}',
+        "learning_rate: must be a number, got",
+    ),
     "undefined.yaml": ("a: *b", "found undefined alias"),
     "empty.yaml": ("", "must be a mapping with a 'type'.* got None"),
     "list.yaml": ("- 1", "must be a mapping with a 'type'"),
@@ -165,6 +173,27 @@ def test_a_sparse_giant_a_directory_a_device_and_bytes_are_refused_unread(tmp_pa
     }.items():
         with pytest.raises(config.ConfigError, match=message):
             config.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"recipe.yaml"])
+def test_a_path_is_text(path):
+    with pytest.raises(config.ConfigError, match="the path of the file must be text"):
+        config.load(path)
+
+
+def test_a_saved_file_keeps_its_mode_and_the_link_to_it(tmp_path):
+    path, link = tmp_path / "recipe.yaml", tmp_path / "link.yaml"
+    path.write_text("")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    config.save(RECIPE, link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert config.load(path) == RECIPE
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(config.ConfigError, match="cannot be written: Is a directory"):
+        config.save(RECIPE, tmp_path / "folder.yaml")
+    assert sorted(os.listdir(tmp_path)) == ["folder.yaml", "link.yaml", "recipe.yaml"]
 
 
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path):

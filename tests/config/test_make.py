@@ -81,7 +81,9 @@ def test_decay_divides_the_learning_rate():
     schedule = optax_ext.PolynomialDecay(1.0, 10, 0.0)
     for learning_rate, rate_of_third_step in ((0.5, 0.5 / 1.2), (schedule, 0.8 / 1.2)):
         updates = updates_of(config.SGD(learning_rate, decay=0.1).make(), steps=3)
-        chex.assert_trees_all_close(updates, jax.tree.map(lambda g: -rate_of_third_step * g, GRADS), rtol=1e-6)
+        chex.assert_trees_all_close(
+            updates, jax.tree.map(lambda g, rate=rate_of_third_step: -rate * g, GRADS), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

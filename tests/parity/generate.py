@@ -52,7 +52,13 @@ OPTIMIZERS = {
     "LARS": load_from_model_garden("lars").LARS,
     "SGD": tf_keras.optimizers.legacy.SGD,
     "SGD_V3": tf_keras.optimizers.SGD,
+    "Adam": tf_keras.optimizers.legacy.Adam,
+    "AdamWeightDecay": load_from_model_garden("legacy_adamw").AdamWeightDecay,
+    "LAMB": load_from_model_garden("lamb").LAMB,
+    "RMSprop": tf_keras.optimizers.legacy.RMSprop,
+    "Adagrad": tf_keras.optimizers.legacy.Adagrad,
 }
+ExponentialMovingAverage: Any = load_from_model_garden("ema_optimizer").ExponentialMovingAverage
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -119,6 +125,61 @@ def lars(content: dict[str, Any]) -> None:
             "params": stack(params),
             "momentum": stack(momentum),
         }
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The other optimizers: parameters, slots and the learning rate, after or at each of 10 steps.
+
+
+def adam(content: dict[str, Any]) -> None:
+    for case in content["cases"]:
+        data = content["data"][case["data"]]
+        variables = make_variables(data["params"], tf.float32)
+        inner = OPTIMIZERS[case["class"]](**make_nested(case["config"]))
+        optimizer = inner
+        if case.get("wrapped_in_loss_scale"):
+            optimizer = tf_keras.mixed_precision.LossScaleOptimizer(inner, dynamic=False, initial_scale=1.0)
+        rates, params, slot_values = [], [], {name: [] for name in case["slots"]}
+        for step in range(10):
+            rates.append(np.float32(inner._decayed_lr(tf.float32)))
+            optimizer.apply_gradients((tf.constant(g[step]), variables[name]) for name, g in data["grads"].items())
+            params.append(values(variables))
+            for name, series in slot_values.items():
+                series.append(slots(inner, variables, name))
+        stacked = {name: stack(series) for name, series in slot_values.items()}
+        case |= {"learning_rates": rates, "params": stack(params), "slots": stacked}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The moving average: parameters and averages after each step, before which the batch statistics are set; and, where a
+# case asks for them, the parameters after averages and parameters were swapped at the end.
+
+
+def ema(content: dict[str, Any]) -> None:
+    for case in content["cases"]:
+        dtype = tf.as_dtype(case.get("dtype", "float32"))
+        variables = make_variables(case["initial_params"], dtype)
+        moving_mean = tf.Variable(tf.zeros(3), name="bn/moving_mean", trainable=False)
+        everything = variables | {"bn/moving_mean": moving_mean}
+        inner = OPTIMIZERS[case["inner"]["class"]](**make_nested(case["inner"]["config"]))
+        optimizer = ExponentialMovingAverage(inner, **case["config"])
+        model = argparse.Namespace(  # all that `shadow_copy` reads of a model
+            trainable_variables=list(variables.values()), variables=list(everything.values())
+        )
+        optimizer.shadow_copy(model)
+        averaged = {name: everything[name] for name in case["averages"]}
+        params, averages = [], []
+        for step, stats in enumerate(case["moving_mean"]):
+            moving_mean.assign(stats)
+            grads = {name: tf.cast(grad[step], dtype) for name, grad in case["grads"].items()}
+            optimizer.apply_gradients((grad, variables[name]) for name, grad in grads.items())
+            params.append(values(variables))
+            averages.append(slots(optimizer, averaged, "average"))
+        case |= {"params": stack(params), "averages": stack(averages)}
+        if "swapped_params" in case:
+            with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+                optimizer.swap_weights()
+            case["swapped_params"] = values(variables)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -189,10 +250,10 @@ def values(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: variable.numpy().astype(np.float32) for name, variable in variables.items()}
 
 
-def slots(optimizer: Any, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def slots(optimizer: Any, variables: Mapping[str, Any], slot_name: str = "momentum") -> dict[str, np.ndarray]:
     def slot(variable: Any) -> np.ndarray:
         try:
-            return optimizer.get_slot(variable, "momentum").numpy().astype(np.float32)
+            return optimizer.get_slot(variable, slot_name).numpy().astype(np.float32)
         except (AttributeError, KeyError):  # an optimizer without slots, or without this one yet
             return np.zeros(variable.shape, np.float32)
 
@@ -206,7 +267,13 @@ def stack(steps: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 # ---------------------------------------------------------------------------------------------------------
 # The command.
 
-FILES: dict[str, Callable[[dict[str, Any]], None]] = {"schedules": schedules, "lars": lars, "loss_scale": loss_scale}
+FILES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "schedules": schedules,
+    "lars": lars,
+    "loss_scale": loss_scale,
+    "adam": adam,
+    "ema": ema,
+}
 
 
 def largest_difference(old: Any, new: Any) -> float:

@@ -77,7 +77,7 @@ plain_schedules = st.one_of(
     builds(
         optax_ext.CosineDecayRestarts,
         {"initial_learning_rate": rates, "first_decay_steps": positive_steps},
-        {"t_mul": st.floats(1, 10, width=32), "m_mul": rates, "alpha": fractions, **OFFSET},
+        {"t_mul": st.just(1) | st.floats(1.25, 10, width=32), "m_mul": rates, "alpha": fractions, **OFFSET},
     ),
     builds(optax_ext.DirectPowerDecay, {"initial_learning_rate": rates}, {"power": floats}),
     builds(
@@ -122,6 +122,39 @@ lars = st.tuples(
     ),
     clipping,
 ).map(lambda given: config.LARS(**given[0], **given[1]))
+below_one = st.floats(0, 1, width=32, exclude_max=True, allow_subnormal=False)
+of_adam = {"beta_1": below_one, "beta_2": below_one, "epsilon": positive}
+
+
+def optimizer(cls, **optional):
+    return st.tuples(st.fixed_dictionaries({"learning_rate": schedules | rates}, optional=optional), clipping).map(
+        lambda given: cls(**given[0], **given[1])
+    )
+
+
+family = st.one_of(
+    optimizer(config.Adam, **of_adam, amsgrad=bools),
+    optimizer(
+        config.AdamW,
+        **of_adam,
+        amsgrad=bools,
+        weight_decay_rate=rates,
+        include_in_weight_decay=st.none() | patterns,
+        exclude_from_weight_decay=st.none() | patterns,
+        gradient_clip_norm=rates,
+        allow_unmatched_patterns=bools,
+    ),
+    optimizer(
+        config.LAMB,
+        **of_adam,
+        weight_decay_rate=rates,
+        exclude_from_weight_decay=patterns,
+        exclude_from_layer_adaptation=st.none() | patterns,
+        allow_unmatched_patterns=bools,
+    ),
+    optimizer(config.RMSprop, rho=below_one, momentum=fractions, epsilon=positive, centered=bools),
+    optimizer(config.Adagrad, initial_accumulator_value=rates, epsilon=positive),
+)
 dynamic = st.tuples(
     st.lists(positive, min_size=3, max_size=3).map(sorted),
     st.fixed_dictionaries(
@@ -139,8 +172,23 @@ dynamic = st.tuples(
     )
 )
 fixed = builds(config.FixedLossScale, {"scale": positive}, {"skip_nonfinite": bools, "count_skipped_steps": bools})
-recipes = builds(config.OptimizationConfig, {"optimizer": sgd | lars}, {"loss_scale": st.none() | dynamic | fixed})
-configs = st.one_of(recipes, lars, sgd, dynamic, fixed, schedules)
+ema = builds(
+    config.ParamsEma,
+    {},
+    {
+        "average_decay": fractions,
+        "start_step": steps,
+        "dynamic_decay": bools,
+        "initial": st.sampled_from(["zeros", "params"]),
+        "trainable_weights_only": bools,
+    },
+)
+recipes = builds(
+    config.OptimizationConfig,
+    {"optimizer": sgd | lars | family},
+    {"loss_scale": st.none() | dynamic | fixed, "ema": st.none() | ema},
+)
+configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 
 
 @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -174,11 +222,12 @@ BASE = config.to_dict(
             exclude_from_weight_decay=("bias",),
         ),
         loss_scale=config.DynamicLossScale(),
+        ema=config.ParamsEma(),
     )
 )
 junk = st.one_of(
-    st.none(), bools, st.integers(-3, 3), st.just(2**31), st.just(10**400), st.floats(), st.text(max_size=5), st.just([]),
-    st.just({}), st.just([1, 2]), st.just(["bias"]), st.just("lars"), st.just("dynamic"), st.just("constant"),
+    st.none(), bools, st.integers(-3, 3), st.just(2**31), st.just(10**400), st.floats(), st.text(max_size=5),
+    st.just([]), st.just({}), st.just([1, 2]), st.just(["bias"]), st.sampled_from(["lars", "dynamic", "constant"]),
     st.just({"type": "constant", "learning_rate": 0.5}), st.just({"type": "fixed", "scale": 2}), st.just({"type": []}),
 )  # fmt: skip
 
@@ -213,10 +262,10 @@ def damaged(draw):
     return data
 
 
-# Where a JSON Schema cannot say what we check: relations between fields, what float32 holds, NaN, and regular expressions.
+# Where a JSON Schema cannot say what we check: relations between fields, what float32 holds, and regular expressions.
 ONLY_WE_REFUSE = (
     "boundaries", "must be in [min_scale", "must be representable", "must be a finite", "must be a regular expression",
-    "must not be given with", "must have at most 32 levels",
+    "must not be given with", "must have at most 32 levels", "must be at most max_scale", "must be 1, or at least",
 )  # fmt: skip
 
 

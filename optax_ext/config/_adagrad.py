@@ -1,0 +1,52 @@
+"""Adagrad as data."""
+
+import dataclasses
+
+import optax
+
+from optax_ext._schema import NonNegativeNumber, PositiveNumber
+from optax_ext.config._optimizers import Optimizer
+from optax_ext.transforms._adagrad import scale_by_rss
+
+
+@dataclasses.dataclass(frozen=True)
+class Adagrad(Optimizer):
+    r"""Adagrad as TensorFlow computes it: $a \leftarrow a + g^2$, $p \leftarrow p - \eta g / (\sqrt{a} + \epsilon)$.
+
+    In ``optax.adagrad`` epsilon stands in the root.
+
+    Args:
+      learning_rate: $\eta$: at least 0, or a schedule.
+      initial_accumulator_value: The first $a$, at least 0.
+      epsilon: More than 0.
+      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
+      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Example:
+      >>> from optax_ext import config
+      >>> adagrad = config.Adagrad(0.1)
+      >>> config.from_dict(config.to_dict(adagrad)) == adagrad
+      True
+      >>> tx = adagrad.make()
+
+    References:
+      Duchi et al., Journal of Machine Learning Research 12, 2011, figure 1.
+
+    Differs from TensorFlow:
+      The sum of squares is in at least float32. An epsilon of 0, which TensorFlow silently
+      takes for 1e-7, is an error.
+    """
+
+    type = "adagrad"
+    initial_accumulator_value: NonNegativeNumber = 0.1
+    epsilon: PositiveNumber = 1e-7
+
+    def _make_chain(self) -> optax.GradientTransformation:
+        return optax.chain(
+            scale_by_rss(self.initial_accumulator_value, self.epsilon), optax.scale_by_learning_rate(self._rate())
+        )

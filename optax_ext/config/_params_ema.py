@@ -1,0 +1,47 @@
+"""The moving average of parameters as data."""
+
+import dataclasses
+from typing import Literal
+
+import optax
+
+from optax_ext._schema import Fraction, NonNegativeInteger, Schema
+from optax_ext.transforms import params_ema
+
+
+@dataclasses.dataclass(frozen=True)
+class ParamsEma(Schema):
+    """A moving average of parameters; ``make`` returns [`optax_ext.params_ema`][].
+
+    Args:
+      average_decay: The part of the average that a step keeps, in [0, 1].
+      start_step: The first step that averages, at least 0; before it the average is the newest parameters.
+      dynamic_decay: Whether the decay grows from 0.1 up to ``average_decay``.
+      initial: The first average: ``"zeros"``, TensorFlow's, or ``"params"``.
+      trainable_weights_only: Whether only parameters are to be averaged. False asks the training loop to average
+        batch statistics too, with a second ``make()`` over their tree and zero updates; an optimizer does not see
+        them, so that ``make`` is the same for both.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import config
+      >>> ema = config.ParamsEma(average_decay=0.9999, trainable_weights_only=False)
+      >>> batch_stats, zero = {"mean": jnp.ones(3)}, {"mean": jnp.zeros(3)}
+      >>> tx = ema.make()
+      >>> _, state = tx.update(zero, tx.init(batch_stats), batch_stats)
+    """
+
+    average_decay: Fraction = 0.99
+    start_step: NonNegativeInteger = 0
+    dynamic_decay: bool = True
+    initial: Literal["zeros", "params"] = "zeros"
+    trainable_weights_only: bool = True
+
+    def make(self) -> optax.GradientTransformationExtraArgs:
+        """Return the transformation, for the end of a chain."""
+        return params_ema(
+            self.average_decay, start_step=self.start_step, dynamic_decay=self.dynamic_decay, initial=self.initial
+        )

@@ -1,0 +1,70 @@
+"""RMSprop as data."""
+
+import dataclasses
+
+import optax
+
+from optax_ext._schema import Fraction, FractionBelowOne, PositiveNumber
+from optax_ext.config._optimizers import Optimizer
+from optax_ext.transforms._lars import add_momentum
+from optax_ext.transforms._rmsprop import scale_by_rms
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSprop(Optimizer):
+    r"""RMSprop as TensorFlow computes it, whose epsilon moves into the root when there is momentum.
+
+    With the running means $n$ of $g^2$ and, if ``centered``, $a$ of $g$ (or else 0): without momentum
+
+    $$p \leftarrow p - \eta g / (\sqrt{n - a^2} + \epsilon),$$
+
+    and with it
+
+    $$v \leftarrow m v + \eta g / \sqrt{n - a^2 + \epsilon}, \qquad p \leftarrow p - v.$$
+
+    In ``optax.rmsprop`` the rate does not enter the momentum, and epsilon stands in the root unless told.
+
+    Args:
+      learning_rate: $\eta$: at least 0, or a schedule.
+      rho: The decay of the running means, in [0, 1).
+      momentum: $m$, in [0, 1].
+      epsilon: More than 0.
+      centered: Whether to divide by the deviation rather than by the root of the mean square.
+      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
+      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Example:
+      >>> from optax_ext import config
+      >>> rmsprop = config.RMSprop(0.01, momentum=0.9)
+      >>> config.from_dict(config.to_dict(rmsprop)) == rmsprop
+      True
+      >>> tx = rmsprop.make()
+
+    References:
+      Tieleman and Hinton, Neural networks for machine learning, lecture 6.5, 2012.
+      Graves, centered, [arXiv:1308.0850](https://arxiv.org/abs/1308.0850), equations 38 to 45.
+
+    Differs from TensorFlow:
+      Moments are in at least float32, whatever the dtype of the parameters. An epsilon of 0, which TensorFlow silently
+      takes for 1e-7, is an error.
+      A variance that rounding makes negative counts as 0, where TensorFlow returns NaN.
+    """
+
+    type = "rmsprop"
+    rho: FractionBelowOne = 0.9
+    momentum: Fraction = 0.0
+    epsilon: PositiveNumber = 1e-7
+    centered: bool = False
+
+    def _make_chain(self) -> optax.GradientTransformation:
+        has_momentum = self.momentum > 0
+        scale = scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=has_momentum, centered=self.centered)
+        scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
+        if not has_momentum:
+            return optax.chain(scale, scale_by_learning_rate)
+        return optax.chain(scale, scale_by_learning_rate, add_momentum(self.momentum, nesterov=False))

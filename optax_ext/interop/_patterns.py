@@ -1,0 +1,80 @@
+"""Patterns written for the names of TensorFlow variables, in the words of JAX parameter paths.
+
+TensorFlow searches a regular expression in names such as ``batch_normalization_3/gamma:0``; here it is searched in
+paths such as ``BatchNorm_3/scale``. The table says what stands for what; the rest of a pattern stays as it is. So
+``bias`` and ``kernel`` stay, which Flax calls the same. Where a recipe lists two spellings that say the same once
+translated, one of them is kept.
+
+| in TensorFlow | here finds |
+|---|---|
+| ``batch_normalization``, ``BatchNorm``, … | ``BatchNorm_0``, ``batch_norm``, ``batch_normalization_1``, ``bn1`` |
+| ``LayerNorm``, ``layer_norm``, ``layer_normalization``, … | ``LayerNorm_0``, ``layer_norm``, ``layernorm``, ``ln_1`` |
+| ``group_normalization``, ``GroupNorm``, … | ``GroupNorm_0``, ``group_norm``, ``gn1`` |
+| ``norm``, alone | any name with ``norm`` in it, upper or lower case, and ``bn1``, ``ln_1``, ``gn1`` |
+| ``gamma`` | ``gamma``, ``scale`` |
+| ``beta`` | ``beta``, and the ``bias`` of a normalization |
+| ``embeddings`` | ``embeddings``, ``embedding`` |
+| ``:0`` at the end of a name | the end of the path |
+"""
+
+import re
+from typing import Any
+
+from optax_ext.interop._report import Report
+
+
+def _norm(kind: str, short: str) -> str:
+    return rf"(?i:{kind}_?norm(?:alization)?|(?<![a-z]){short}(?![a-z]))"
+
+
+_ANY_NORM = r"(?i:norm|(?<![a-z])(?:bn|ln|gn)(?![a-z]))"
+_WHOLE = {"norm": _ANY_NORM, "gamma": "gamma|scale", "beta": rf"beta|{_ANY_NORM}[^/]*/bias"}
+_PARTS = {
+    r"batch_?norm(?:alization)?": _norm("batch", "bn"),
+    r"layer_?norm(?:alization)?": _norm("layer", "ln"),
+    r"group_?norm(?:alization)?": _norm("group", "gn"),
+    r"(?<![a-z])gamma(?![a-z])": "(?:gamma|scale)",
+    r"(?<![a-z])beta(?![a-z])": "(?:beta|bias)",
+    r"(?<![a-z])embeddings(?![a-z])": "embeddings?",
+    r":0\$?(?=$|[|)])": "$",
+}
+
+
+def translate_pattern(pattern: str) -> str:
+    """Return a pattern for TensorFlow names as one for JAX paths, by the table above."""
+    if "(?i:" in pattern:  # it is one already
+        return pattern
+    if pattern in _WHOLE:
+        return _WHOLE[pattern]
+    found = re.compile("|".join(f"(?P<p{index}>{part})" for index, part in enumerate(_PARTS)), re.IGNORECASE)
+    replacements = list(_PARTS.values())
+    return found.sub(lambda match: replacements[int((match.lastgroup or "p0")[1:])], pattern)
+
+
+def read_patterns(value: Any, path: str, report: Report, *, translate: bool) -> Any:
+    """Return a recipe's list of patterns as ours, translated; what is no list of text comes back as it is."""
+    if isinstance(value, str):
+        report.note(
+            path,
+            f"the text {value!r} is read as a list of this one pattern; TensorFlow would take each letter for one",
+            surprising=True,
+        )
+        value = [value]
+    if not translate or not isinstance(value, list | tuple):
+        return value
+    sources: dict[Any, Any] = {}  # by what they became; unhashable entries are the schema's to refuse
+    for pattern in value:
+        if not isinstance(pattern, str):
+            return value
+        translated = translate_pattern(pattern)
+        if translated in sources:
+            report.note(
+                path,
+                f"{pattern!r} and {sources[translated]!r} are one pattern for JAX parameter paths, {translated!r}",
+                surprising=pattern != sources[translated],
+            )
+            continue
+        sources[translated] = pattern
+        if translated != pattern:
+            report.note(path, f"{pattern!r} became {translated!r}, which fits JAX parameter paths")
+    return list(sources)

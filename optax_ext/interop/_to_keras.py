@@ -1,0 +1,110 @@
+"""Our configs as Keras writes them."""
+
+import dataclasses
+from typing import Any
+
+from optax_ext._schema import ConfigError, Problem, shorten
+from optax_ext.config import (
+    DynamicLossScale,
+    FixedLossScale,
+    LossScale,
+    OptimizationConfig,
+    Optimizer,
+    to_dict,
+)
+from optax_ext.interop._keras_classes import class_of
+from optax_ext.interop._report import Report, join
+from optax_ext.schedules import Schedule
+
+
+def to_keras(config: Schedule | Optimizer | OptimizationConfig) -> dict[str, Any]:
+    """Write a schedule, an optimizer or a whole config as tf_keras and Model Garden serialize it.
+
+    Args:
+      config: What to write. Patterns are written as they are: make them fit TensorFlow's variable names yourself.
+
+    Returns:
+      ``{"class_name": …, "config": …}``, of plain data. A ``config`` has all arguments of its class, also those that
+      TensorFlow's own ``get_config`` leaves out. [`from_keras`][optax_ext.interop.from_keras] makes an equal config
+      of it, with ``translate_patterns=False``; of an ``OptimizationConfig`` that has nothing but an optimizer it
+      makes that optimizer.
+
+    Raises:
+      ConfigError: If there is something that Keras cannot express: ``before_offset="hold"``, a schedule class of
+        your own, a loss scale with ``hysteresis``, with other limits or another multiplier, …
+
+    Example:
+      >>> import optax_ext
+      >>> from optax_ext import interop
+      >>> interop.to_keras(optax_ext.PolynomialWarmup(0.1, warmup_steps=5))
+      {'class_name': 'PolynomialWarmUp', 'config': {'after_warmup_lr_sched': 0.1, 'warmup_steps': 5, 'power': 1.0}}
+    """
+    report = Report()
+    if isinstance(config, OptimizationConfig):
+        written = _whole(config, report)
+    elif isinstance(config, Schedule | Optimizer):
+        written = _one(config, "", report)
+    else:
+        raise ConfigError("config", [Problem("", f"must be a schedule or an optimizer, got {shorten(config)}")])
+    report.finish(type(config).__name__)
+    return written
+
+
+def _one(config: Schedule | Optimizer, path: str, report: Report) -> dict[str, Any]:
+    known = class_of(config)
+    if known is None:
+        report.problem(path, f"there is no class of Keras for a {type(config).__name__}")
+        return {}
+    name, keras_class = known
+    names = keras_class.names()
+    plain, fields = to_dict(config), {}
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for field, value in plain.items():
+        place, own = join(path, field), getattr(config, field, None)
+        if field == "type":
+            continue
+        if field not in names:  # ours alone
+            if value != defaults[field]:
+                report.problem(place, f"Keras has nothing like it in {name}, got {shorten(value)}")
+        elif field == "exclude_from_layer_adaptation" and own == ():
+            text = (
+                "an empty list means in TensorFlow what None means: give a pattern that matches nothing, such as '$^'"
+            )
+            report.problem(place, text)
+        elif isinstance(own, Schedule):
+            fields[names[field]] = _one(own, place, report)
+        elif value is not None or field == "warmup_target":
+            fields[names[field]] = value
+    return {"class_name": name, "config": fields}
+
+
+def _whole(config: OptimizationConfig, report: Report) -> dict[str, Any]:
+    written = _one(config.optimizer, "optimizer", report)
+    if config.ema is not None:
+        fields = to_dict(config.ema)
+        if fields.pop("initial") != "zeros":
+            report.problem("ema.initial", f"Keras starts at zeros, got {shorten(config.ema.initial)}")
+        written = {"class_name": "ExponentialMovingAverage", "config": {"optimizer": written, **fields}}
+    if config.loss_scale is not None:
+        fields = _loss_scale(config.loss_scale, report)
+        written = {"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": written, **fields}}
+    return written
+
+
+def _loss_scale(loss_scale: LossScale, report: Report) -> dict[str, Any]:
+    if isinstance(loss_scale, DynamicLossScale):
+        carried: set[str] = {"initial_scale", "growth_steps"}
+        fields = {"dynamic": True, "initial_scale": loss_scale.initial_scale}
+        fields["dynamic_growth_steps"] = loss_scale.growth_steps
+    elif isinstance(loss_scale, FixedLossScale):
+        carried = {"scale"}
+        fields = {"dynamic": False, "initial_scale": loss_scale.scale, "dynamic_growth_steps": None}
+    else:
+        report.problem("loss_scale", f"there is no class of Keras for a {type(loss_scale).__name__}")
+        return {}
+    for field in dataclasses.fields(loss_scale):
+        value = getattr(loss_scale, field.name)
+        if field.name not in carried and value != field.default:
+            text = f"a LossScaleOptimizer has no such argument, got {shorten(value)} instead of {field.default}"
+            report.problem(f"loss_scale.{field.name}", text)
+    return fields

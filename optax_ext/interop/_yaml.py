@@ -1,0 +1,40 @@
+"""Model Garden's YAML files."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from optax_ext._schema import ConfigError, Problem, shorten
+from optax_ext.config._files import YamlLoader, read_json, read_text, read_yaml
+
+
+class _Loader(YamlLoader):
+    """Knows the two tags of Python that real files have, of lists, and no other."""
+
+    def construct_list(self, node: yaml.Node) -> Any:
+        if not isinstance(node, yaml.SequenceNode):
+            raise yaml.constructor.ConstructorError(None, None, "a list is expected", node.start_mark)
+        return self.construct_sequence(node, deep=True)
+
+
+for _tag in ("tag:yaml.org,2002:python/tuple", "tag:yaml.org,2002:python/list"):
+    _Loader.add_constructor(_tag, _Loader.construct_list)
+
+
+def read_mapping(source: Any, argument: str) -> Mapping[Any, Any]:
+    """Return a mapping as it is, and what a file of JSON or YAML holds, where that is a mapping."""
+    if isinstance(source, Mapping):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        text = f"must be a mapping or the path of a file, got {shorten(source)}"
+        raise ConfigError(argument, [Problem("", text)])
+    path: Any = source
+    text = read_text(path)
+    is_json = Path(path).suffix.lower() == ".json"
+    data = read_json(text, str(path)) if is_json else read_yaml(text, str(path), _Loader)
+    if not isinstance(data, Mapping):
+        raise ConfigError(str(path), [Problem("", f"must hold a mapping, got {shorten(data)}")])
+    return data

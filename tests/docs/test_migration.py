@@ -1,0 +1,84 @@
+"""The migration guide has a row for everything of TensorFlow's, and each line of its code runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
+SETUP = re.search(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)[1]
+TABLES = [line for line in GUIDE.splitlines() if line.startswith("| ") and not line.startswith("| in TensorFlow |")]
+ROWS = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in TABLES]
+
+# The public methods and attributes of the classes in tf_keras 2.21 and Model Garden 2.20, but for tf.Module's.
+NAMES = [
+    "add_slot",
+    "add_weight",
+    "apply_gradients",
+    "clipnorm",
+    "clipvalue",
+    "from_config",
+    "get_config",
+    "get_gradients",
+    "get_slot",
+    "get_slot_names",
+    "get_updates",
+    "get_weights",
+    "global_clipnorm",
+    "gradient_aggregator",
+    "gradient_transformers",
+    "iterations",
+    "minimize",
+    "nesterov",
+    "set_weights",
+    "variables",
+    "weights",
+    "learning_rate",
+    "lr",
+    "decay",
+    "classic_momentum",
+    "eeta",
+    "exclude_from_layer_adaptation",
+    "exclude_from_weight_decay",
+    "momentum",
+    "weight_decay_rate",
+    "dynamic",
+    "dynamic_counter",
+    "dynamic_growth_steps",
+    "get_scaled_loss",
+    "get_unscaled_gradients",
+    "initial_scale",
+    "inner_optimizer",
+    "loss_scale",
+    "assign_average_vars",
+    "has_shadow_copy",
+    "shadow_copy",
+    "swap_weights",
+    "update_average",
+    "average_decay",
+    "start_step",
+    "dynamic_decay",
+    "trainable_weights_only",
+]
+
+
+@pytest.fixture(scope="module")
+def namespace():
+    names = {}
+    exec(compile(SETUP, "migration.md", "exec"), names)
+    return names
+
+
+def test_every_row_has_three_cells():
+    assert all(len(row) == 3 for row in ROWS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_has_a_row(name):
+    assert any(f"`{name}`" in row[0] for row in ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_the_code_runs(row, namespace):
+    code = row[2].strip("` ")
+    exec(compile(code, "migration.md", "exec"), dict(namespace))

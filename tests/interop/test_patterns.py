@@ -1,0 +1,62 @@
+"""Patterns for TensorFlow's variable names find what they are meant for among JAX parameter paths."""
+
+import re
+
+import pytest
+
+from optax_ext.interop import _patterns
+from optax_ext.interop._patterns import read_patterns, translate_pattern
+from optax_ext.interop._report import Report
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found", "not_found"),
+    [
+        ("batch_normalization", ["BatchNorm_0/scale", "bn1/weight", "batch_norm/bias", "b/batch_normalization_3/x"],
+         ["conv/kernel", "LayerNorm_0/scale", "abnormal/kernel"]),
+        ("LayerNorm", ["LayerNorm_0/scale", "layer_norm/bias", "encoder/ln_1/scale", "layernorm/x"],
+         ["BatchNorm_0/scale", "kiln/kernel"]),
+        ("layer_norm", ["LayerNorm_0/scale", "ln/scale"], ["Dense_0/kernel"]),
+        ("layer_normalization", ["LayerNorm_0/scale", "layer_normalization_2/scale"], ["Dense_0/kernel"]),
+        ("group_normalization", ["GroupNorm_0/scale", "gn1/scale"], ["align/kernel"]),
+        ("norm", ["LayerNorm_0/scale", "RMSNorm_0/scale", "ln_f/scale", "bn/bias"], ["Dense_0/kernel"]),
+        ("bias", ["Dense_0/bias"], ["Dense_0/kernel"]),
+        (".*(kernel|weight):0$", ["Dense_0/kernel", "linear/weight"], ["Dense_0/kernel_scale", "Dense_0/bias"]),
+        ("kernel:0", ["Dense_0/kernel"], ["Dense_0/kernel_scale"]),
+        ("(gamma|beta:0)", ["BatchNorm_0/scale", "BatchNorm_0/bias"], ["Dense_0/kernel"]),
+        ("beta", ["BatchNorm_0/bias", "ln/bias", "x/beta"], ["Dense_0/bias", "Dense_0/kernel"]),
+        ("gamma", ["BatchNorm_0/scale"], ["Dense_0/bias"]),
+        ("embeddings", ["embed/embedding"], ["Dense_0/kernel"]),
+        ("(.)*", ["anything"], []),
+    ],
+)  # fmt: skip
+def test_translation(pattern, found, not_found):
+    translated = translate_pattern(pattern)
+    for path in found:
+        assert re.search(translated, path), path
+    for path in not_found:
+        assert not re.search(translated, path), path
+
+
+def test_the_table_is_in_the_documentation():
+    for word in ("batch_normalization", "LayerNorm", "layer_norm", "GroupNorm", "norm", "gamma", "beta", "embeddings"):
+        assert f"``{word}``" in _patterns.__doc__
+
+
+@pytest.mark.parametrize("pattern", ["LayerNorm", "batch_normalization", "bias", "kernel", ".*(kernel|weight):0$"])
+def test_translated_once_is_translated(pattern):
+    assert translate_pattern(translate_pattern(pattern)) == translate_pattern(pattern)
+
+
+def test_two_spellings_of_one_thing_are_one_and_that_is_said_once():
+    report = Report()
+    patterns = read_patterns(["LayerNorm", "layer_norm", "bias"], "here", report, translate=True)
+    assert patterns == [translate_pattern("LayerNorm"), "bias"]
+    assert [note.surprising for note in report.notes] == [False, True]
+    assert "'layer_norm' and 'LayerNorm' are one pattern" in str(report.notes[1])
+
+
+def test_it_can_be_turned_off():
+    report = Report()
+    assert read_patterns(["LayerNorm", "a:0"], "here", report, translate=False) == ["LayerNorm", "a:0"]
+    assert not report.notes
