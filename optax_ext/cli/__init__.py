@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     config.save(config.SGD(learning_rate=0.1), f"{folder}/recipe.json")
       ...     status = cli.main(["convert", f"{folder}/recipe.json", "--exclude-defaults"])
-      type: sgd
-      learning_rate: 0.1
+      {type: sgd, learning_rate: 0.1}
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
