@@ -6,6 +6,7 @@ from typing import Any, cast
 from optax_ext._schema import did_you_mean, init_fields, join_words, shorten
 from optax_ext.config import OptimizationConfig, Optimizer, ParamsEma
 from optax_ext.interop._keras_classes import (
+    BACKEND_EPSILON,
     EMA_OPTIMIZER,
     LEFT_OUT,
     LOSS_SCALE_OPTIMIZERS,
@@ -205,6 +206,9 @@ class KerasReader:
                 self._neutral(key, value, place, ours)
             elif ours[key] in ("learning_rate", "after") and isinstance(value, Mapping):
                 given[ours[key]] = self._nested_schedule(value, place)
+            elif key == "epsilon" and not value and isinstance(value, int | float | None):
+                given[key] = BACKEND_EPSILON
+                self.report.note(place, f"{value} means {BACKEND_EPSILON}, as in TensorFlow")
             elif ours[key] in PATTERN_FIELDS:
                 given[ours[key]] = read_patterns(value, place, self.report, translate=self.translate_patterns)
             else:

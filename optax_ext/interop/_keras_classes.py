@@ -77,6 +77,8 @@ OPTIMIZERS: dict[str, KerasClass] = {
     "Adagrad": KerasClass(Adagrad, defaults={"learning_rate": 0.001}),
 }
 
+BACKEND_EPSILON = 1e-7  # what an optimizer takes in place of an epsilon of None or 0
+
 EMA_OPTIMIZER = "ExponentialMovingAverage"
 LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV3", "LossScaleOptimizerV1")
 

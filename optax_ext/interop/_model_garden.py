@@ -14,7 +14,7 @@ from optax_ext.config import (
     Optimizer,
     ParamsEma,
 )
-from optax_ext.interop._keras_classes import PATTERN_FIELDS
+from optax_ext.interop._keras_classes import BACKEND_EPSILON, PATTERN_FIELDS
 from optax_ext.interop._model_garden_schema import EMA, NO_NUMBERS, RENAMED, SCHEMAS, SECTIONS, Block
 from optax_ext.interop._overrides import Recipe, Section, read_recipe
 from optax_ext.interop._patterns import read_patterns
@@ -207,6 +207,9 @@ def _optimizer(recipe: Recipe, rate: Any, translate: bool, report: Report) -> Op
                 block[key] = 0.0
             else:
                 del block[key]
+    if "epsilon" in block and _number(block["epsilon"]) in (None, 0):
+        report.note(join(path, "epsilon"), f"{block['epsilon']} means {BACKEND_EPSILON}, as in TensorFlow")
+        block["epsilon"] = BACKEND_EPSILON
     given: dict[str, Any] = {"learning_rate": rate}
     if member == "adamw_experimental":
         given["gradient_clip_norm"] = 0.0  # which is not that class's

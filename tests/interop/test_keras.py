@@ -340,3 +340,10 @@ def test_mutated_configs_import_or_raise_a_config_error(data):
         with contextlib.suppress(config.ConfigError):
             imported = interop.from_keras(source)
             assert config.from_dict(config.to_dict(imported)) == imported
+
+
+@pytest.mark.parametrize("epsilon", [0, 0.0, None])
+@pytest.mark.parametrize("name", ["Adam", "AdamWeightDecay", "LAMB", "RMSprop", "Adagrad"])
+def test_no_epsilon_is_the_one_of_the_backend(name, epsilon):
+    optimizer = interop.from_keras({"class_name": name, "config": {"learning_rate": 0.1, "epsilon": epsilon}})
+    assert optimizer.epsilon == 1e-7

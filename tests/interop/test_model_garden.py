@@ -384,3 +384,14 @@ def test_mutated_records_load_or_raise_a_config_error(data):
     except config.ConfigError:
         return
     assert config.from_dict(config.to_dict(recipe)) == recipe
+
+
+@pytest.mark.parametrize("epsilon", [0, "0", None])
+def test_no_epsilon_is_the_one_of_the_backend(epsilon):
+    recipe = interop.from_model_garden(
+        {
+            "optimizer": {"type": "lamb", "lamb": {"epsilon": epsilon}},
+            "learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}},
+        }
+    )
+    assert recipe.optimizer.epsilon == 1e-7
