@@ -23,6 +23,7 @@ class Adagrad(Optimizer):
       clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
       global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      epsilon_in_root: Whether epsilon stands inside the root, as in Keras's newer optimizers.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -45,8 +46,10 @@ class Adagrad(Optimizer):
     type = "adagrad"
     initial_accumulator_value: NonNegativeNumber = 0.1
     epsilon: PositiveNumber = 1e-7
+    epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:
         return optax.chain(
-            scale_by_rss(self.initial_accumulator_value, self.epsilon), optax.scale_by_learning_rate(self._rate())
+            scale_by_rss(self.initial_accumulator_value, self.epsilon, eps_in_sqrt=self.epsilon_in_root),
+            optax.scale_by_learning_rate(self._rate()),
         )

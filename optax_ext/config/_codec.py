@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pydantic
 from pydantic_core import PydanticCustomError
 
@@ -52,7 +53,7 @@ def from_dict(data: Any, *, source: str = "config") -> Any:
     """
     if isinstance(data, Schema):
         return data
-    plain = _read(data, source)
+    plain = plain_data(data, source)
     try:
         if isinstance(plain, Mapping) and "optimizer" in plain:
             return construct(OptimizationConfig, (), plain)
@@ -107,7 +108,7 @@ def _write(value: Any, path: str, exclude_defaults: bool) -> Any:
     raise ConfigError("config", [Problem(path, f"cannot be written as data, got {shorten(value)}")])
 
 
-def _read(data: Any, source: str) -> Any:
+def plain_data(data: Any, source: str) -> Any:
     """Turn whatever maps text to values into dicts, within bounds that no recipe comes near."""
     problems: list[Problem] = []
     seen = 0
@@ -124,6 +125,8 @@ def _read(data: Any, source: str) -> Any:
                 if not isinstance(key, str):
                     problems.append(Problem(".".join(path), f"must have text for keys, got {shorten(key)}"))
             return {str(key): read(item, (*path, str(key))) for key, item in value.items()}
+        if isinstance(value, np.ndarray) and value.ndim:
+            value = value.tolist()
         if isinstance(value, list | tuple):
             return [read(item, (*path, str(index))) for index, item in enumerate(value)]
         return value

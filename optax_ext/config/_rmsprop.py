@@ -34,6 +34,7 @@ class RMSprop(Optimizer):
       clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
       global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      epsilon_in_root: Whether epsilon stands inside the root, as in Keras's newer optimizers.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -60,10 +61,12 @@ class RMSprop(Optimizer):
     momentum: Fraction = 0.0
     epsilon: PositiveNumber = 1e-7
     centered: bool = False
+    epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:
         has_momentum = self.momentum > 0
-        scale = scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=has_momentum, centered=self.centered)
+        eps_in_sqrt = has_momentum or self.epsilon_in_root
+        scale = scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=eps_in_sqrt, centered=self.centered)
         scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
         if not has_momentum:
             return optax.chain(scale, scale_by_learning_rate)

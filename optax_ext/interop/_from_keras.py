@@ -5,8 +5,10 @@ from typing import Any, cast
 
 from optax_ext._schema import did_you_mean, init_fields, join_words, shorten
 from optax_ext.config import OptimizationConfig, Optimizer, ParamsEma
+from optax_ext.config._codec import plain_data
 from optax_ext.interop._keras_classes import (
     BACKEND_EPSILON,
+    CLIPS,
     EMA_OPTIMIZER,
     LEFT_OUT,
     LOSS_SCALE_OPTIMIZERS,
@@ -14,9 +16,12 @@ from optax_ext.interop._keras_classes import (
     NEWER,
     NOT_CARRIED,
     OPTIMIZERS,
+    PACKAGES,
     PATTERN_FIELDS,
     SCHEDULES,
     KerasClass,
+    clip_as_newer,
+    note_clipping,
 )
 from optax_ext.interop._keras_loss_scale import read_loss_scale, read_old_loss_scale
 from optax_ext.interop._patterns import read_patterns
@@ -73,7 +78,7 @@ def translate_keras(
 ) -> tuple[Schedule | Optimizer | OptimizationConfig, list[Note]]:
     """Return the config, and a note for everything that reads otherwise than it was written."""
     report = Report()
-    config = KerasReader(report, translate_patterns).read(data, class_name, "")
+    config = KerasReader(report, translate_patterns).read(plain_data(data, subject), class_name, "")
     report.finish(subject)
     return cast(Any, config), report.notes  # None only where there was a problem
 
@@ -119,6 +124,12 @@ class KerasReader:
             path = path_of_config
         if name is None:
             return None
+        for written in (name, data.get("registered_name")):
+            package = written.rpartition(">")[0] if isinstance(written, str) else ""
+            if package and package not in PACKAGES:
+                text = f"{written!r} is a class of another package, whose meaning is not known here"
+                self.report.problem(join(path.removesuffix("config").removesuffix("."), "class_name"), text)
+                return None
         name = name.rpartition(">")[2] if isinstance(name, str) else name  # "Addons>LAMB"
         name = _OPTIMIZER_NAMES.get(name, name) if isinstance(name, str) else name
         if name not in known if isinstance(name, str) else True:
@@ -179,16 +190,20 @@ class KerasReader:
     def _optimizer(self, name: str, fields: dict[str, Any], path: str) -> Optimizer | None:
         self._note_what_is_left_out(name, fields, path)
         known = OPTIMIZERS[name]
-        newer = bool(NEWER & fields.keys())
-        if newer:  # these clip by a norm only if it is more than 0
-            clips = ("clipnorm", "clipvalue", "global_clipnorm")
-            fields = {k: None if k in clips and is_number(v) and v <= 0 else v for k, v in fields.items()}
-        if newer and name in ("RMSprop", "Adagrad"):
-            text = "a newer Keras adds epsilon inside the square root, this one outside of it, as legacy optimizers do"
-            self.report.note(join(path, "epsilon"), text, surprising=True)
+        if NEWER & fields.keys():
+            clip_as_newer(fields, path, self.report)
+            if name in ("RMSprop", "Adagrad"):
+                known = known._replace(defaults={**known.defaults, "epsilon_in_root": True})
+        elif "epsilon" in fields and (
+            fields["epsilon"] is None or (is_number(fields["epsilon"]) and not fields["epsilon"])
+        ):
+            text = f"{fields['epsilon']} means {BACKEND_EPSILON}, as in TensorFlow"
+            self.report.note(join(path, "epsilon"), text)
+            fields["epsilon"] = BACKEND_EPSILON
         if "lr" in fields and "learning_rate" not in fields:
             fields["learning_rate"] = fields.pop("lr")
-        if not fields.get("exclude_from_layer_adaptation", True):
+        adapting = fields.get("exclude_from_layer_adaptation")
+        if isinstance(adapting, list) and not adapting:
             fields["exclude_from_layer_adaptation"] = None  # an empty list falls back like None
         if fields.get("exclude_from_weight_decay", ()) is None and name in ("LARS", "LAMB"):
             del fields["exclude_from_weight_decay"]
@@ -206,9 +221,6 @@ class KerasReader:
                 self._neutral(key, value, place, ours)
             elif ours[key] in ("learning_rate", "after") and isinstance(value, Mapping):
                 given[ours[key]] = self._nested_schedule(value, place)
-            elif key == "epsilon" and not value and isinstance(value, int | float | None):
-                given[key] = BACKEND_EPSILON
-                self.report.note(place, f"{value} means {BACKEND_EPSILON}, as in TensorFlow")
             elif ours[key] in PATTERN_FIELDS:
                 given[ours[key]] = read_patterns(value, place, self.report, translate=self.translate_patterns)
             else:
@@ -222,7 +234,7 @@ class KerasReader:
             self.report.problem(place, f"unknown field{did_you_mean(key, names)}, accepted: {', '.join(names)}")
             return
         neutral = NEUTRAL[key]
-        if neutral is not None and not any(value is one or (is_number(one) and value == one) for one in neutral):
+        if neutral is not None and not any(value is one or _same_number(value, one) for one in neutral):
             hint = {"use_ema": ": give the config to ParamsEma", "weight_decay": ": that is AdamW's"}.get(key, "")
             self.report.problem(place, f"cannot be carried, got {shorten(value)}{hint}")
 
@@ -257,16 +269,21 @@ class KerasReader:
             else read_loss_scale(fields, path, self.report)
         )
         accepted = dict.fromkeys(["inner_optimizer", "dynamic", "initial_scale", "dynamic_growth_steps"], "")
-        for key, value in fields.items():
-            if key in ("clipnorm", "clipvalue", "global_clipnorm") and value is None:
+        for field in accepted.keys() & fields.keys():  # left there beside a loss_scale
+            self.report.problem(join(path, field), "must not be given with loss_scale")
+            del fields[field]
+        for field, value in fields.items():
+            if field in CLIPS and value is None:
                 continue  # Keras 3's base class has them
-            self._neutral(key, value, join(path, key), accepted)
+            self._neutral(field, value, join(path, field), accepted)
         if inner is None or scale is None:
             return None
         if inner.loss_scale is not None:
             self.report.problem(path, f"a {name} must not be around another")
             return None
-        return OptimizationConfig(optimizer=inner.optimizer, loss_scale=scale, ema=inner.ema)
+        config = OptimizationConfig(optimizer=inner.optimizer, loss_scale=scale, ema=inner.ema)
+        note_clipping(config, join(path, key), self.report)
+        return config
 
     def _inner_optimizer(self, value: Any, path: str) -> OptimizationConfig | None:
         if value is None:
@@ -277,6 +294,10 @@ class KerasReader:
             self.report.problem(join(path, "class_name"), f"must be an optimizer, got {type(inner).__name__}")
             return None
         return OptimizationConfig(inner) if isinstance(inner, Optimizer) else inner
+
+
+def _same_number(value: Any, other: Any) -> bool:
+    return is_number(value) and is_number(other) and value == other
 
 
 def _unwrap(value: Any) -> Any:

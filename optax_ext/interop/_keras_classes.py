@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._schema import Schema, init_fields
-from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, OptimizationConfig, Optimizer, RMSprop
+from optax_ext.interop._report import Report, is_number, join
 from optax_ext.schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -32,7 +33,7 @@ class KerasClass(NamedTuple):
 
     def names(self) -> dict[str, str]:
         """Return Keras's name of each of our fields that it has."""
-        only_ours = {"before_offset", "allow_unmatched_patterns"} | self.lacks
+        only_ours = {"before_offset", "allow_unmatched_patterns", "epsilon_in_root"} | self.lacks
         names = [field.name for field in init_fields(self.schema) if field.name not in only_ours]
         return {name: self.renamed.get(name, name) for name in names}
 
@@ -79,6 +80,8 @@ OPTIMIZERS: dict[str, KerasClass] = {
 
 BACKEND_EPSILON = 1e-7  # what an optimizer takes in place of an epsilon of None or 0
 
+PACKAGES = frozenset({"Addons", "Keras", "Text", "keras", "builtins"})  # whose names stand before a ">"
+
 EMA_OPTIMIZER = "ExponentialMovingAverage"
 LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV3", "LossScaleOptimizerV1")
 
@@ -113,7 +116,36 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "gradient_aggregator": (None,),
     "gradient_transformers": (None,),
 }
+CLIPS = (
+    "clipnorm",
+    "global_clipnorm",
+    "clipvalue",
+)  # the newer optimizers apply the first of these that is more than 0
 NEWER = frozenset({"jit_compile", "use_ema", "weight_decay", "loss_scale_factor"})  # which tell a newer optimizer
+
+
+def clip_as_newer(fields: dict[str, Any], path: str, report: Report) -> None:
+    """Leave of the clips the one that a newer optimizer applies; two norms are for the schema to refuse."""
+    for key in CLIPS:
+        if is_number(fields.get(key)) and fields[key] <= 0:
+            report.note(join(path, key), f"{fields[key]} means no clipping")
+            fields[key] = None
+    norm = next((key for key in CLIPS[:2] if fields.get(key) is not None), None)
+    if norm and fields.get("clipvalue") is not None:
+        text = f"is ignored beside {norm}, as newer optimizers of TensorFlow do"
+        report.note(join(path, "clipvalue"), text, surprising=True)
+        fields["clipvalue"] = None
+
+
+def note_clipping(config: OptimizationConfig, path: str, report: Report) -> None:
+    """Say that AdamW clips inside a loss scale too, where TensorFlow forgets to."""
+    if (
+        config.loss_scale is not None
+        and isinstance(config.optimizer, AdamW)
+        and config.optimizer.gradient_clip_norm > 0
+    ):
+        text = "clips inside the loss scale too, where TensorFlow forgets to; 0 gives its numbers"
+        report.note(join(path, "gradient_clip_norm"), text, surprising=True)
 
 
 def class_of(config: Schedule | Optimizer) -> tuple[str, KerasClass] | None:

@@ -46,7 +46,10 @@ def read_old_loss_scale(value: Any, path: str, report: Report) -> LossScale | No
         text = f"unknown class {shorten(kind)}{did_you_mean(kind, kinds)}, accepted: {join_words(kinds)}"
         report.problem(join(path, "class_name"), text)
         return None
-    fields = dict(config) if isinstance(config, Mapping) else {}
+    if config is not None and not isinstance(config, Mapping):
+        report.problem(join(path, "config"), f"must be a mapping, got {shorten(config)}")
+        return None
+    fields: dict[str, Any] = dict(config or {})
     multiplier = fields.pop("multiplier", 2) if kind == "DynamicLossScale" else 2
     if not is_number(multiplier) or multiplier != 2:
         text = f"must be 2, as for every LossScaleOptimizer, got {shorten(multiplier)}"

@@ -1,11 +1,12 @@
 """Model Garden's recipes as ours."""
 
+import dataclasses
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from optax_ext._schema import init_fields, join_words, shorten
+from optax_ext._schema import Schema, init_fields, join_words, shorten
 from optax_ext.config import (
     DynamicLossScale,
     FixedLossScale,
@@ -14,7 +15,7 @@ from optax_ext.config import (
     Optimizer,
     ParamsEma,
 )
-from optax_ext.interop._keras_classes import BACKEND_EPSILON, PATTERN_FIELDS
+from optax_ext.interop._keras_classes import BACKEND_EPSILON, CLIPS, PATTERN_FIELDS, clip_as_newer, note_clipping
 from optax_ext.interop._model_garden_schema import EMA, NO_NUMBERS, RENAMED, SCHEMAS, SECTIONS, Block
 from optax_ext.interop._overrides import Recipe, Section, read_recipe
 from optax_ext.interop._patterns import read_patterns
@@ -24,7 +25,6 @@ from optax_ext.schedules import LinearWarmup, PolynomialWarmup, Schedule
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 
-_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 _DTYPES = ("float32", "float16", "bfloat16")
 _MISSING = "is missing"
 
@@ -88,7 +88,9 @@ def translate_model_garden(
         report.problem("base", "is not given: a file overrides an experiment, and takes what it lacks from its config")
     subject = "Model Garden config" if isinstance(config, Mapping) else str(config)
     report.finish(subject)
-    return OptimizationConfig(cast(Optimizer, optimizer), loss_scale=loss_scale, ema=ema), report.notes
+    translated = OptimizationConfig(cast(Optimizer, optimizer), loss_scale=loss_scale, ema=ema)
+    note_clipping(translated, "optimizer.adamw", report)
+    return translated, report.notes
 
 
 def learning_rate(recipe: Recipe, report: Report) -> float | Schedule:
@@ -124,8 +126,8 @@ def _selected(name: str, recipe: Recipe, report: Report) -> tuple[str, Block] | 
         text = f"{shorten(section.type)} is not a type of Model Garden's own{hint}, but of some project of its or yours"
         report.problem(place, f"{text}: cannot be carried, accepted: {join_words(SCHEMAS[name])}")
         return None
-    if section.type not in SCHEMAS[name]:
-        text = f"there is no {section.type!r} here, accepted: {join_words(SCHEMAS[name])}"
+    if section.type not in SCHEMAS[name]:  # Optax's Adafactor has other arithmetic, and nothing here is like SLIDE
+        text = f"{section.type!r} has no counterpart with TensorFlow's numbers, accepted: {join_words(SCHEMAS[name])}"
         report.problem(place, text)
         return None
     block = section.members[section.type]
@@ -147,6 +149,9 @@ def _without_type(name: str, section: Section, has_base: bool, report: Report) -
         return
     beside = f" (a block {blocks[0]!r} alone does not select it)" if blocks else ""
     report.problem(f"{name}.type", _MISSING + beside)
+    if len(blocks) == 1 and blocks[0] in SCHEMAS[name]:  # which it will most likely select
+        for key in _missing(SCHEMAS[name][blocks[0]], section.members[blocks[0]], ("learning_rate", "after")):
+            report.problem(f"{name}.{blocks[0]}.{key}", _MISSING)
 
 
 def _build(name: str, member: str, block: Block, given: Mapping[str, Any], report: Report) -> Any:
@@ -154,8 +159,7 @@ def _build(name: str, member: str, block: Block, given: Mapping[str, Any], repor
     schema, path = SCHEMAS[name][member], f"{name}.{member}"
     ours = {RENAMED.get(key, key): value for key, value in block.items() if key not in NO_NUMBERS}
     defaults = SECTIONS[name][member]
-    required = {field.name for field in init_fields(schema) if not _has_default(field)} - given.keys()
-    missing = [key for key in ours if key in required and ours[key] is None]
+    missing = _missing(schema, ours, given)
     for key in missing:
         report.problem(join(path, key), _MISSING)
     names = {ours: theirs for theirs, ours in RENAMED.items() if theirs in block}
@@ -172,8 +176,10 @@ def _build(name: str, member: str, block: Block, given: Mapping[str, Any], repor
     return report.build(schema, {**fields, **given}, path, names)
 
 
-def _has_default(field: Any) -> bool:
-    return not repr(field.default).startswith("<dataclasses._MISSING_TYPE")
+def _missing(schema: type[Schema], block: Block, given: Iterable[str]) -> list[str]:
+    """Return the fields of a block that have no value, which the schema requires and does not get otherwise."""
+    required = {field.name for field in init_fields(schema) if field.default is dataclasses.MISSING} - set(given)
+    return [key for key in block if key in required and block[key] is None]
 
 
 def _number(value: Any) -> Any:
@@ -196,25 +202,30 @@ def _optimizer(recipe: Recipe, rate: Any, translate: bool, report: Report) -> Op
         return None
     member, block = selected
     path = f"optimizer.{member}"
-    block = {key: value for key, value in block.items() if not (key in _CLIPS and value is None)}
+    block = {key: value for key, value in block.items() if not (key in CLIPS and value is None)}
     newer = member.endswith("_experimental")
     for key in ("clipnorm", "clipvalue", "global_clipnorm", "gradient_clip_norm"):
         norm = _number(block.get(key))
-        off_at_zero = newer and key != "gradient_clip_norm"
-        if isinstance(norm, int | float) and (norm <= 0 if off_at_zero else norm < 0) and key != "clipvalue":
+        if is_number(norm) and norm < 0 and key != "clipvalue" and not newer:
             report.note(join(path, key), f"{norm} means no clipping")
             if key == "gradient_clip_norm":
                 block[key] = 0.0
             else:
                 del block[key]
-    if "epsilon" in block and _number(block["epsilon"]) in (None, 0):
-        report.note(join(path, "epsilon"), f"{block['epsilon']} means {BACKEND_EPSILON}, as in TensorFlow")
-        block["epsilon"] = BACKEND_EPSILON
+    if newer:
+        block |= {key: _number(block.get(key)) for key in CLIPS}
+        clip_as_newer(block, path, report)
+        block = {key: value for key, value in block.items() if not (key in CLIPS and value is None)}
+    elif "epsilon" in block:
+        epsilon = _number(block["epsilon"])
+        if epsilon is None or (is_number(epsilon) and epsilon == 0):
+            report.note(join(path, "epsilon"), f"{epsilon} means {BACKEND_EPSILON}, as in TensorFlow")
+            block["epsilon"] = BACKEND_EPSILON
     given: dict[str, Any] = {"learning_rate": rate}
     if member == "adamw_experimental":
         given["gradient_clip_norm"] = 0.0  # which is not that class's
-    if member == "adamw" and "gradient_clip_norm" in block:
-        _say_default_clipping(recipe, path, report)
+    if member == "adamw" and "gradient_clip_norm" in block and block["gradient_clip_norm"] == 1:
+        report.note(join(path, "gradient_clip_norm"), "is 1.0, by which adamw clips unless told otherwise")
     for key in PATTERN_FIELDS & block.keys():
         if isinstance(block[key], list | tuple) and not block[key]:
             block[key] = None  # an empty list falls back like None
@@ -226,11 +237,6 @@ def _optimizer(recipe: Recipe, rate: Any, translate: bool, report: Report) -> Op
         block["exclude_from_weight_decay"] = _exclude_the_rest(include, join(path, "include_in_weight_decay"), report)
     optimizer = _build("optimizer", member, block, given, report)
     return optimizer if isinstance(optimizer, Optimizer) else None
-
-
-def _say_default_clipping(recipe: Recipe, path: str, report: Report) -> None:
-    if "adamw" not in recipe.sections["optimizer"].members_given:
-        report.note(join(path, "gradient_clip_norm"), "is 1.0, which adamw clips by unless told otherwise")
 
 
 def _exclude_the_rest(include: Any, path: str, report: Report) -> list[str] | None:
@@ -247,11 +253,11 @@ def _exclude_the_rest(include: Any, path: str, report: Report) -> list[str] | No
 def _ema(block: Any, report: Report) -> ParamsEma | None:
     if block is None:
         return None
-    for key in _CLIPS:
+    for key in CLIPS:
         if block.get(key) is not None:
             text = f"cannot be carried, got {shorten(block[key])}: clipping is the optimizer's"
             report.problem(f"ema.{key}", text)
-    fields = {key: _number(value) for key, value in block.items() if key not in (*_CLIPS, "name") and key in EMA}
+    fields = {key: _number(value) for key, value in block.items() if key not in (*CLIPS, "name") and key in EMA}
     return report.build(ParamsEma, fields, "ema", {})
 
 

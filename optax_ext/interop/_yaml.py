@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from optax_ext._schema import ConfigError, Problem, shorten
+from optax_ext.config._codec import plain_data
 from optax_ext.config._files import YamlLoader, read_json, read_text, read_yaml
 
 
@@ -25,10 +26,11 @@ for _tag in ("tag:yaml.org,2002:python/tuple", "tag:yaml.org,2002:python/list"):
 
 
 def read_mapping(source: Any, argument: str) -> Mapping[Any, Any]:
-    """Return a mapping as it is, and what a file of JSON or YAML holds, where that is a mapping."""
-    if isinstance(source, Mapping):
-        return source
+    """Return a mapping as plain data, and what a file of JSON or YAML holds, where that is a mapping."""
     if not isinstance(source, str | os.PathLike):
+        data = plain_data(source, argument)
+        if isinstance(data, Mapping):
+            return data
         text = f"must be a mapping or the path of a file, got {shorten(source)}"
         raise ConfigError(argument, [Problem("", text)])
     path: Any = source

@@ -9,10 +9,11 @@ import optax
 from optax_ext.transforms._precision import in_float32
 
 
-def scale_by_rss(initial_accumulator_value: float, eps: float) -> optax.GradientTransformation:
+def scale_by_rss(initial_accumulator_value: float, eps: float, *, eps_in_sqrt: bool) -> optax.GradientTransformation:
     r"""Scale gradients by the root of the sum of their squares so far: $u = g / (\sqrt{a + g^2} + \mathrm{eps})$.
 
-    In ``optax.scale_by_rss`` epsilon stands inside the root. The state is Optax's, in at least float32.
+    With ``eps_in_sqrt`` epsilon stands inside the root, as always in ``optax.scale_by_rss``, which returns 0 where the
+    sum is 0. The state is Optax's, in at least float32.
     """
     rss = optax.scale_by_rss(initial_accumulator_value)
 
@@ -21,7 +22,8 @@ def scale_by_rss(initial_accumulator_value: float, eps: float) -> optax.Gradient
     ) -> tuple[optax.Updates, optax.OptState]:
         del params
         total = jax.tree.map(lambda update, a: a + jnp.square(jnp.abs(update)), updates, state.sum_of_squares)
-        scaled = jax.tree.map(lambda update, a: update / (jnp.sqrt(a) + eps), updates, total)
+        root = (lambda a: jnp.sqrt(a + eps)) if eps_in_sqrt else (lambda a: jnp.sqrt(a) + eps)
+        scaled = jax.tree.map(lambda update, a: update / root(a), updates, total)
         return scaled, optax.ScaleByRssState(sum_of_squares=total)
 
     return in_float32(optax.GradientTransformation(rss.init, update_fn))

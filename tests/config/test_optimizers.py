@@ -194,6 +194,20 @@ def test_adagrad_adds_epsilon_to_the_root(initial_accumulator_value, options):
     expect(config.Adagrad(SCHEDULE, initial_accumulator_value, 0.3, **options), formula)
 
 
+def test_epsilon_in_the_root_is_that_of_newer_keras():
+    """The first steps of tf_keras 2.21 with a gradient of 1e-5 and a learning rate of 1."""
+    params, grads = {"w": jnp.zeros(1)}, {"w": jnp.full(1, 1e-5)}
+    for schema, expected in (
+        (config.RMSprop(1.0, epsilon_in_root=True), -0.0316),
+        (config.RMSprop(1.0, momentum=0.9, epsilon_in_root=True), -0.0316),
+        (config.RMSprop(1.0), -3.065),
+        (config.Adagrad(1.0, 0.0, epsilon_in_root=True), -0.0316),
+        (config.Adagrad(1.0, 0.0), -0.990),
+    ):
+        tx = schema.make()
+        np.testing.assert_allclose(tx.update(grads, tx.init(params), params)[0]["w"], expected, rtol=2e-3)
+
+
 @every_new
 def test_zero_gradients_are_no_problem(schema):
     chex.assert_tree_all_finite(run(schema.make(), 3, lambda step: jax.tree.map(jnp.zeros_like, PARAMS)))

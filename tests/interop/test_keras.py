@@ -151,8 +151,11 @@ def test_keras_3():
     inner = keras_3("SGD", learning_rate=0.1)
     wrapped = keras_3("LossScaleOptimizer", inner_optimizer=inner, initial_scale=8.0, dynamic_growth_steps=5)
     assert interop.from_keras(wrapped).loss_scale == config.DynamicLossScale(8.0, 5)
-    with pytest.warns(interop.TranslationWarning, match="epsilon inside the square root"):
-        interop.from_keras(keras_3("RMSprop", learning_rate=0.1))
+    assert interop.from_keras(keras_3("RMSprop", learning_rate=0.1)) == config.RMSprop(0.1, epsilon_in_root=True)
+    adagrad = interop.from_keras(keras_3("Adagrad", learning_rate=0.1))
+    assert adagrad == config.Adagrad(0.1, epsilon_in_root=True)
+    with pytest.raises(config.ConfigError, match="epsilon_in_root: Keras has nothing like it"):
+        interop.to_keras(adagrad)
 
 
 SGD = {"class_name": "SGD", "config": {"learning_rate": 0.1, "momentum": 0.9}}
@@ -347,3 +350,49 @@ def test_mutated_configs_import_or_raise_a_config_error(data):
 def test_no_epsilon_is_the_one_of_the_backend(name, epsilon):
     optimizer = interop.from_keras({"class_name": name, "config": {"learning_rate": 0.1, "epsilon": epsilon}})
     assert optimizer.epsilon == 1e-7
+
+
+def test_a_class_of_another_package_is_refused():
+    for data in (
+        {"class_name": "MyPackage>SGD", "config": {}},
+        {"class_name": "SGD", "config": {}, "registered_name": "MyPackage>SGD"},
+    ):
+        with pytest.raises(config.ConfigError, match="'MyPackage>SGD' is a class of another package"):
+            interop.from_keras(data)
+    lamb = {"class_name": "Addons>LAMB", "config": {"learning_rate": 0.1}, "registered_name": "Addons>LAMB"}
+    assert interop.from_keras(lamb) == config.LAMB(0.1)
+
+
+def test_an_old_loss_scale_whose_config_is_none_is_refused():
+    old = {"class_name": "DynamicLossScale", "config": [1]}
+    data = {"class_name": "LossScaleOptimizer", "config": {"optimizer": SGD, "loss_scale": old}}
+    with pytest.raises(config.ConfigError, match=r"loss_scale\.config: must be a mapping, got \[1\]"):
+        interop.from_keras(data)
+
+
+def test_an_adamw_in_a_loss_scale_clips_and_says_so():
+    adamw = {"class_name": "AdamWeightDecay", "config": {"learning_rate": 0.1, "gradient_clip_norm": 1.0}}
+    data = {"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": adamw}}
+    with pytest.warns(interop.TranslationWarning, match="clips inside the loss scale too, where TensorFlow forgets to"):
+        assert interop.from_keras(data).optimizer.gradient_clip_norm == 1.0
+
+
+def test_newer_optimizers_clip_and_add_epsilon_as_they_do():
+    with pytest.warns(interop.TranslationWarning, match="clipvalue: is ignored beside clipnorm"):
+        sgd = interop.from_keras(keras_3("SGD", learning_rate=0.1, clipnorm=1.0, clipvalue=0.1))
+    assert sgd == config.SGD(0.1, clipnorm=1.0)
+    with pytest.raises(config.ConfigError, match="epsilon: must be greater than 0, got 0"):
+        interop.from_keras(keras_3("Adam", learning_rate=0.1, epsilon=0))
+
+
+def test_what_is_no_plain_data_is_a_config_error_too():
+    itself = {"class_name": "LinearWarmup", "config": {"warmup_steps": 5}}
+    itself["config"]["after_warmup_lr_sched"] = itself
+    with pytest.raises(config.ConfigError, match="at most 32 levels"):
+        interop.from_keras(itself)
+    for field in ("exclude_from_layer_adaptation", "exclude_from_weight_decay"):
+        lars = {"class_name": "LARS", "config": {"learning_rate": 0.1, field: np.array(["a", "b"])}}
+        assert getattr(interop.from_keras(lars), field) == ("a", "b")
+    sgd = {"class_name": "SGD", "config": {"learning_rate": 0.1, "weight_decay": np.array([0.0, 1.0])}}
+    with pytest.raises(config.ConfigError, match="weight_decay: cannot be carried"):
+        interop.from_keras(sgd)

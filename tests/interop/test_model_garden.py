@@ -6,6 +6,7 @@ import json
 import warnings
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -141,7 +142,8 @@ def test_a_partial_file_needs_its_base():
     with pytest.raises(config.ConfigError) as caught:
         load(partial)
     missing = [problem.path for problem in caught.value.problems]
-    assert sorted(missing) == ["base", "learning_rate.type", "optimizer.type", "warmup.type"]
+    rate = ["learning_rate.cosine.initial_learning_rate", "learning_rate.type"]
+    assert sorted(missing) == ["base", *rate, "optimizer.type", "warmup.type"]
     base = with_(SGD, warmup={"type": "linear", "linear": {"warmup_steps": 1, "warmup_learning_rate": 0.01}})
     recipe = load(partial, base)
     assert recipe.optimizer.momentum == 0.9
@@ -269,13 +271,15 @@ trainer:
 def test_a_file(tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(YAML)
-    recipe = interop.from_model_garden(file)
+    with pytest.warns(interop.TranslationWarning, match="clips inside the loss scale too, where TensorFlow forgets to"):
+        recipe = interop.from_model_garden(file)
     assert recipe.optimizer.weight_decay_rate == 1e-5
     assert recipe.optimizer.exclude_from_weight_decay == ("bias",)
     assert recipe.loss_scale == config.DynamicLossScale()
     over = tmp_path / "over.json"
     over.write_text(json.dumps({"trainer": {"optimizer_config": {"learning_rate": {"cosine": {"decay_steps": 7}}}}}))
-    assert interop.from_model_garden(str(over), str(file)).optimizer.learning_rate.decay_steps == 7
+    with pytest.warns(interop.TranslationWarning):
+        assert interop.from_model_garden(str(over), str(file)).optimizer.learning_rate.decay_steps == 7
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/name:os.system", "!!python/dict"])
@@ -300,8 +304,8 @@ def test_nothing_else_of_python_is_read(tmp_path, tag):
         (with_(SGD, ema={"average_decay": 2}), "ema.average_decay: must be less than or equal to 1, got 2"),
         (with_(SGD, optimizer={"type": "sgd", "sgd": None}), "optimizer.sgd: is null"),
         (with_(SGD, optimizer={"type": "sgd", "sgd": 3}), "optimizer.sgd: must be a mapping, got 3"),
-        (with_(SGD, optimizer={"type": "slide"}), "optimizer.type: there is no 'slide' here"),
-        (with_(SGD, optimizer={"type": "adafactor"}), "optimizer.type: there is no 'adafactor' here"),
+        (with_(SGD, optimizer={"type": "slide"}), "optimizer.type: 'slide' has no counterpart"),
+        (with_(SGD, optimizer={"type": "adafactor"}), "optimizer.type: 'adafactor' has no counterpart"),
         (with_(SGD, optimizer={"type": "rmspro"}), "did you mean 'rmsprop'"),
         (with_(SGD, optimizer={"type": "vit_adamw"}), "'vit_adamw' is not a type of Model Garden's own, but"),
         (with_(SGD, optimizer={"type": ["sgd"]}), "optimizer.type"),
@@ -334,7 +338,7 @@ def test_every_member_of_the_schema_is_read_or_refused(member):
     if member in _model_garden.SCHEMAS["optimizer"]:
         load(recipe).make()
     else:
-        with pytest.raises(config.ConfigError, match=f"there is no '{member}' here"):
+        with pytest.raises(config.ConfigError, match=f"'{member}' has no counterpart with TensorFlow's numbers"):
             load(recipe)
 
 
@@ -395,3 +399,35 @@ def test_no_epsilon_is_the_one_of_the_backend(epsilon):
         }
     )
     assert recipe.optimizer.epsilon == 1e-7
+
+
+RATE = {"learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}}}
+
+
+def test_newer_optimizers_clip_as_they_do():
+    def read(**clips):
+        return interop.from_model_garden(
+            {"optimizer": {"type": "sgd_experimental", "sgd_experimental": clips}, **RATE}
+        ).optimizer
+
+    assert read(clipvalue=0.0, clipnorm=-1, global_clipnorm=0) == config.SGD(0.1)
+    with pytest.warns(interop.TranslationWarning, match="clipvalue: is ignored beside clipnorm"):
+        assert read(clipvalue=0.1, clipnorm=1.0) == config.SGD(0.1, clipnorm=1.0)
+    legacy = {"optimizer": {"type": "sgd", "sgd": {"clipvalue": 0.1, "clipnorm": 1.0}}, **RATE}
+    assert interop.from_model_garden(legacy).optimizer == config.SGD(0.1, clipnorm=1.0, clipvalue=0.1)
+
+
+@pytest.mark.parametrize(("member", "epsilon"), [("adam_experimental", 0), ("adam", False)])
+def test_an_epsilon_that_is_none_to_nobody_is_refused(member, epsilon):
+    recipe = {"optimizer": {"type": member, member: {"epsilon": epsilon}}, **RATE}
+    with pytest.raises(config.ConfigError, match="epsilon: must be"):
+        interop.from_model_garden(recipe)
+
+
+def test_containers_and_arrays_are_plain_data():
+    pieces = {"boundaries": np.array([1, 2]), "values": np.array([3.0, 2.0, 1.0])}
+    recipe = {"optimizer": {"type": "sgd"}, "learning_rate": {"type": "stepwise", "stepwise": pieces, **pieces}}
+    with pytest.warns(interop.TranslationWarning):
+        assert interop.from_model_garden(recipe).optimizer.learning_rate.boundaries == (1, 2)
+    with pytest.warns(interop.TranslationWarning):
+        interop.from_model_garden(ml_collections.ConfigDict(recipe))

@@ -152,8 +152,10 @@ family = st.one_of(
         exclude_from_layer_adaptation=st.none() | patterns,
         allow_unmatched_patterns=bools,
     ),
-    optimizer(config.RMSprop, rho=below_one, momentum=fractions, epsilon=positive, centered=bools),
-    optimizer(config.Adagrad, initial_accumulator_value=rates, epsilon=positive),
+    optimizer(
+        config.RMSprop, rho=below_one, momentum=fractions, epsilon=positive, centered=bools, epsilon_in_root=bools
+    ),
+    optimizer(config.Adagrad, initial_accumulator_value=rates, epsilon=positive, epsilon_in_root=bools),
 )
 dynamic = st.tuples(
     st.lists(positive, min_size=3, max_size=3).map(sorted),
