@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from optax_ext._schema import FractionBelowOne, NonNegativeNumber, PositiveNumber
-from optax_ext.config._optimizers import Optimizer, Pattern
+from optax_ext.config._optimizers import Optimizer, Pattern, layerwise_masks
 from optax_ext.transforms import lamb, path_mask
 from optax_ext.transforms._adam import scale_by_adam
 from optax_ext.transforms._clipping import clip_by_global_norm
@@ -104,9 +104,8 @@ class AdamW(Optimizer):
 
     Differs from TensorFlow:
       Moments are in at least float32, whatever the dtype of the parameters. An epsilon of 0, which TensorFlow silently
-      takes for 1e-7, is an error.
-      A pattern that matches no parameter is an error at ``init``. Inside a ``LossScaleOptimizer``, TensorFlow does
-      not clip by ``gradient_clip_norm``; ours does, whatever is around it.
+      takes for 1e-7, is an error. A pattern that matches no parameter is an error at ``init``. Inside a
+      ``LossScaleOptimizer``, TensorFlow does not clip by ``gradient_clip_norm``; ours does, whatever is around it.
     """
 
     type = "adamw"
@@ -176,7 +175,8 @@ class LAMB(Optimizer):
 
     Differs from TensorFlow:
       An empty ``exclude_from_layer_adaptation`` excludes nothing; in TensorFlow it is the same as None. A pattern
-      that matches no parameter is an error at ``init``. Moments and norms are in at least float32.
+      that matches no parameter is an error at ``init``. Moments and norms are in at least float32. An epsilon of 0,
+      which TensorFlow silently takes for 1e-7, is an error.
     """
 
     type = "lamb"
@@ -189,9 +189,6 @@ class LAMB(Optimizer):
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:
-        not_decaying, not_adapting = self.exclude_from_weight_decay, self.exclude_from_layer_adaptation
-        if not_adapting is None:
-            not_adapting = not_decaying
         return lamb(
             self._rate(),
             # TensorFlow subtracts the rounded decays from 1, and 1 - float32(0.999) is off by 1.3e-5.
@@ -199,6 +196,7 @@ class LAMB(Optimizer):
             b2=float(np.float32(self.beta_2)),
             eps=self.epsilon,
             weight_decay=self.weight_decay_rate,
-            weight_decay_mask=path_mask(exclude=not_decaying, allow_unmatched=self.allow_unmatched_patterns),
-            trust_ratio_mask=path_mask(exclude=not_adapting, allow_unmatched=self.allow_unmatched_patterns),
+            **layerwise_masks(
+                self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
+            ),
         )

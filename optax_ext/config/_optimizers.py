@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import optax
@@ -77,6 +77,21 @@ class Optimizer(Tagged):
             return evaluate(self.learning_rate, step) / (1 + self.decay * exact_step(step).astype("float32"))
 
         return decayed
+
+
+def layerwise_masks(
+    exclude_from_weight_decay: tuple[str, ...],
+    exclude_from_layer_adaptation: tuple[str, ...] | None,
+    allow_unmatched: bool,
+) -> dict[str, Any]:
+    """Return the masks of a layer-wise optimizer; without a list of its own, adaptation takes that of weight decay."""
+    not_adapting = exclude_from_layer_adaptation
+    if not_adapting is None:
+        not_adapting = exclude_from_weight_decay
+    return {
+        "weight_decay_mask": path_mask(exclude=exclude_from_weight_decay, allow_unmatched=allow_unmatched),
+        "trust_ratio_mask": path_mask(exclude=not_adapting, allow_unmatched=allow_unmatched),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +178,6 @@ class LARS(Optimizer):
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:
-        not_decaying, not_adapting = self.exclude_from_weight_decay, self.exclude_from_layer_adaptation
-        if not_adapting is None:
-            not_adapting = not_decaying
         return lars(
             self._rate(),
             momentum=self.momentum,
@@ -173,6 +185,7 @@ class LARS(Optimizer):
             trust_coefficient=self.eeta,
             nesterov=self.nesterov,
             classic_momentum=self.classic_momentum,
-            weight_decay_mask=path_mask(exclude=not_decaying, allow_unmatched=self.allow_unmatched_patterns),
-            trust_ratio_mask=path_mask(exclude=not_adapting, allow_unmatched=self.allow_unmatched_patterns),
+            **layerwise_masks(
+                self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
+            ),
         )
