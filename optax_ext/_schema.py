@@ -156,10 +156,10 @@ def problem(message: str, at: str | None = None) -> PydanticCustomError:
     return PydanticCustomError("problem", "{text}", {"text": message, "at": [at] if at else None})
 
 
-def raise_problems(subject: str, found: object, problems: Mapping[tuple[str | int, ...], str]) -> typing.Never:
-    """Raise, inside a validator, several problems at once, each at its place below the value."""
-    details = [InitErrorDetails(type=problem(text), loc=loc, input=found) for loc, text in problems.items()]
-    raise pydantic.ValidationError.from_exception_data(subject, details)
+def raise_below(key: str, message: str, found: object) -> typing.Never:
+    """Raise, inside the validator of a mapping, what a validator would say about the value of one key."""
+    details = InitErrorDetails(type=problem(message), loc=(key,), input=found)
+    raise pydantic.ValidationError.from_exception_data(key, [details])
 
 
 def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigError:
@@ -319,11 +319,11 @@ def from_tagged(family: type[_T], value: object) -> _T:
     if not isinstance(value, Mapping):
         raise problem(f"must be a mapping with a 'type', one of {join_words(known)}; got {shorten(value)}")
     if "type" not in value:
-        raise_problems(family.__name__, value, {("type",): f"is required: one of {join_words(known)}"})
+        raise_below("type", f"is required: one of {join_words(known)}", value)
     tag = value["type"]
     if not isinstance(tag, str) or tag not in known:
         text = f"unknown type {shorten(tag)}{did_you_mean(tag, known)}, accepted: {join_words(known)}"
-        raise_problems(family.__name__, value, {("type",): text})
+        raise_below("type", text, value)
     return construct(known[tag], (), {key: item for key, item in value.items() if key != "type"})
 
 

@@ -14,6 +14,7 @@ from optax_ext._schema import shorten
 from optax_ext.cli._errors import CommandError
 from optax_ext.config import ConfigError, Optimizer, Problem
 from optax_ext.config._optimizers import Pattern
+from optax_ext.transforms._trees import join_path
 
 Shapes = dict[str, Any]  # a nested dict of jax.ShapeDtypeStruct
 
@@ -103,7 +104,7 @@ def unmatched(optimizer: Optimizer, shapes: Shapes) -> list[Problem]:
 
 def _matching(pattern: str, shapes: Shapes) -> list[str]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(path_mask([pattern], allow_unmatched=True)(shapes))
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, matches in leaves if matches]
+    return [join_path(path) for path, matches in leaves if matches]
 
 
 def _holds_patterns(hint: object) -> bool:

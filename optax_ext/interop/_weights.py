@@ -10,6 +10,7 @@ import optax
 from jax.typing import ArrayLike
 
 from optax_ext._schema import did_you_mean, join_words
+from optax_ext.transforms._trees import find_nodes, join_path
 
 _NO_COUNT = object()
 
@@ -57,7 +58,7 @@ def lars_state_from_weights(
         if value.shape != jnp.shape(old):
             raise ValueError(f"weights must fit the parameters: {path!r} has shape {jnp.shape(old)}, got {value.shape}")
         new[path] = (-value if classic_momentum else value).astype(jnp.result_type(old))
-    filled = jax.tree_util.tree_map_with_path(lambda path, _: new[_join(path)], trace)
+    filled = jax.tree_util.tree_map_with_path(lambda path, _: new[join_path(path)], trace)
     state = jax.tree.map(
         lambda node: optax.TraceState(trace=filled) if isinstance(node, optax.TraceState) else node,
         state,
@@ -108,10 +109,10 @@ def _is_trace(node: Any) -> bool:
 
 
 def _trace(state: optax.OptState) -> Any:
-    traces = [node.trace for node in jax.tree.leaves(state, is_leaf=_is_trace) if isinstance(node, optax.TraceState)]
-    if len(traces) != 1:
-        raise ValueError(f"state must hold the momentum of one optimizer, found {len(traces)}")
-    return traces[0]
+    states = find_nodes(state, optax.TraceState)
+    if len(states) != 1:
+        raise ValueError(f"state must hold the momentum of one optimizer, found {len(states)}")
+    return states[0].trace
 
 
 def _is_of_a_state(path: Any, value: Any) -> bool:
@@ -127,7 +128,7 @@ def _count(state: optax.OptState) -> Any:
 
 
 def _paths(trace: Any, order: Sequence[str]) -> dict[str, Any]:
-    paths = {_join(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trace)}
+    paths = {join_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trace)}
     unknown = [path for path in order if path not in paths]
     if unknown:
         raise ValueError(f"order must name parameters, got {unknown[0]!r}{did_you_mean(unknown[0], paths)}")
@@ -136,7 +137,3 @@ def _paths(trace: Any, order: Sequence[str]) -> dict[str, Any]:
     if missing := [path for path in paths if path not in order]:
         raise ValueError(f"order must name all parameters, {join_words(missing)} is missing")
     return paths
-
-
-def _join(path: jax.tree_util.KeyPath) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -10,7 +10,8 @@ import optax
 
 from optax_ext._schema import FLOAT32_MAX
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete
-from optax_ext.transforms._precision import all_finite, is_inexact, widen
+from optax_ext.transforms._precision import all_finite, is_inexact, keep_without_gradient, widen
+from optax_ext.transforms._trees import find_nodes, is_none
 from optax_ext.transforms._trust_ratio import AxisName
 
 
@@ -233,9 +234,8 @@ def _loss_scaling(
         updates, new_inner_state = inner.update(grads, state.inner_state, params, **extra_args)
         updates = jax.tree.map(lambda u: jnp.where(applied, u, jnp.zeros_like(u)), updates)
         skipped_state = _count_step(state.inner_state) if count_skipped_steps else state.inner_state
-        inner_state = jax.tree.map(
-            lambda new, old: _take(applied, new, old), new_inner_state, skipped_state, is_leaf=lambda node: node is None
-        )
+        new_inner_state = keep_without_gradient(new_inner_state, state.inner_state)
+        inner_state = jax.tree.map(lambda new, old: _take(applied, new, old), new_inner_state, skipped_state)
 
         consecutive_skips = jnp.where(applied, 0, optax.safe_increment(state.consecutive_skips))
         loss_scale, counter = adapt(state, finite, consecutive_skips)
@@ -259,8 +259,6 @@ def _own(leaf: Any) -> Any:
 
 def _take(applied: jax.Array, new: Any, old: Any) -> Any:
     """Return the new leaf of a state if `applied`, else the old; in the type of the old, which never changes."""
-    if new is None:  # what Optax makes of the state of parameters without a gradient
-        return old
     if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
         new = jnp.asarray(new).astype(old.dtype)
     return jnp.where(applied, new, old)
@@ -289,7 +287,7 @@ def _cast_to_params(grads: optax.Updates, params: optax.Params | None) -> optax.
 
     if params is None:
         return grads
-    return jax.tree.map(cast, grads, params, is_leaf=lambda node: node is None)
+    return jax.tree.map(cast, grads, params, is_leaf=is_none)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -298,8 +296,7 @@ def _cast_to_params(grads: optax.Updates, params: optax.Params | None) -> optax.
 
 def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
     """Return the loss-scale states in an optimizer state, found by their type, however deep they are."""
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, LossScaleState))
-    return [leaf for leaf in leaves if isinstance(leaf, LossScaleState)]
+    return find_nodes(opt_state, LossScaleState)
 
 
 def unscale_by(scale: Scalar, tree: Any) -> Any:

@@ -11,6 +11,7 @@ import optax
 
 from optax_ext._schema import join_words
 from optax_ext.transforms._arguments import check_flag
+from optax_ext.transforms._trees import join_path
 
 PyTree = Any
 
@@ -49,7 +50,7 @@ def path_mask(
 
     def mask(params: PyTree) -> PyTree:
         leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_one_parameter)
-        paths = [_join(path) for path, _ in leaves]
+        paths = [join_path(path) for path, _ in leaves]
         if not allow_unmatched:
             _require_matches([*(including or ()), *excluding], paths)
         return structure.unflatten(
@@ -84,10 +85,6 @@ def _is_one_parameter(node: object) -> bool:
     nnx, meta = sys.modules.get("flax.nnx"), sys.modules.get("flax.core.meta")  # no boxes without Flax in the process
     boxes = (*((nnx.Variable,) if nnx else ()), *((meta.AxisMetadata,) if meta else ()))
     return node is None or isinstance(node, (optax.MaskedNode, *boxes))
-
-
-def _join(path: jax.tree_util.KeyPath) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _require_matches(patterns: Sequence[re.Pattern[str]], paths: Sequence[str]) -> None:

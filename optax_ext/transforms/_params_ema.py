@@ -8,6 +8,7 @@ import optax
 
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number
 from optax_ext.transforms._precision import is_inexact, widen
+from optax_ext.transforms._trees import find_nodes
 
 
 class ParamsEmaState(NamedTuple):
@@ -147,8 +148,7 @@ def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) ->
       >>> optax_ext.ema_params(state).dtype, optax_ext.ema_params(state, params).dtype
       (dtype('float32'), dtype(bfloat16))
     """
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, ParamsEmaState))
-    states = [leaf for leaf in leaves if isinstance(leaf, ParamsEmaState)]
+    states = find_nodes(opt_state, ParamsEmaState)
     if len(states) != 1:
         advice = "add params_ema to the chain" if not states else "give the part of the state that holds the one meant"
         raise ValueError(f"opt_state must hold one ParamsEmaState, got {len(states)}: {advice}")

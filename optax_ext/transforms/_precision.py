@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_ext.transforms._trees import is_none
+
 _State = TypeVar("_State")
 
 
@@ -48,7 +50,7 @@ def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformat
             return None if update is None else leaf
 
         trees = {name: tree for name, tree in state._asdict().items() if name != "count"}
-        seen = {name: jax.tree.map(hide, updates, tree, is_leaf=_is_none) for name, tree in trees.items()}
+        seen = {name: jax.tree.map(hide, updates, tree, is_leaf=is_none) for name, tree in trees.items()}
         wide, new_state = inner.update(jax.tree.map(widen, updates), state._replace(**seen))
         narrow = jax.tree.map(lambda new, given: new.astype(given.dtype), wide, updates)
         return narrow, keep_without_gradient(new_state, state)
@@ -58,8 +60,4 @@ def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformat
 
 def keep_without_gradient(new: _State, old: _State) -> _State:
     """Return the new state with the old one's leaves where it has None, as Optax makes it without a gradient."""
-    return jax.tree.map(lambda n, o: o if n is None else n, new, old, is_leaf=_is_none)
-
-
-def _is_none(node: object) -> bool:
-    return node is None
+    return jax.tree.map(lambda n, o: o if n is None else n, new, old, is_leaf=is_none)

@@ -9,6 +9,7 @@ import optax
 
 from optax_ext.transforms._arguments import Scalar, check_number
 from optax_ext.transforms._precision import widen
+from optax_ext.transforms._trees import is_none
 
 AxisName = Hashable | tuple[Hashable, ...]
 
@@ -71,7 +72,7 @@ def scale_by_trust_ratio(
     ) -> tuple[optax.Updates, optax.EmptyState]:
         if params is None:
             raise ValueError("scale_by_trust_ratio needs the parameters: call update(updates, state, params), got None")
-        return jax.tree.map(scale, updates, params, is_leaf=lambda node: node is None), state
+        return jax.tree.map(scale, updates, params, is_leaf=is_none), state
 
     return optax.GradientTransformation(optax.init_empty_state, update_fn)
 
