@@ -4,7 +4,7 @@ import optax
 
 from optax_ext.transforms._arguments import Mask, Scalar, check_mask, check_number, check_rate
 from optax_ext.transforms._precision import in_float32
-from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+from optax_ext.transforms._trust_ratio import AxisName, scale_by_trust_ratio
 
 
 def lamb(
@@ -16,6 +16,7 @@ def lamb(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = True,
     trust_ratio_mask: Mask | None = True,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make the LAMB optimizer, for large batches of attention models.
 
@@ -35,6 +36,8 @@ def lamb(
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
       trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
+      axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
+        [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
 
     Returns:
       A transformation that needs ``params``; its state is that of ``optax.scale_by_adam``, in at least float32, and of
@@ -70,6 +73,6 @@ def lamb(
     return optax.chain(
         in_float32(optax.scale_by_adam(b1=b1, b2=b2, eps=eps)),
         optax.add_decayed_weights(weight_decay, weight_decay_mask),
-        optax.masked(scale_by_trust_ratio(), trust_ratio_mask),
+        optax.masked(scale_by_trust_ratio(axis_name=axis_name), trust_ratio_mask),
         optax.scale_by_learning_rate(learning_rate),
     )

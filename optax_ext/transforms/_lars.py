@@ -6,7 +6,7 @@ import optax
 
 from optax_ext.transforms._arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
 from optax_ext.transforms._precision import keep_without_gradient
-from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+from optax_ext.transforms._trust_ratio import AxisName, scale_by_trust_ratio
 
 
 def lars(
@@ -20,6 +20,7 @@ def lars(
     classic_momentum: bool = True,
     weight_decay_mask: Mask | None = True,
     trust_ratio_mask: Mask | None = True,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make the LARS optimizer, for large batches.
 
@@ -46,6 +47,8 @@ def lars(
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
       trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
+      axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
+        [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
 
     Returns:
       A transformation that needs ``params``; its state is that of ``optax.trace`` and of the learning rate.
@@ -83,7 +86,7 @@ def lars(
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
 
     add_weight_decay = optax.add_decayed_weights(weight_decay, weight_decay_mask)
-    scale_by_trust = optax.masked(scale_by_trust_ratio(trust_coefficient, eps=eps), trust_ratio_mask)
+    scale_by_trust = optax.masked(scale_by_trust_ratio(trust_coefficient, eps=eps, axis_name=axis_name), trust_ratio_mask)
     scale_by_learning_rate = optax.scale_by_learning_rate(learning_rate)
     trace = add_momentum(momentum, nesterov=nesterov)
     if classic_momentum:
