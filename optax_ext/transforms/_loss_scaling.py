@@ -11,6 +11,7 @@ import optax
 from optax_ext._schema import FLOAT32_MAX
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete
 from optax_ext.transforms._precision import all_finite, is_inexact, keep_without_gradient, widen
+from optax_ext.transforms._recompute import recomputing, remember
 from optax_ext.transforms._trees import find_nodes, is_none
 from optax_ext.transforms._trust_ratio import AxisName
 
@@ -222,20 +223,18 @@ def _loss_scaling(
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, LossScaleState]:
-        grads = _cast_to_params(unscale_by(state.loss_scale, updates), params)
-        finite = all_finite(grads)
-        if axis_name is not None:
-            finite = jax.lax.pmin(finite.astype(jnp.int32), axis_name).astype(jnp.bool_)
-        applied = finite if skip_nonfinite else jnp.ones_like(finite)
-        # One scalar that every leaf below depends on: without the barrier XLA fuses the whole reduction into
-        # each of them, and compiles for half a minute.
-        finite, applied = jax.lax.optimization_barrier((finite, applied))
+        with recomputing():
+            grads = unscale_by(state.loss_scale, updates, params)
+            finite = all_finite(grads)
+            if axis_name is not None:
+                finite = jax.lax.pmin(finite.astype(jnp.int32), axis_name).astype(jnp.bool_)
+            applied = finite if skip_nonfinite else jnp.ones_like(finite)
+            updates, new_inner_state = inner.update(grads, state.inner_state, params, **extra_args)
 
-        updates, new_inner_state = inner.update(grads, state.inner_state, params, **extra_args)
-        updates = jax.tree.map(lambda u: jnp.where(applied, u, jnp.zeros_like(u)), updates)
         skipped_state = _count_step(state.inner_state) if count_skipped_steps else state.inner_state
         new_inner_state = keep_without_gradient(new_inner_state, state.inner_state)
         inner_state = jax.tree.map(lambda new, old: _take(applied, new, old), new_inner_state, skipped_state)
+        updates = _take_updates(applied, updates, new_inner_state, inner_state)
 
         consecutive_skips = jnp.where(applied, 0, optax.safe_increment(state.consecutive_skips))
         loss_scale, counter = adapt(state, finite, consecutive_skips)
@@ -264,6 +263,17 @@ def _take(applied: jax.Array, new: Any, old: Any) -> Any:
     return jnp.where(applied, new, old)
 
 
+def _take_updates(applied: jax.Array, updates: Any, new_state: Any, taken_state: Any) -> Any:
+    """Return the updates if `applied`, else zeros.
+
+    An update that is in the state as well, as momentum is, comes from what was taken there, which is the same: the
+    old state can then be overwritten, with nothing else to keep.
+    """
+    pairs = zip(jax.tree.leaves(new_state), jax.tree.leaves(taken_state), strict=True)
+    taken = {id(new): taken for new, taken in pairs if getattr(new, "dtype", None) == taken.dtype}
+    return jax.tree.map(lambda u: jnp.where(applied, taken.get(id(u), u), jnp.zeros_like(u)), updates)
+
+
 def _count_step(inner_state: optax.OptState) -> optax.OptState:
     """Advance the scalar integer fields named `count`."""
 
@@ -275,21 +285,6 @@ def _count_step(inner_state: optax.OptState) -> optax.OptState:
     return jax.tree_util.tree_map_with_path(advance, inner_state)
 
 
-def _cast_to_params(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
-    """Give each gradient the dtype of its parameter, so that the state of a low-precision run never changes type."""
-
-    def cast(grad: Any, param: Any) -> Any:
-        if grad is None:
-            return None
-        if grad.dtype == jax.dtypes.float0:  # what JAX makes of the gradient of an integer
-            return jnp.zeros_like(param)
-        return grad.astype(param.dtype) if is_inexact(grad) and is_inexact(param) else grad
-
-    if params is None:
-        return grads
-    return jax.tree.map(cast, grads, params, is_leaf=is_none)
-
-
 # ---------------------------------------------------------------------------------------------------------
 # What the wrapper and the functions for the loss share.
 
@@ -299,20 +294,51 @@ def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
     return find_nodes(opt_state, LossScaleState)
 
 
-def unscale_by(scale: Scalar, tree: Any) -> Any:
+def _remember_unscaling(grads: optax.Updates, scaled: optax.Updates, scale: jax.Array) -> None:
+    first, second = _reciprocals(scale)
+    jax.tree.map(
+        lambda grad, leaf: remember(grad, lambda x, f, s: (widen(x) * f * s).astype(grad.dtype), leaf, first, second),
+        grads,
+        scaled,
+    )
+
+
+def _reciprocals(scale):
+    first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
+    return first, 1 / (scale * first)
+
+
+def unscale_by(scale: Scalar, tree: Any, params: optax.Params | None = None) -> Any:
     """Divide the inexact leaves of a tree by `scale`, in at least float32.
 
     By two factors, of which the first is 1 unless the scale is huge: the reciprocal of one past 2**126, which is also
     what XLA makes of a division, is subnormal and flushed to zero.
+
+    With `params`, each leaf then takes the dtype of its parameter, so that the state of a low-precision run never
+    changes type.
     """
     scale = jnp.asarray(scale, jnp.float32)
     first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
 
-    def divide(leaf: Any) -> Any:
+    def unscale(leaf: Any, param: Any = None) -> Any:
+        if leaf is None:
+            return None
+        if param is not None and leaf.dtype == jax.dtypes.float0:  # what JAX makes of the gradient of an integer
+            return jnp.zeros_like(param)
         if not is_inexact(leaf):
             return leaf
-        leaf = widen(jnp.asarray(leaf))
-        second = 1 / (scale * first).astype(leaf.dtype)
-        return leaf * first.astype(leaf.dtype) * second
+        leaf = jnp.asarray(leaf)
+        wide = widen(leaf).dtype
+        dtype = param.dtype if param is not None and is_inexact(param) else wide
 
-    return jax.tree.map(divide, tree)
+        def divide(leaf: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+            return (widen(leaf) * first * second).astype(dtype)
+
+        factors = first.astype(wide), 1 / (scale * first).astype(wide)
+        quotient = divide(leaf, *factors)
+        remember(quotient, divide, leaf, *factors)
+        return quotient
+
+    if params is None:
+        return jax.tree.map(unscale, tree)
+    return jax.tree.map(unscale, tree, params, is_leaf=is_none)

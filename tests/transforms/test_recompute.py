@@ -1,0 +1,124 @@
+"""What is computed again is the same, and is not kept in memory instead."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_ext
+from optax_ext.transforms._recompute import recompute, recomputing, remember
+
+PARAMS = {f"layer{i}": {"kernel": jnp.full((128, 64), 0.1 * i), "bias": jnp.ones(64)} for i in range(1, 7)}
+GRADS = jax.tree.map(lambda p: jnp.sin(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), PARAMS)
+BYTES = sum(leaf.nbytes for leaf in jax.tree.leaves(PARAMS))
+
+
+def is_kernel(params):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def make(scaled, **options):
+    tx = optax_ext.lars(0.1, weight_decay=1e-4, weight_decay_mask=is_kernel, trust_ratio_mask=is_kernel, **options)
+    return optax_ext.dynamic_loss_scaling(tx) if scaled else tx
+
+
+def compile_step(tx, params=PARAMS):
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params), params).compile()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_keeps_no_copy_of_the_parameters(scaled):
+    assert compile_step(make(scaled)).memory_analysis().temp_size_in_bytes < BYTES / 4
+
+
+@pytest.mark.parametrize("options", [{"nesterov": True}, {"classic_momentum": False}])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_other_forms_keep_at_most_one(options, scaled):
+    assert compile_step(make(scaled, **options)).memory_analysis().temp_size_in_bytes <= 1.05 * BYTES
+
+
+def test_the_program_grows_with_the_leaves_and_not_with_their_square():
+    def instructions(layers):
+        params = {f"layer{i}": jnp.ones((4, 4)) for i in range(layers)}
+        return compile_step(make(True), params).as_text().count(" = ")
+
+    few, many = instructions(10), instructions(40)
+    assert many < 4.5 * few
+
+
+def test_a_remembered_value_is_computed_anew_from_what_it_was_made_of():
+    def program(x, y):
+        with recomputing():
+            double = 2 * x
+            remember(double, lambda x: 2 * x, x)
+            total = double + y
+            remember(total, lambda double, y: double + y, double, y)
+            again, beside = recompute(total, x)
+            assert again is not total
+            assert beside is not x
+            assert recompute(x, y) == (x, y)
+        assert recompute(total) == (total,)  # forgotten with the block
+        return total, again, beside
+
+    total, again, beside = jax.jit(program)(3.0, 4.0)
+    assert (total, again, beside) == (10.0, 10.0, 3.0)
+    assert jax.make_jaxpr(program)(3.0, 4.0).pretty_print().count("optimization_barrier") == 1
+
+
+def test_two_recomputations_are_told_apart():
+    def program(x):
+        with recomputing():
+            double = 2 * x
+            remember(double, lambda x: 2 * x, x)
+            return double, *recompute(double), *recompute(double)
+
+    text = jax.jit(program).lower(jnp.ones(4)).as_text()
+    barriers = [line for line in text.splitlines() if "optimization_barrier" in line]
+    assert len(barriers) == 2
+    assert barriers[0].split("optimization_barrier")[1] != barriers[1].split("optimization_barrier")[1]
+
+
+def test_nothing_is_remembered_outside_of_a_trace():
+    with recomputing():
+        x = jnp.ones(3)
+        double = 2 * x
+        remember(double, lambda x: 2 * x, x)
+        assert recompute(double)[0] is double
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("weight_decay", [0.1, lambda step: 0.1 / (1 + step), optax_ext.Constant(0.1)])
+def test_jitted_steps_are_the_steps(dtype, weight_decay):
+    tx = optax_ext.lars(0.5, weight_decay=weight_decay, trust_coefficient=0.1)
+    params, grads = jax.tree.map(lambda leaf: leaf.astype(dtype), (PARAMS, GRADS))
+    state = tx.init(params)
+    expected, compiled = tx.update(grads, state, params), jax.jit(tx.update)(grads, state, params)
+    chex.assert_trees_all_equal_dtypes(compiled, expected)
+    chex.assert_trees_all_close(compiled, expected, rtol=2e-6 if dtype == "float32" else 2e-2)
+
+
+def test_the_trust_ratio_at_a_stationary_point_is_one():
+    # g + wd p is 0 but for its rounding, so the norm must be of that sum: not the root of |g|^2 + 2 wd gp + wd^2 |p|^2.
+    tx = optax_ext.lars(0.5, weight_decay=0.1, trust_coefficient=0.001)
+    params = jnp.asarray(np.random.default_rng(0).normal(size=(512, 512)), jnp.float32)
+    for form in (tx.update, jax.jit(tx.update)):
+        updates, _ = form(-0.1 * params, tx.init(params), params)
+        assert jnp.linalg.norm(updates) <= 0.5 * 0.001 * jnp.linalg.norm(params)
+
+
+def test_a_step_can_be_differentiated():
+    tx = make(True)
+    state = tx.init(PARAMS)
+
+    def loss(grads):
+        updates, _ = tx.update(grads, state, PARAMS)
+        return optax.tree.norm(updates)
+
+    derivative = jax.jit(jax.grad(loss))(jax.tree.map(lambda g: 2.0**15 * g, GRADS))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(derivative))
