@@ -1,0 +1,67 @@
+"""The benchmarks run and count what they say; the compiler for TPUs makes of our steps what it should."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    # A process of its own: the eight devices of these tests are not what is measured.
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_table_and_its_json(tmp_path):
+    file = tmp_path / "results.json"
+    rows = ["bandwidth floor", "sgd", "optax_ext.lars"]
+    options = ["--trees", "thousand_leaves", "--dtypes", "bfloat16", "--repeats", "2"]
+    table = run("benchmarks", *options, "--only", *rows, "--json", str(file))
+    assert "thousand_leaves: 1000 leaves, 2.1 million parameters, bfloat16" in table
+    results = json.loads(file.read_text())
+    assert [result["row"] for result in results["results"]] == rows
+    assert all(len(result["step_ms"]) == 2 for result in results["results"])
+    assert results["machine"]["jax"] == jax.__version__
+
+
+def test_trees_are_the_networks():
+    from benchmarks.trees import TREES, count_parameters
+
+    assert {name: (len(tree()), count_parameters(tree())) for name, tree in TREES.items()} == {
+        "resnet50": (161, 25_557_032),
+        "vit_b16": (200, 86_567_656),
+        "thousand_leaves": (1000, 2_080_000),
+    }
+
+
+@pytest.mark.parametrize("name", ["DynamicScale + where", "loss-scaled optax_ext.lars"])
+@pytest.mark.parametrize("bad", [False, True])
+def test_scaled_contenders_do_the_same_work(name, bad):
+    from benchmarks.contenders import CONTENDERS
+
+    init, step = CONTENDERS[name]()
+    params = {"kernel": jnp.full((4, 4), 0.5), "bias": jnp.ones(4)}
+    grads = {"kernel": jnp.full((4, 4), jnp.inf if bad else 2.0**15), "bias": jnp.zeros(4)}
+    new_params, _ = jax.jit(step)(params, init(params), grads)
+    assert bool((new_params["kernel"] == params["kernel"]).all()) == bad
+    assert bool(jnp.isfinite(new_params["kernel"]).all())
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="the compiler for TPUs is not installed: libtpu")
+def test_fusions_on_a_tpu():
+    lines = run("benchmarks.tpu", "--only", "optax_ext.lars", "loss-scaled optax_ext.lars").splitlines()
+    lars, scaled = (json.loads(line) for line in lines)
+    # One for each of the 161 leaves, and one reduction with two results for each of the 54 that have a trust ratio.
+    assert lars["fusions"] <= 161 + 54 + 4
+    # One more for each leaf, to see whether it is finite.
+    assert scaled["fusions"] <= lars["fusions"] + 161
+    assert scaled["temporary_bytes"] < 25_557_032 * 4
