@@ -13,7 +13,7 @@ from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is
 from optax_ext.transforms._precision import all_finite, is_inexact, keep_without_gradient, widen
 from optax_ext.transforms._recompute import recomputing, remember
 from optax_ext.transforms._trees import find_nodes, is_none
-from optax_ext.transforms._trust_ratio import AxisName
+from optax_ext.transforms._trust_ratio import AxisName, reduce_over
 
 
 class LossScaleState(NamedTuple):
@@ -98,9 +98,11 @@ def dynamic_loss_scaling(
       [0.] 4.0 1
 
     Note:
-      Around ``optax.MultiSteps``, each micro-batch is checked by itself and a bad one is left out. Inside it, the
-      accumulator adds up scaled gradients, and one NaN stays in it for ever, unless ``MultiSteps`` is given
-      ``should_skip_update_fn=optax.skip_not_finite``: wrap from outside.
+      Around ``optax.MultiSteps``, each micro-batch is unscaled and checked by itself, and a bad one is left out: use
+      this order. ``growth_steps`` then counts micro-batches. Inside it, the accumulator adds up scaled gradients, and
+      one NaN stays in it for ever: nothing moves any more, and the scale sinks to ``min_scale``. There
+      ``should_skip_update_fn=optax.skip_not_finite`` keeps the accumulator clean, but hides every overflow from the
+      scale, which then never shrinks, and it knows no ``axis_name``.
 
       ``optax.inject_hyperparams(dynamic_loss_scaling)`` works; give it ``hyperparam_dtype=jnp.float32`` with
       parameters in float16, in which a scale of 65536 is infinite.
@@ -211,7 +213,7 @@ def _loss_scaling(
         inner_state = inner.init(params)
         if loss_scale_states(inner_state):
             raise ValueError("inner must not scale losses itself: it holds a LossScaleState already, and one is enough")
-        return LossScaleState(
+        state = LossScaleState(
             loss_scale=jnp.array(initial_scale, jnp.float32),  # a copy: every leaf can be donated
             counter=jnp.zeros([], jnp.int32),
             grads_finite=jnp.ones([], jnp.bool_),
@@ -219,15 +221,14 @@ def _loss_scaling(
             consecutive_skips=jnp.zeros([], jnp.int32),
             inner_state=jax.tree.map(_own, inner_state),
         )
+        return _place_beside(params, state)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, LossScaleState]:
         with recomputing():
             grads = unscale_by(state.loss_scale, updates, params)
-            finite = all_finite(grads)
-            if axis_name is not None:
-                finite = jax.lax.pmin(finite.astype(jnp.int32), axis_name).astype(jnp.bool_)
+            finite = reduce_over(jax.lax.pmin, all_finite(grads).astype(jnp.int32), axis_name).astype(jnp.bool_)
             applied = finite if skip_nonfinite else jnp.ones_like(finite)
             updates, new_inner_state = inner.update(grads, state.inner_state, params, **extra_args)
 
@@ -254,6 +255,24 @@ def _own(leaf: Any) -> Any:
     """Copy an array, strongly typed, so that no two leaves share a buffer and no type changes with the first step."""
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
     return jnp.array(leaf, dtype=jnp.result_type(leaf)) if is_array else leaf
+
+
+def _place_beside(params: optax.Params, state: LossScaleState) -> LossScaleState:
+    """Put what `init` left on one device on the whole mesh of the parameters, where a step returns it.
+
+    The second step would else be compiled anew.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array) and is_concrete(leaf)]
+    meshes = [leaf.sharding.mesh for leaf in leaves if isinstance(leaf.sharding, jax.sharding.NamedSharding)]
+    if not meshes:
+        return state
+    everywhere = jax.sharding.NamedSharding(meshes[0], jax.sharding.PartitionSpec())
+
+    def place(leaf: Any) -> Any:
+        on_one_device = isinstance(leaf, jax.Array) and is_concrete(leaf) and not leaf.committed
+        return jax.device_put(leaf, everywhere) if on_one_device else leaf
+
+    return jax.tree.map(place, state)
 
 
 def _take(applied: jax.Array, new: Any, old: Any) -> Any:

@@ -1,6 +1,6 @@
 """The layer-wise trust ratio of LARS and LAMB."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -32,7 +32,8 @@ def scale_by_trust_ratio(
       trust_coefficient: A factor for the ratio, at least 0.
       eps: Added to the norm of the update, at least 0.
       axis_name: The mesh axis, or axes, over which the leaves are split inside ``shard_map`` or ``pmap``. Norms
-        are then taken over all parts. Not for ``jit`` with shardings, where a norm is global by itself.
+        are then taken over all parts. Not for ``jit`` with shardings, where a norm is global by itself. A leaf that
+        each of n devices has whole counts n times in both norms: its ratio is the same, but ``eps`` weighs less.
 
     Returns:
       A stateless transformation. It needs ``params``. The update of a leaf has the wider dtype of update and
@@ -80,5 +81,12 @@ def scale_by_trust_ratio(
 
 def _norm(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """Return the Euclidean norm of all of `x`, at least in float32."""
-    square_sum = jnp.sum(jnp.square(jnp.abs(widen(x))))
-    return jnp.sqrt(square_sum if axis_name is None else jax.lax.psum(square_sum, axis_name))
+    return jnp.sqrt(reduce_over(jax.lax.psum, jnp.sum(jnp.square(jnp.abs(widen(x)))), axis_name))
+
+
+def reduce_over(reduce: Callable[[Any, Any], Any], x: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """Reduce over one mesh axis after another: `shard_map` takes several only if `x` varies over all or none."""
+    names = () if axis_name is None else axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    for name in names:
+        x = reduce(x, name)
+    return x
