@@ -1,39 +1,28 @@
 """Loss scaling: a wrapper that unscales gradients, skips what is not finite, and adapts the scale."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_ext._schema import FLOAT32_MAX
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete
+from optax_ext.transforms._loss_scale_state import (
+    LossScaleState,
+    check_state,
+    count_step,
+    loss_scale_states,
+    own,
+    place_beside,
+    take,
+    take_updates,
+)
 from optax_ext.transforms._precision import all_finite, is_inexact, keep_without_gradient, widen
 from optax_ext.transforms._recompute import recomputing, remember
-from optax_ext.transforms._trees import find_nodes, is_none
+from optax_ext.transforms._trees import is_none
 from optax_ext.transforms._trust_ratio import AxisName, reduce_over
-
-
-class LossScaleState(NamedTuple):
-    """The state of loss scaling, the same for a dynamic and a fixed scale.
-
-    Attributes:
-      loss_scale: The factor for the next loss; float32 scalar.
-      counter: Finite steps since the scale last changed or a step was skipped; int32 scalar, 0 with a fixed scale.
-      grads_finite: Whether the last gradients were finite; bool scalar, True at first.
-      skipped_steps: Updates that were skipped so far; int32 scalar.
-      consecutive_skips: Updates that were skipped since the last that was not; int32 scalar.
-      inner_state: The state of the wrapped transformation, which a skipped step leaves bit by bit as it was.
-    """
-
-    loss_scale: jax.Array
-    counter: jax.Array
-    grads_finite: jax.Array
-    skipped_steps: jax.Array
-    consecutive_skips: jax.Array
-    inner_state: optax.OptState
 
 
 def dynamic_loss_scaling(
@@ -219,23 +208,24 @@ def _loss_scaling(
             grads_finite=jnp.ones([], jnp.bool_),
             skipped_steps=jnp.zeros([], jnp.int32),
             consecutive_skips=jnp.zeros([], jnp.int32),
-            inner_state=jax.tree.map(_own, inner_state),
+            inner_state=jax.tree.map(own, inner_state),
         )
-        return _place_beside(params, state)
+        return place_beside(params, state)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, LossScaleState]:
+        check_state(state)
         with recomputing():
             grads = unscale_by(state.loss_scale, updates, params)
             finite = reduce_over(jax.lax.pmin, all_finite(grads).astype(jnp.int32), axis_name).astype(jnp.bool_)
             applied = finite if skip_nonfinite else jnp.ones_like(finite)
             updates, new_inner_state = inner.update(grads, state.inner_state, params, **extra_args)
 
-        skipped_state = _count_step(state.inner_state) if count_skipped_steps else state.inner_state
+        skipped_state = count_step(state.inner_state) if count_skipped_steps else state.inner_state
         new_inner_state = keep_without_gradient(new_inner_state, state.inner_state)
-        inner_state = jax.tree.map(lambda new, old: _take(applied, new, old), new_inner_state, skipped_state)
-        updates = _take_updates(applied, updates, new_inner_state, inner_state)
+        inner_state = jax.tree.map(lambda new, old: take(applied, new, old), new_inner_state, skipped_state)
+        updates = take_updates(applied, updates, new_inner_state, inner_state)
 
         consecutive_skips = jnp.where(applied, 0, optax.safe_increment(state.consecutive_skips))
         loss_scale, counter = adapt(state, finite, consecutive_skips)
@@ -249,82 +239,6 @@ def _loss_scaling(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _own(leaf: Any) -> Any:
-    """Copy an array, strongly typed, so that no two leaves share a buffer and no type changes with the first step."""
-    is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
-    return jnp.array(leaf, dtype=jnp.result_type(leaf)) if is_array else leaf
-
-
-def _place_beside(params: optax.Params, state: LossScaleState) -> LossScaleState:
-    """Put what `init` left on one device on the whole mesh of the parameters, where a step returns it.
-
-    The second step would else be compiled anew.
-    """
-    leaves = [leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array) and is_concrete(leaf)]
-    meshes = [leaf.sharding.mesh for leaf in leaves if isinstance(leaf.sharding, jax.sharding.NamedSharding)]
-    if not meshes:
-        return state
-    everywhere = jax.sharding.NamedSharding(meshes[0], jax.sharding.PartitionSpec())
-
-    def place(leaf: Any) -> Any:
-        on_one_device = isinstance(leaf, jax.Array) and is_concrete(leaf) and not leaf.committed
-        return jax.device_put(leaf, everywhere) if on_one_device else leaf
-
-    return jax.tree.map(place, state)
-
-
-def _take(applied: jax.Array, new: Any, old: Any) -> Any:
-    """Return the new leaf of a state if `applied`, else the old; in the type of the old, which never changes."""
-    if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
-        new = jnp.asarray(new).astype(old.dtype)
-    return jnp.where(applied, new, old)
-
-
-def _take_updates(applied: jax.Array, updates: Any, new_state: Any, taken_state: Any) -> Any:
-    """Return the updates if `applied`, else zeros.
-
-    An update that is in the state as well, as momentum is, comes from what was taken there, which is the same: the
-    old state can then be overwritten, with nothing else to keep.
-    """
-    pairs = zip(jax.tree.leaves(new_state), jax.tree.leaves(taken_state), strict=True)
-    taken = {id(new): taken for new, taken in pairs if getattr(new, "dtype", None) == taken.dtype}
-    return jax.tree.map(lambda u: jnp.where(applied, taken.get(id(u), u), jnp.zeros_like(u)), updates)
-
-
-def _count_step(inner_state: optax.OptState) -> optax.OptState:
-    """Advance the scalar integer fields named `count`."""
-
-    def advance(path: tuple[Any, ...], leaf: Any) -> Any:
-        is_count = bool(path) and path[-1] == jax.tree_util.GetAttrKey("count")
-        is_scalar_integer = jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
-        return optax.safe_increment(leaf) if is_count and is_scalar_integer else leaf
-
-    return jax.tree_util.tree_map_with_path(advance, inner_state)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# What the wrapper and the functions for the loss share.
-
-
-def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
-    """Return the loss-scale states in an optimizer state, found by their type, however deep they are."""
-    return find_nodes(opt_state, LossScaleState)
-
-
-def _remember_unscaling(grads: optax.Updates, scaled: optax.Updates, scale: jax.Array) -> None:
-    first, second = _reciprocals(scale)
-    jax.tree.map(
-        lambda grad, leaf: remember(grad, lambda x, f, s: (widen(x) * f * s).astype(grad.dtype), leaf, first, second),
-        grads,
-        scaled,
-    )
-
-
-def _reciprocals(scale):
-    first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
-    return first, 1 / (scale * first)
 
 
 def unscale_by(scale: Scalar, tree: Any, params: optax.Params | None = None) -> Any:

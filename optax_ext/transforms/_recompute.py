@@ -8,11 +8,12 @@ by itself, and what is here changes nothing.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 
 
 class _Recipe(NamedTuple):
@@ -30,7 +31,7 @@ _memory: ContextVar[_Memory | None] = ContextVar("_memory", default=None)
 
 
 @contextlib.contextmanager
-def recomputing() -> Iterator[None]:
+def recomputing() -> Generator[None]:
     """Remember values until the end of the block, besides those of the block around it."""
     outer = _memory.get() or _Memory({}, itertools.count())
     token = _memory.set(outer._replace(recipes=dict(outer.recipes)))
@@ -43,7 +44,7 @@ def recomputing() -> Iterator[None]:
 def remember(value: Any, function: Callable[..., Any], *operands: Any) -> None:
     """Remember that a traced `value` is `function(*operands)`, of which some may be remembered themselves."""
     memory = _memory.get()
-    if memory is not None and isinstance(value, jax.core.Tracer):
+    if memory is not None and isinstance(value, Tracer):
         memory.recipes[id(value)] = _Recipe(value, function, operands)
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._loss_scaling import loss_scale_states, unscale_by
+from optax_ext.transforms._loss_scale_state import loss_scale_states
+from optax_ext.transforms._loss_scaling import unscale_by
 from optax_ext.transforms._precision import widen
 
 
