@@ -77,13 +77,20 @@ for _public in (Problem, ConfigError):
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest known word, or nothing when none is close."""
     by_lower_case = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
+    written = word if isinstance(word, str) else shorten(word)
+    close = difflib.get_close_matches(written.lower(), by_lower_case, n=1)
     return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
 
 
 def join_words(words: Iterable[str]) -> str:
     """Return the words in a readable list, quoted."""
     return ", ".join(repr(word) for word in words)
+
+
+def join_keys(keys: Iterable[str]) -> str:
+    """Return the keys to a place in a config as the path to it."""
+    # A key of control characters is a wrong key, and must not break the lines of an error's text.
+    return ".".join(key if key.isprintable() else repr(key) for key in keys)
 
 
 _short = reprlib.Repr()
@@ -164,12 +171,8 @@ def raise_below(key: str, message: str, found: object) -> typing.Never:
 
 def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigError:
     """Turn the collected pydantic error of a whole config into ours."""
-    # A key of control characters is a wrong key, and must not break the lines of the text.
-    problems = ((map(str, line["loc"]), line["msg"]) for line in error.errors(include_url=False))
-    return ConfigError(
-        subject,
-        (Problem(".".join(key if key.isprintable() else repr(key) for key in loc), text) for loc, text in problems),
-    )
+    lines = error.errors(include_url=False)
+    return ConfigError(subject, (Problem(join_keys(map(str, line["loc"])), line["msg"]) for line in lines))
 
 
 # ---------------------------------------------------------------------------------------------------------

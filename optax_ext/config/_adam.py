@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from optax_ext._schema import FractionBelowOne, NonNegativeNumber, PositiveNumber
-from optax_ext.config._optimizers import Optimizer, Pattern, layerwise_masks
+from optax_ext.config._optimizers import Optimizer, Patterns, layerwise_masks
 from optax_ext.transforms import lamb, path_mask
 from optax_ext.transforms._adam import scale_by_adam
 from optax_ext.transforms._clipping import clip_by_global_norm
@@ -114,8 +114,8 @@ class AdamW(Optimizer):
     epsilon: PositiveNumber = 1e-7
     amsgrad: bool = False
     weight_decay_rate: NonNegativeNumber = 0.0
-    include_in_weight_decay: tuple[Pattern, ...] | None = None
-    exclude_from_weight_decay: tuple[Pattern, ...] | None = None
+    include_in_weight_decay: Patterns | None = None
+    exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeNumber = 1.0
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
@@ -184,8 +184,8 @@ class LAMB(Optimizer):
     beta_2: FractionBelowOne = 0.999
     epsilon: PositiveNumber = 1e-6
     weight_decay_rate: NonNegativeNumber = 0.0
-    exclude_from_weight_decay: tuple[Pattern, ...] = ()
-    exclude_from_layer_adaptation: tuple[Pattern, ...] | None = None
+    exclude_from_weight_decay: Patterns = ()
+    exclude_from_layer_adaptation: Patterns | None = None
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:

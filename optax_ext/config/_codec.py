@@ -18,6 +18,7 @@ from optax_ext._schema import (
     did_you_mean,
     from_tagged,
     init_fields,
+    join_keys,
     join_words,
     members,
     shorten,
@@ -26,6 +27,7 @@ from optax_ext.config._optimization import OptimizationConfig
 
 _DEEPEST = 32  # levels of nesting; real recipes have five
 _LARGEST = 100_000  # values in all
+_MOST_BITS = 14_000  # of an integer; Python refuses to write out one of 300 more, in an error's text too
 
 
 def from_dict(data: Any, *, source: str = "config") -> Any:
@@ -118,17 +120,20 @@ def plain_data(data: Any, source: str) -> Any:
         seen += 1
         if len(path) > _DEEPEST or seen > _LARGEST:
             text = f"must have at most {_DEEPEST} levels and {_LARGEST} values in all"
-            raise ConfigError(source, [Problem(".".join(path[:4]), text)])
+            raise ConfigError(source, [Problem(join_keys(path[:4]), text)])
         value = _from_container(value, path, problems)
         if isinstance(value, Mapping):
-            for key in value:
-                if not isinstance(key, str):
-                    problems.append(Problem(".".join(path), f"must have text for keys, got {shorten(key)}"))
-            return {str(key): read(item, (*path, str(key))) for key, item in value.items()}
+            place = join_keys(path)  # one text for all of them: it can be as long as the file
+            wrong = [key for key in value if not isinstance(key, str)]
+            problems.extend(Problem(place, f"must have text for keys, got {shorten(key)}") for key in wrong)
+            texts = ((key if isinstance(key, str) else shorten(key), item) for key, item in value.items())
+            return {key: read(item, (*path, key)) for key, item in texts}
         if isinstance(value, np.ndarray) and value.ndim:
             value = value.tolist()
         if isinstance(value, list | tuple):
             return [read(item, (*path, str(index))) for index, item in enumerate(value)]
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            problems.append(Problem(join_keys(path), f"must be an integer of at most {_MOST_BITS} bits"))
         return value
 
     plain = read(data, ())
@@ -146,6 +151,6 @@ def _from_container(value: Any, path: tuple[str, ...], problems: list[Problem]) 
         try:
             return omegaconf.OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
         except omegaconf.errors.OmegaConfBaseException as error:
-            problems.append(Problem(".".join(path), f"omegaconf cannot resolve it: {error}"))
+            problems.append(Problem(join_keys(path), f"omegaconf cannot resolve it: {error}"))
             return None
     return value

@@ -216,15 +216,19 @@ def read_yaml(text: str, source: str, loader_type: type[YamlLoader] = YamlLoader
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = ", ".join(filter(None, (error.context, error.problem)))
-        raise _error(source, f"is not YAML that can be read: {what}{place}") from None
+        raise _error(source, f"is not YAML that can be read: {_start_of(what)}{place}") from None
     except ConfigError:
         raise
     # PyYAML's constructors trust a tag: `!!bool maybe` is a KeyError, `!!timestamp x` an AttributeError.
     except (yaml.YAMLError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
-        raise _error(source, f"is not YAML that can be read: {error}") from None
+        raise _error(source, f"is not YAML that can be read: {_start_of(str(error))}") from None
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _start_of(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300]}…"  # PyYAML quotes tags and keys of any length
 
 
 def _bound(node: yaml.Node, sizes: dict[int, int], source: str) -> int:

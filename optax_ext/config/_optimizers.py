@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import re
 from typing import Annotated, Any
 
 import jax
@@ -10,22 +9,32 @@ import optax
 import pydantic
 from jax.typing import ArrayLike
 
-from optax_ext._schema import Fraction, NonNegativeNumber, Tagged, problem
+from optax_ext._schema import Fraction, NonNegativeNumber, Tagged, problem, shorten
 from optax_ext.schedules._base import ScalarOrSchedule, evaluate, exact_step
 from optax_ext.transforms import lars, path_mask
 from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
 from optax_ext.transforms._lars import add_momentum
+from optax_ext.transforms._regexes import check_together, compile_pattern
 
 
 def _compiles(pattern: str) -> str:
     try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise problem(f"must be a regular expression, got {pattern!r}: {error}") from None
+        compile_pattern(pattern)
+    except ValueError as error:
+        raise problem(f"must be a regular expression, got {shorten(pattern)}: {error}") from None
     return pattern
 
 
+def _are_quick(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        check_together([compile_pattern(pattern) for pattern in patterns])
+    except ValueError as error:
+        raise problem(f"is too long a list: {error}") from None
+    return patterns
+
+
 Pattern = Annotated[str, pydantic.Field(max_length=1000), pydantic.AfterValidator(_compiles)]
+Patterns = Annotated[tuple[Pattern, ...], pydantic.AfterValidator(_are_quick)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,8 +182,8 @@ class LARS(Optimizer):
     eeta: NonNegativeNumber = 0.001
     nesterov: bool = False
     classic_momentum: bool = True
-    exclude_from_weight_decay: tuple[Pattern, ...] = ()
-    exclude_from_layer_adaptation: tuple[Pattern, ...] | None = None
+    exclude_from_weight_decay: Patterns = ()
+    exclude_from_layer_adaptation: Patterns | None = None
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:

@@ -197,7 +197,7 @@ class KerasReader:
         elif "epsilon" in fields and (
             fields["epsilon"] is None or (is_number(fields["epsilon"]) and not fields["epsilon"])
         ):
-            text = f"{fields['epsilon']} means {BACKEND_EPSILON}, as in TensorFlow"
+            text = f"{shorten(fields['epsilon'])} means {BACKEND_EPSILON}, as in TensorFlow"
             self.report.note(join(path, "epsilon"), text)
             fields["epsilon"] = BACKEND_EPSILON
         if "lr" in fields and "learning_rate" not in fields:

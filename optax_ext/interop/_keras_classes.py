@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from optax_ext._schema import Schema, init_fields
+from optax_ext._schema import Schema, init_fields, shorten
 from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, OptimizationConfig, Optimizer, RMSprop
 from optax_ext.interop._report import Report, is_number, join
 from optax_ext.schedules import (
@@ -128,7 +128,7 @@ def clip_as_newer(fields: dict[str, Any], path: str, report: Report) -> None:
     """Leave of the clips the one that a newer optimizer applies; two norms are for the schema to refuse."""
     for key in CLIPS:
         if is_number(fields.get(key)) and fields[key] <= 0:
-            report.note(join(path, key), f"{fields[key]} means no clipping")
+            report.note(join(path, key), f"{shorten(fields[key])} means no clipping")
             fields[key] = None
     norm = next((key for key in CLIPS[:2] if fields.get(key) is not None), None)
     if norm and fields.get("clipvalue") is not None:

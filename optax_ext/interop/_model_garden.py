@@ -121,7 +121,8 @@ def _selected(name: str, recipe: Recipe, report: Report) -> tuple[str, Block] | 
         return None
     known, place = SECTIONS[name], f"{name}.type"
     if not isinstance(section.type, str) or section.type not in known:
-        near = difflib.get_close_matches(str(section.type), known, n=1, cutoff=0.85)
+        written = section.type if isinstance(section.type, str) else shorten(section.type)
+        near = difflib.get_close_matches(written, known, n=1, cutoff=0.85)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         text = f"{shorten(section.type)} is not a type of Model Garden's own{hint}, but of some project of its or yours"
         report.problem(place, f"{text}: cannot be carried, accepted: {join_words(SCHEMAS[name])}")
@@ -207,7 +208,7 @@ def _optimizer(recipe: Recipe, rate: Any, translate: bool, report: Report) -> Op
     for key in ("clipnorm", "clipvalue", "global_clipnorm", "gradient_clip_norm"):
         norm = _number(block.get(key))
         if is_number(norm) and norm < 0 and key != "clipvalue" and not newer:
-            report.note(join(path, key), f"{norm} means no clipping")
+            report.note(join(path, key), f"{shorten(norm)} means no clipping")
             if key == "gradient_clip_norm":
                 block[key] = 0.0
             else:
@@ -219,7 +220,7 @@ def _optimizer(recipe: Recipe, rate: Any, translate: bool, report: Report) -> Op
     elif "epsilon" in block:
         epsilon = _number(block["epsilon"])
         if epsilon is None or (is_number(epsilon) and epsilon == 0):
-            report.note(join(path, "epsilon"), f"{epsilon} means {BACKEND_EPSILON}, as in TensorFlow")
+            report.note(join(path, "epsilon"), f"{shorten(epsilon)} means {BACKEND_EPSILON}, as in TensorFlow")
             block["epsilon"] = BACKEND_EPSILON
     given: dict[str, Any] = {"learning_rate": rate}
     if member == "adamw_experimental":

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from optax_ext._schema import ConfigError, Problem, Schema
+from optax_ext._schema import ConfigError, Problem, Schema, join_keys
 
 _S = TypeVar("_S", bound=Schema)
 
@@ -37,16 +37,21 @@ class Report:
 
     problems: list[Problem] = dataclasses.field(default_factory=list[Problem])
     notes: list[Note] = dataclasses.field(default_factory=list[Note])
+    _said: set[Problem | Note] = dataclasses.field(default_factory=set[Problem | Note], init=False)  # the same
 
     def problem(self, path: str, text: str) -> None:
         """Add a reason to refuse the recipe."""
-        if Problem(path, text) not in self.problems:
-            self.problems.append(Problem(path, text))
+        problem = Problem(join_keys([path]), text)
+        if problem not in self._said:
+            self._said.add(problem)
+            self.problems.append(problem)
 
     def note(self, path: str, text: str, *, surprising: bool = False) -> None:
         """Add something that was changed; once, however often it occurs."""
-        if Note(path, text, surprising) not in self.notes:
-            self.notes.append(Note(path, text, surprising))
+        note = Note(join_keys([path]), text, surprising)
+        if note not in self._said:
+            self._said.add(note)
+            self.notes.append(note)
 
     def build(self, schema: type[_S], fields: Mapping[str, Any], path: str, names: Mapping[str, str]) -> _S | None:
         """Construct a schema; report its problems at `path`, under the ``names`` that the recipe has for its fields."""

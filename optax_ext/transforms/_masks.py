@@ -1,7 +1,6 @@
 """Masks from regular expressions on parameter paths."""
 
 import difflib
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,8 +8,9 @@ from typing import Any
 import jax
 import optax
 
-from optax_ext._schema import join_words
+from optax_ext._schema import join_words, shorten
 from optax_ext.transforms._arguments import check_flag
+from optax_ext.transforms._regexes import PathPattern, check_together, compile_pattern
 from optax_ext.transforms._trees import join_path
 
 PyTree = Any
@@ -36,7 +36,8 @@ def path_mask(
       often a misspelling: a mask that silently masks nothing is the mistake this prevents.
 
     Raises:
-      ValueError: If a pattern is not a regular expression, or the patterns are not in a list.
+      ValueError: If a pattern is not a regular expression, could take more than hundredths of a second on one path,
+        as those do that repeat what has a lookaround or a backreference in it, or the patterns are not in a list.
 
     Example:
       >>> import optax_ext
@@ -49,7 +50,7 @@ def path_mask(
     check_flag("allow_unmatched", allow_unmatched)
 
     def mask(params: PyTree) -> PyTree:
-        leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_one_parameter)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
         paths = [join_path(path) for path, _ in leaves]
         if not allow_unmatched:
             _require_matches([*(including or ()), *excluding], paths)
@@ -60,23 +61,27 @@ def path_mask(
     return mask
 
 
-def _compile(argument: str, patterns: Sequence[str]) -> list[re.Pattern[str]]:
+def _compile(argument: str, patterns: Sequence[str]) -> list[PathPattern]:
     if not isinstance(patterns, list | tuple) or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"{argument} must be a list of regular expressions, got {patterns!r}")
-    compiled: list[re.Pattern[str]] = []
+    compiled: list[PathPattern] = []
     for pattern in patterns:
         try:
-            compiled.append(re.compile(pattern))
-        except re.error as error:
-            raise ValueError(f"{argument} must hold regular expressions, got {pattern!r}: {error}") from None
+            compiled.append(compile_pattern(pattern))
+        except ValueError as error:
+            raise ValueError(f"{argument} must hold regular expressions, got {shorten(pattern)}: {error}") from None
+    try:
+        check_together(compiled)
+    except ValueError as error:
+        raise ValueError(f"{argument} is too long a list: {error}") from None
     return compiled
 
 
-def _found(patterns: Sequence[re.Pattern[str]], path: str) -> bool:
-    return any(pattern.search(path) for pattern in patterns)
+def _found(patterns: Sequence[PathPattern], path: str) -> bool:
+    return any(pattern.is_in(path) for pattern in patterns)
 
 
-def _is_one_parameter(node: object) -> bool:
+def is_one_parameter(node: object) -> bool:
     """Whether a node counts as one parameter: a hole that Optax or JAX left, or a box that Flax put around one.
 
     Optax calls a mask on updates too, where a parameter may be None or masked out. Its path still tells that a
@@ -87,14 +92,23 @@ def _is_one_parameter(node: object) -> bool:
     return node is None or isinstance(node, (optax.MaskedNode, *boxes))
 
 
-def _require_matches(patterns: Sequence[re.Pattern[str]], paths: Sequence[str]) -> None:
-    unmatched = [pattern.pattern for pattern in patterns if not any(pattern.search(path) for path in paths)]
+def _require_matches(patterns: Sequence[PathPattern], paths: Sequence[str]) -> None:
+    unmatched = [pattern.text for pattern in patterns if not any(map(pattern.is_in, paths))]
     if paths and unmatched:
-        nearest = (join_words(difflib.get_close_matches(pattern, paths, n=3, cutoff=0.0)) for pattern in unmatched)
-        raise ValueError(
-            "; ".join(
-                f"the pattern {pattern!r} matches none of the {len(paths)} parameters, of which the nearest are {near}"
-                for pattern, near in zip(unmatched, nearest, strict=True)
-            )
-            + ": correct it, drop it, or allow unmatched patterns"
-        )
+        problems = [
+            f"the pattern {pattern!r} matches none of the {len(paths)} parameters, of which the nearest are "
+            + join_words(_nearest(pattern, paths))
+            for pattern in unmatched[:_MOST_NAMED]
+        ]
+        if len(unmatched) > _MOST_NAMED:
+            problems.append(f"{len(unmatched) - _MOST_NAMED} more match none")
+        raise ValueError("; ".join(problems) + ": correct it, drop it, or allow unmatched patterns")
+
+
+_MOST_NAMED = 10
+
+
+def _nearest(pattern: str, paths: Sequence[str]) -> list[str]:
+    # How alike two texts are takes the product of their lengths to tell, so long ones and large trees are not whole.
+    ends = {path[-100:]: path for path in paths[:1000]}
+    return [ends[end] for end in difflib.get_close_matches(pattern[:50], ends, n=3, cutoff=0.0)]
