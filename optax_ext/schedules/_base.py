@@ -115,7 +115,7 @@ def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> 
     return jnp.maximum(elapsed, 0) if before_offset == "hold" else elapsed
 
 
-def divide(steps: jax.Array, by: float) -> jax.Array:
+def divide(steps: jax.Array, by: float | jax.Array) -> jax.Array:
     """Return `steps / by` in float32, rounded to nearest, the same eagerly and compiled.
 
     Of a constant divisor XLA makes a product with its reciprocal, whose last bit is another: 1 - t / T changes by

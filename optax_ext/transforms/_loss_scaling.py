@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._schema import FLOAT32_MAX
+from optax_ext.schedules._base import divide
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete
 from optax_ext.transforms._loss_scale_state import (
     LossScaleState,
@@ -93,6 +94,10 @@ def dynamic_loss_scaling(
       ``should_skip_update_fn=optax.skip_not_finite`` keeps the accumulator clean, but hides every overflow from the
       scale, which then never shrinks, and it knows no ``axis_name``.
 
+      Under ``jax_debug_nans``, a compiled step that skips does not raise, since what it returns is finite, unless it
+      returns the loss or the gradients: give ``jnp.where(state.grads_finite, loss, -1)``. A step that is not compiled
+      raises at the first operation that meets what is not finite.
+
       ``optax.inject_hyperparams(dynamic_loss_scaling)`` works; give it ``hyperparam_dtype=jnp.float32`` with
       parameters in float16, in which a scale of 65536 is infinite.
 
@@ -123,7 +128,7 @@ def dynamic_loss_scaling(
         full = counter >= growth_steps
         grown = scale * factor
         grown = jnp.where(jnp.isfinite(grown) & (grown <= max_scale), grown, scale)
-        shrunk = jnp.where(consecutive_skips >= hysteresis, jnp.maximum(scale / factor, smallest), scale)
+        shrunk = jnp.where(consecutive_skips >= hysteresis, jnp.maximum(divide(scale, factor), smallest), scale)
         return jnp.where(finite, jnp.where(full, grown, scale), shrunk), jnp.where(full, 0, counter)
 
     return _loss_scaling(inner, initial_scale, adapt, True, count_skipped_steps, axis_name)

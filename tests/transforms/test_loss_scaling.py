@@ -297,3 +297,14 @@ def test_wrapping_twice_is_refused():
 def test_what_is_not_a_transformation_is_refused():
     with pytest.raises(ValueError, match="inner must be an optax.GradientTransformation, got 'sgd'"):
         optax_ext.dynamic_loss_scaling("sgd")
+
+
+def test_the_scale_shrinks_by_a_true_quotient():
+    # XLA makes a product with the reciprocal of a constant divisor, which is another number for a third of the scales.
+    tx = optax_ext.dynamic_loss_scaling(optax.sgd(0.1), initial_scale=1000.0, multiplier=3.0, min_scale=1e-3)
+    state, update = tx.init(jnp.ones(1)), jax.jit(tx.update)
+    expected = np.float32(1000.0)
+    for _ in range(12):
+        _, state = update(jnp.full(1, jnp.nan), state, jnp.ones(1))
+        expected /= np.float32(3.0)
+        assert state.loss_scale == expected
