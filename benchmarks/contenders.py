@@ -76,6 +76,8 @@ def _flax_dynamic_scale() -> Contender:
     def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
         dynamic_scale, opt_state = state
         dynamic_scale, is_finite, _, grads = dynamic_scale.value_and_grad(loss_fn)(params, grads)
+        # Unscaled in float32, which would change the dtype of the state.
+        grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, params)
         updates, new_opt_state = tx.update(grads, opt_state, params)
         new_params = optax.apply_updates(params, updates)
         select = functools.partial(jnp.where, is_finite)
