@@ -76,19 +76,6 @@ def test_a_remembered_value_is_computed_anew_from_what_it_was_made_of():
     assert jax.make_jaxpr(program)(3.0, 4.0).pretty_print().count("optimization_barrier") == 1
 
 
-def test_two_recomputations_are_told_apart():
-    def program(x):
-        with recomputing():
-            double = 2 * x
-            remember(double, lambda x: 2 * x, x)
-            return double, *recompute(double), *recompute(double)
-
-    text = jax.jit(program).lower(jnp.ones(4)).as_text()
-    barriers = [line for line in text.splitlines() if "optimization_barrier" in line]
-    assert len(barriers) == 2
-    assert barriers[0].split("optimization_barrier")[1] != barriers[1].split("optimization_barrier")[1]
-
-
 def test_nothing_is_remembered_outside_of_a_trace():
     with recomputing():
         x = jnp.ones(3)
