@@ -49,9 +49,9 @@ def measure(
     shapes: Mapping[str, Shape], dtype: str, *, repeats: int, names: Sequence[str] = tuple(CONTENDERS)
 ) -> dict[str, Measurement]:
     """Measure every contender on a tree of the given shapes, step after step in turns."""
-    key = jax.random.key(0)
-    params = {name: 0.1 * jax.random.normal(key, shape, dtype) for name, shape in shapes.items()}
-    grads = {name: 0.01 * jax.random.normal(key, shape, dtype) for name, shape in shapes.items()}
+    keys = iter(jax.random.split(jax.random.key(0), 2 * len(shapes)))
+    params = {name: 0.1 * jax.random.normal(next(keys), shape, dtype) for name, shape in shapes.items()}
+    grads = {name: 0.01 * jax.random.normal(next(keys), shape, dtype) for name, shape in shapes.items()}
     rows: dict[str, Measurement] = {}
     running: dict[str, list[Any]] = {}
     for name in names:

@@ -89,14 +89,15 @@ def lars(
     weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
 
-    add_weight_decay = optax.masked(add_decayed_weights(weight_decay), weight_decay_mask)
     scale_by_trust = optax.masked(
         scale_by_trust_ratio(trust_coefficient, eps=eps, axis_name=axis_name), trust_ratio_mask
     )
     scale_by_learning_rate = optax.scale_by_learning_rate(learning_rate)
     trace = add_momentum(momentum, nesterov=nesterov)
     if classic_momentum:
+        add_weight_decay = optax.masked(add_decayed_weights(weight_decay), weight_decay_mask)
         return _recomputing(optax.chain(add_weight_decay, scale_by_trust, scale_by_learning_rate, trace))
+    add_weight_decay = optax.add_decayed_weights(weight_decay, weight_decay_mask)
     return optax.chain(add_weight_decay, trace, scale_by_trust, scale_by_learning_rate)
 
 

@@ -63,19 +63,23 @@ def own(leaf: Any) -> Any:
 
 
 def place_beside(params: optax.Params, state: LossScaleState) -> LossScaleState:
-    """Put what `init` left on one device on the whole mesh of the parameters, where a step returns it.
+    """Put what `init` left on the default device where a step returns it: with the parameters, on their whole mesh.
 
     The second step would else be compiled anew.
     """
     leaves = [leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array) and is_concrete(leaf)]
-    meshes = [leaf.sharding.mesh for leaf in leaves if isinstance(leaf.sharding, jax.sharding.NamedSharding)]
-    if not meshes:
+    committed = [leaf.sharding for leaf in leaves if leaf.committed]
+    if not committed:
         return state
-    everywhere = jax.sharding.NamedSharding(meshes[0], jax.sharding.PartitionSpec())
+    sharding = next((s for s in committed if isinstance(s, jax.sharding.NamedSharding)), committed[0])
+    if isinstance(sharding, jax.sharding.NamedSharding):
+        sharding = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    elif not isinstance(sharding, jax.sharding.SingleDeviceSharding):
+        return state
 
     def place(leaf: Any) -> Any:
-        on_one_device = isinstance(leaf, jax.Array) and is_concrete(leaf) and not leaf.committed
-        return jax.device_put(leaf, everywhere) if on_one_device else leaf
+        is_free = isinstance(leaf, jax.Array) and is_concrete(leaf) and not leaf.committed
+        return jax.device_put(leaf, sharding) if is_free else leaf
 
     return jax.tree.map(place, state)
 
@@ -94,7 +98,7 @@ def take_updates(applied: jax.Array, updates: Any, new_state: Any, taken_state: 
     old state can then be overwritten, with nothing else to keep.
     """
     pairs = zip(jax.tree.leaves(new_state), jax.tree.leaves(taken_state), strict=True)
-    taken = {id(new): taken for new, taken in pairs if getattr(new, "dtype", None) == taken.dtype}
+    taken = {id(new): taken for new, taken in pairs if hasattr(new, "dtype") and new.dtype == taken.dtype}
     return jax.tree.map(lambda u: jnp.where(applied, taken.get(id(u), u), jnp.zeros_like(u)), updates)
 
 

@@ -47,6 +47,9 @@ def dynamic_loss_scaling(
     $s \leftarrow \max(s / \mathrm{multiplier}, \mathrm{min\_scale})$. A non-finite gradient is never applied: not
     after any number of failures, and not at the smallest scale.
 
+    Gradients are what is checked. What the inner transformation makes of finite ones is its own: a weight decay that
+    overflows in float16 is not noticed.
+
     Scale the loss with [`value_and_grad`][optax_ext.value_and_grad] or [`scale_loss`][optax_ext.scale_loss].
 
     Args:

@@ -10,7 +10,6 @@ import optax
 from optax_ext.transforms._arguments import check_number, is_concrete
 from optax_ext.transforms._loss_scale_state import loss_scale_states
 from optax_ext.transforms._masks import is_one_parameter
-from optax_ext.transforms._precision import is_inexact
 from optax_ext.transforms._trees import join_path
 
 _LISTED = 5  # paths in an error, which a log still shows whole
@@ -76,7 +75,13 @@ def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
     if not leaves:
         return {}
     with jax.enable_x64(True):  # stacked layers may hold 2**32 numbers, and float64 of NumPy is not narrowed
-        counts = np.asarray(_count([leaf for _, leaf in leaves]))
+        groups: dict[Any, list[int]] = {}  # one program runs on one set of devices
+        for index, (_, leaf) in enumerate(leaves):
+            devices = frozenset(leaf.sharding.device_set) if isinstance(leaf, jax.Array) else None
+            groups.setdefault(devices, []).append(index)
+        counts = np.zeros((len(leaves), 2), np.int64)
+        for indices in groups.values():
+            counts[indices] = _count([leaves[index][1] for index in indices])
     report: dict[str, NonfiniteCounts] = {}
     for (path, leaf), (nan, nonfinite) in zip(leaves, counts.tolist(), strict=True):
         if nonfinite:
@@ -154,7 +159,9 @@ def _name_offenders(grads: Any) -> str:
 
 def _has_numbers(leaf: Any) -> bool:
     """Whether a leaf can hold NaN; an Equinox module has functions as leaves."""
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex) and is_inexact(leaf)
+    if isinstance(leaf, float | complex):
+        return True
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 @jax.jit

@@ -31,7 +31,10 @@ def all_finite(tree: Any) -> jax.Array:
 
     def zero_if_finite(leaf: Any) -> jax.Array:
         leaf = recompute(leaf)[0]
-        zero = jnp.sum(widen(leaf) - widen(leaf))
+        wide = widen(leaf)
+        if leaf.dtype in (jnp.float16, jnp.bfloat16):  # XLA may leave out a rounding to these and back
+            wide = jax.lax.reduce_precision(wide, jnp.finfo(leaf.dtype).nexp, jnp.finfo(leaf.dtype).nmant)
+        zero = jnp.sum(wide - wide)
         return (zero.real + zero.imag if jnp.iscomplexobj(zero) else zero).astype(jnp.float32)
 
     zeros = [zero_if_finite(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]

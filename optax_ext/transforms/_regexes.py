@@ -6,6 +6,7 @@ What that one lacks or reads otherwise, such as lookaround, backreferences, flag
 is refused if there may be too many ways.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from typing import NamedTuple
 from pydantic_core import SchemaError, SchemaValidator, ValidationError, core_schema
 
 _LONGEST = 1000  # characters of a pattern; those of real recipes have less than 200
+_MOST_CHARACTERS = 2000  # of a list's patterns but for plain names, since Rust's programs take memory
+_MOST_CLASSES = 20  # of a pattern, such as `\w`, since each takes a megabyte of Rust's engine when repeated
 _PATH = 100  # characters of a long path
 _MOST_STEPS = 10_000_000  # of Python's engine for a list's patterns on one path, a tenth of a second
 
@@ -25,6 +28,7 @@ class PathPattern(NamedTuple):
     steps: float  # at most, of Python's engine on a long path; 0 by Rust's
 
 
+@functools.lru_cache(maxsize=256)
 def compile_pattern(text: str) -> PathPattern:
     """Return one pattern to search for; raise ValueError that says what is wrong with it."""
     if len(text) > _LONGEST:
@@ -46,14 +50,19 @@ def compile_pattern(text: str) -> PathPattern:
 
 def check_together(patterns: Sequence[PathPattern]) -> None:
     """Raise ValueError if patterns, each quick enough, would search for too long together."""
+    characters = sum(len(text) for text in {pattern.text for pattern in patterns} if not _NAME.fullmatch(text))
+    if characters > _MOST_CHARACTERS:
+        raise ValueError(
+            f"patterns may have {_MOST_CHARACTERS} characters together, besides plain names; got {characters}"
+        )
     if sum(pattern.steps for pattern in patterns) > _MOST_STEPS:
         raise ValueError(f"{len(patterns)} patterns may search for too long together: merge some into one with '|'")
 
 
 def _count_steps(text: str) -> float:
     """Return an upper bound of the steps on a long path: each choice doubles them, each repeat tries each place."""
-    if re.search(r"\)[*+{]", text):
-        return float("inf")  # repeated choices are too many to count
+    if re.search(r"\)[*+{]|\(\?[a-zA-Z]*x", text):
+        return float("inf")  # repeated choices are too many to count; comments and blanks can hide them
     choices = len(re.findall(r"\||(?<!\()\?", text))
     repeats = len(re.findall(r"[*+{]", text))
     return 2**choices * _PATH ** (repeats + 1)
@@ -70,6 +79,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 # And those that mean the same in another spelling: `$` stands before a last newline too, and words have no marks.
+_NAME = re.compile(r"[\w/.-]*", re.ASCII)
 _SPELLINGS = {
     "$": r"(?:\n?\z)",
     r"\s": r"[\s\x1c-\x1f]",
@@ -82,6 +92,8 @@ _SPELLINGS = {
 def _linear_search(text: str) -> Callable[[str], bool] | None:
     """Return a search by Rust's engine, or None if it would not mean the same."""
     tokens: list[str] = []
+    if len(re.findall(r"\\[dDsSwW]", text)) > _MOST_CLASSES:
+        return None
     position = 0
     while position < len(text):
         token = _TOKEN.match(text, position)

@@ -308,3 +308,22 @@ def test_the_scale_shrinks_by_a_true_quotient():
         _, state = update(jnp.full(1, jnp.nan), state, jnp.ones(1))
         expected /= np.float32(3.0)
         assert state.loss_scale == expected
+
+
+@pytest.mark.parametrize("device", [0, 3])
+def test_compiles_once_for_parameters_that_were_put_on_a_device(device):
+    tx = optax_ext.dynamic_loss_scaling(optax_ext.lars(0.1))
+    params = jax.device_put({"kernel": jnp.ones((2, 2))}, jax.devices()[device])
+    update, state = jax.jit(tx.update), tx.init(params)
+    for _ in range(3):
+        _, state = update(params, state, params)
+    assert update._cache_size() == 1
+
+
+@pytest.mark.parametrize("classic_momentum", [True, False])
+def test_nothing_leaks_out_of_what_traces_inside(classic_momentum):
+    inner = optax.MultiSteps(optax_ext.lars(0.1, weight_decay=0.1, classic_momentum=classic_momentum), 2)
+    tx = optax_ext.dynamic_loss_scaling(inner.gradient_transformation())
+    params = {"kernel": jnp.ones((2, 2))}
+    with jax.checking_leaks():
+        jax.jit(tx.update)(params, tx.init(params), params)

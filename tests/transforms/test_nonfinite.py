@@ -260,3 +260,9 @@ def test_the_offenders_of_a_skip_are_found_again_from_the_same_batch():
     assert not state.grads_finite
     _, grads = optax_ext.value_and_grad(loss_fn, state)(params, batch)
     assert optax_ext.nonfinite_leaves(grads) == {"kernel": (0, 2, 4)}
+
+
+def test_a_batch_of_text_and_leaves_on_several_devices():
+    first, second = (jax.device_put(jnp.array([np.nan, 1.0]), device) for device in jax.devices()[:2])
+    batch = {"id": np.array(["a"]), "date": np.array(["2026-01-01"], "datetime64[D]"), "x": first, "y": second}
+    assert optax_ext.nonfinite_leaves(batch) == {"x": (1, 0, 2), "y": (1, 0, 2)}

@@ -62,7 +62,7 @@ ATOMS = [
     "a", "b", "/", "_", "-", "0", "é", "K", "#", "&", "~", " ", "]", "}", ".", r"\.", r"\-", r"\\", r"\/",
     r"\*", r"\t", r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", "[ab]", "[^ab]", "[a-c/]", "[]a]", "[^]a]", "[a-]",
     r"[\w-]", r"[^\W\d]", r"[\s.]", "[0-9_]", "[&a]", "[~#]", r"[\]\[]", "[(*+|]", "^", "$", r"\A", r"\Z",
-    "ab", "(?#x)", "(?:)", "(?s)", "(?i)", r"[\\w]", r"\$", "$\n",
+    "ab", "(?#x)", "(?:)", "(?s)", "(?i)", "(?x)", "(?x: a b)", " *", "#c\n*", r"[\\w]", r"\$", "$\n",
 ]  # fmt: skip
 atoms = st.sampled_from(ATOMS)
 only_pythons = st.sampled_from(
@@ -114,7 +114,7 @@ def test_a_pattern_means_what_it_means_to_re(pattern, path, force):
 @settings(max_examples=20_000, deadline=None)
 @given(pattern=patterns, path=paths, force=st.booleans())
 def test_many_patterns_mean_what_they_mean_to_re(pattern, path, force):
-    """`pytest -m slow tests/transforms/test_regexes.py`; last run: 20,000 pattern and path pairs in 89 s: passed."""
+    """`pytest -m slow tests/transforms/test_regexes.py`; last run: 20,000 pairs of pattern and path in 68 s: passed."""
     agree(pattern, path, force=force)
 
 
@@ -154,6 +154,7 @@ def test_a_dollar_finds_the_end_before_a_line_break_too():
 
 
 CATASTROPHES = [
+    r"(?x)(\w+) *!", "(?x)(\\w+)#c\n*!", r"(?x: (\w+) *!)",
     r"(a+)+$", r"(\w+)*!", "(.*)*z", "(a|a)*!", "(a|aa)+!", "(.*,){20}x", ".*.*.*.*.*!", r"(\w*_?)*!",
     r"([\w-]+/?)+!", "a?" * 30 + "a" * 30 + "!", r"^(\w+\s?)*\Z!", "(?:a*)*" * 10 + "!", r"(a*)*\b!",
     "(?=.*.*.*.*.*!)", "(?!.*.*.*.*.*!)!", r"(.*)(.*)(.*)\1\2\3!", "(?=(a+)+!)", "(?<!b)(a+)+!",
@@ -196,11 +197,13 @@ def test_what_is_refused_says_where_and_what_to_write_instead():
 @pytest.mark.parametrize("fields", [("lars", "exclude_from_layer_adaptation"), ("adamw", "include_in_weight_decay")])
 def test_patterns_that_are_slow_together_are_refused_together(fields):
     kind, field = fields
-    many = ["(?=a).*x"] * 2000  # the same one over again takes its time over again
-    with pytest.raises(config.ConfigError, match=f"{field}: is too long a list: 2000 patterns may search for too long"):
+    many = [f"(?=a).*.*{index}" for index in range(20)]
+    with pytest.raises(config.ConfigError, match=f"{field}: is too long a list: 20 patterns may search for too long"):
         config.from_dict({"type": kind, "learning_rate": 1, field: many})
-    with pytest.raises(ValueError, match="include is too long a list: 2000 patterns"):
+    with pytest.raises(ValueError, match="include is too long a list: 20 patterns"):
         optax_ext.path_mask(include=many)
+    with pytest.raises(ValueError, match="2000 characters together, besides plain names; got 2670"):
+        optax_ext.path_mask(include=[f"({index:03d}" + r"\w*)*" + "x" * 80 for index in range(30)])
     names = [f"layer_{index}/kernel" for index in range(5000)]  # but a list of names may be long
     assert config.from_dict({"type": kind, "learning_rate": 1, field: names})
 
