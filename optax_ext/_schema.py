@@ -77,8 +77,7 @@ for _public in (Problem, ConfigError):
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the closest known word, or nothing when none is close."""
     by_lower_case = {name.lower(): name for name in known}
-    written = word if isinstance(word, str) else shorten(word)
-    close = difflib.get_close_matches(written.lower(), by_lower_case, n=1)
+    close = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
     return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
 
 

@@ -27,7 +27,7 @@ from optax_ext.config._optimization import OptimizationConfig
 
 _DEEPEST = 32  # levels of nesting; real recipes have five
 _LARGEST = 100_000  # values in all
-_MOST_BITS = 14_000  # of an integer; Python refuses to write out one of 300 more, in an error's text too
+_MOST_BITS = 14_000  # of an integer: no float comes near, and Python would soon refuse to write it out in an error
 
 
 def from_dict(data: Any, *, source: str = "config") -> Any:
@@ -133,7 +133,7 @@ def plain_data(data: Any, source: str) -> Any:
         if isinstance(value, list | tuple):
             return [read(item, (*path, str(index))) for index, item in enumerate(value)]
         if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            problems.append(Problem(join_keys(path), f"must be an integer of at most {_MOST_BITS} bits"))
+            problems.append(Problem(join_keys(path), f"must be a finite number, got {shorten(value)}"))
         return value
 
     plain = read(data, ())

@@ -121,8 +121,7 @@ def _selected(name: str, recipe: Recipe, report: Report) -> tuple[str, Block] | 
         return None
     known, place = SECTIONS[name], f"{name}.type"
     if not isinstance(section.type, str) or section.type not in known:
-        written = section.type if isinstance(section.type, str) else shorten(section.type)
-        near = difflib.get_close_matches(written, known, n=1, cutoff=0.85)
+        near = difflib.get_close_matches(str(section.type), known, n=1, cutoff=0.85)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         text = f"{shorten(section.type)} is not a type of Model Garden's own{hint}, but of some project of its or yours"
         report.problem(place, f"{text}: cannot be carried, accepted: {join_words(SCHEMAS[name])}")

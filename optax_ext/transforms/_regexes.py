@@ -28,7 +28,7 @@ class PathPattern(NamedTuple):
     steps: float  # at most, of Python's engine on a long path; 0 by Rust's
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def compile_pattern(text: str) -> PathPattern:
     """Return one pattern to search for; raise ValueError that says what is wrong with it."""
     if len(text) > _LONGEST:
