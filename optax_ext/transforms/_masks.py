@@ -36,7 +36,7 @@ def path_mask(
       often a misspelling: a mask that silently masks nothing is the mistake this prevents.
 
     Raises:
-      ValueError: If a pattern is not a regular expression, could take more than a tenth of a second on a path of 100
+      ValueError: If a pattern is not a regular expression, could take more than hundredths of a second on a path of 100
         characters, as those do that repeat what has a lookaround in it, or the patterns are not in a list.
 
     Example:

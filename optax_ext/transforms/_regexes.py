@@ -17,7 +17,7 @@ _LONGEST = 1000  # characters of a pattern; those of real recipes have less than
 _MOST_CHARACTERS = 2000  # of a list's patterns but for plain names, since Rust's programs take memory
 _MOST_CLASSES = 20  # of a pattern, such as `\w`, since each takes a megabyte of Rust's engine when repeated
 _PATH = 100  # characters of a long path
-_MOST_STEPS = 10_000_000  # of Python's engine for a list's patterns on one path, a tenth of a second
+_MOST_STEPS = 4_000_000  # of Python's engine for a list's patterns on one path, hundredths of a second
 
 
 class PathPattern(NamedTuple):
