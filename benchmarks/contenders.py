@@ -33,14 +33,8 @@ def _sgd() -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(_DECAY, is_adapted), optax.sgd(_RATE, momentum=_MOMENTUM))
 
 
-def _optax_lars() -> optax.GradientTransformation:
-    return optax.lars(
-        _RATE, weight_decay=_DECAY, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted, momentum=_MOMENTUM
-    )
-
-
-def _our_lars() -> optax.GradientTransformation:
-    return optax_ext.lars(
+def _lars(make: Callable[..., optax.GradientTransformation]) -> optax.GradientTransformation:
+    return make(
         _RATE, weight_decay=_DECAY, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted, momentum=_MOMENTUM
     )
 
@@ -61,7 +55,7 @@ def _bandwidth_floor() -> Contender:
 
 def _flax_dynamic_scale() -> Contender:
     """Select with the flag of Flax's DynamicScale, as its documentation shows, around `optax.lars`."""
-    tx = _optax_lars()
+    tx = _lars(optax.lars)
 
     @jax.custom_vjp
     def loss_fn(params: Any, grads: Any) -> jax.Array:
@@ -95,9 +89,9 @@ FLOOR, SGD, OURS, SCALED = "bandwidth floor", "sgd", "optax_ext.lars", "loss-sca
 CONTENDERS: dict[str, Callable[[], Contender]] = {
     FLOOR: _bandwidth_floor,
     SGD: lambda: _optimizer(_sgd()),
-    "optax.lars": lambda: _optimizer(_optax_lars()),
-    OURS: lambda: _optimizer(_our_lars()),
-    "apply_if_finite(optax.lars)": lambda: _optimizer(optax.apply_if_finite(_optax_lars(), 10**6)),
+    "optax.lars": lambda: _optimizer(_lars(optax.lars)),
+    OURS: lambda: _optimizer(_lars(optax_ext.lars)),
+    "apply_if_finite(optax.lars)": lambda: _optimizer(optax.apply_if_finite(_lars(optax.lars), 10**6)),
     "DynamicScale + where": _flax_dynamic_scale,
-    SCALED: lambda: _optimizer(optax_ext.dynamic_loss_scaling(_our_lars(), initial_scale=_SCALE)),
+    SCALED: lambda: _optimizer(optax_ext.dynamic_loss_scaling(_lars(optax_ext.lars), initial_scale=_SCALE)),
 }

@@ -1,17 +1,15 @@
 """Masks from regular expressions on parameter paths."""
 
 import difflib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import optax
 
 from optax_ext._schema import join_words, shorten
 from optax_ext.transforms._arguments import check_flag
 from optax_ext.transforms._regexes import PathPattern, check_together, compile_pattern
-from optax_ext.transforms._trees import join_path
+from optax_ext.transforms._trees import is_one_parameter, join_path
 
 PyTree = Any
 
@@ -79,17 +77,6 @@ def _compile(argument: str, patterns: Sequence[str]) -> list[PathPattern]:
 
 def _found(patterns: Sequence[PathPattern], path: str) -> bool:
     return any(pattern.is_in(path) for pattern in patterns)
-
-
-def is_one_parameter(node: object) -> bool:
-    """Whether a node counts as one parameter: a hole that Optax or JAX left, or a box that Flax put around one.
-
-    Optax calls a mask on updates too, where a parameter may be None or masked out. Its path still tells that a
-    pattern has something to match. An NNX variable, and Linen's box of axis names, has an inside without a name.
-    """
-    nnx, meta = sys.modules.get("flax.nnx"), sys.modules.get("flax.core.meta")  # no boxes without Flax in the process
-    boxes = (*((nnx.Variable,) if nnx else ()), *((meta.AxisMetadata,) if meta else ()))
-    return node is None or isinstance(node, (optax.MaskedNode, *boxes))
 
 
 def _require_matches(patterns: Sequence[PathPattern], paths: Sequence[str]) -> None:

@@ -9,8 +9,7 @@ import optax
 
 from optax_ext.transforms._arguments import check_number, is_concrete
 from optax_ext.transforms._loss_scale_state import loss_scale_states
-from optax_ext.transforms._masks import is_one_parameter
-from optax_ext.transforms._trees import join_path
+from optax_ext.transforms._trees import is_one_parameter, join_path
 
 _LISTED = 5  # paths in an error, which a log still shows whole
 

@@ -18,6 +18,7 @@ _MOST_CHARACTERS = 2000  # of a list's patterns but for plain names, since Rust'
 _MOST_CLASSES = 20  # of a pattern, such as `\w`, since each takes a megabyte of Rust's engine when repeated
 _PATH = 100  # characters of a long path
 _MOST_STEPS = 4_000_000  # of Python's engine for a list's patterns on one path, hundredths of a second
+_NAME = re.compile(r"[\w/.-]*", re.ASCII)  # a plain name, which takes no memory to speak of
 
 
 class PathPattern(NamedTuple):
@@ -79,7 +80,6 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 # And those that mean the same in another spelling: `$` stands before a last newline too, and words have no marks.
-_NAME = re.compile(r"[\w/.-]*", re.ASCII)
 _SPELLINGS = {
     "$": r"(?:\n?\z)",
     r"\s": r"[\s\x1c-\x1f]",
