@@ -1,13 +1,15 @@
 """A training that is resumed from its Orbax checkpoints: LARS and averaged parameters in float16, with bad steps.
 
-As a program, `training.py DIRECTORY RESULT`, it says on standard output what it does, one line each, and takes its
-last step only when a line comes in. So whoever reads along knows that it is not done, however slow either may be.
+As a program, `training.py DIRECTORY RESULT [UNENDING]`, it says on standard output what it does, one line each, and
+takes its last step only when a line comes in. The save at the step UNENDING does not end. So whoever reads along knows
+that the training is not done, and that the save is not, however slow either may be.
 """
 
 import functools
 import hashlib
 import pickle
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,19 @@ def digest(tree: Any) -> str:
     return parts.hexdigest()
 
 
-def main(directory: Path, result: Path) -> None:
+def keep_from_ending(save: int) -> None:
+    """Keep the save of a step from ending, which Orbax does by giving a complete directory its name."""
+
+    def wait_before_rename(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and Path(arguments[1]).name == str(save):
+            time.sleep(600)  # it is killed long before, unless whoever started it is gone
+
+    sys.addaudithook(wait_before_rename)
+
+
+def main(directory: Path, result: Path, unending_save: int | None = None) -> None:
+    if unending_save is not None:
+        keep_from_ending(unending_save)
     manager = ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(max_to_keep=3))
     state, start = init_state(), manager.latest_step()
     if start is not None:
@@ -97,4 +111,4 @@ def main(directory: Path, result: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))
