@@ -28,7 +28,7 @@ MODEL_GARDEN = [
     for record in json.loads((DATA / "model_garden.json").read_text())["records"]
 ]
 PARAMS = {"conv1": {"kernel": jnp.ones(2), "bias": jnp.ones(1)}}
-quietly = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+quietly = settings(suppress_health_check=list(HealthCheck))
 
 
 def read(source, **arguments):

@@ -322,7 +322,7 @@ def places(node, path=()):
             yield from places(item, (*path, key))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_mutated_configs_import_or_raise_a_config_error(data):
     case = CASES[data.draw(st.sampled_from(sorted(CASES)))]

@@ -363,7 +363,7 @@ def places(node, path=()):
             yield from places(item, (*path, key))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_mutated_records_load_or_raise_a_config_error(data):
     source = copy.deepcopy(experiment(data.draw(st.sampled_from(RECORDS))))

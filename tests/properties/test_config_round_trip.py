@@ -193,7 +193,7 @@ recipes = builds(
 configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, suppress_health_check=list(HealthCheck))
 @given(original=configs, exclude_defaults=bools)
 def test_any_config_survives_dict_json_yaml_and_pickle(original, exclude_defaults):
     data = config.to_dict(original, exclude_defaults=exclude_defaults)
@@ -271,7 +271,7 @@ ONLY_WE_REFUSE = (
 )  # fmt: skip
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, suppress_health_check=list(HealthCheck))
 @given(data=damaged())
 def test_any_damaged_config_loads_or_is_a_config_error_as_the_json_schema_says(data):
     valid = VALIDATOR.is_valid(data)
@@ -295,7 +295,7 @@ def test_the_json_schema_is_one():
     assert VALIDATOR.is_valid(BASE)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.binary(max_size=200) | st.text(max_size=200).map(str.encode), suffix=st.sampled_from([".json", ".yaml"]))
 def test_any_file_loads_or_is_a_config_error(text, suffix):
     with tempfile.TemporaryDirectory() as folder:
