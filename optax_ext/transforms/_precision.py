@@ -30,10 +30,8 @@ def all_finite(tree: Any) -> jax.Array:
     """
 
     def zero_if_finite(leaf: Any) -> jax.Array:
-        leaf = recompute(leaf)[0]
-        wide = widen(leaf)
-        if leaf.dtype in (jnp.float16, jnp.bfloat16):  # XLA may leave out a rounding to these and back
-            wide = jax.lax.reduce_precision(wide, jnp.finfo(leaf.dtype).nexp, jnp.finfo(leaf.dtype).nmant)
+        narrow = leaf.dtype in (jnp.float16, jnp.bfloat16)
+        wide = _as_finite(leaf) if narrow else widen(recompute(leaf)[0])
         zero = jnp.sum(wide - wide)
         return (zero.real + zero.imag if jnp.iscomplexobj(zero) else zero).astype(jnp.float32)
 
@@ -42,6 +40,19 @@ def all_finite(tree: Any) -> jax.Array:
         return jnp.asarray(True)
     # Without the barrier XLA repeats all of the sums in whatever reads this flag, and compiles for half a minute.
     return jnp.sum(jax.lax.optimization_barrier(jnp.stack(zeros))) == 0
+
+
+def _as_finite(leaf: jax.Array) -> jax.Array:
+    """Return numbers in float32 that are finite exactly where those of a narrow leaf are.
+
+    XLA may leave out a rounding to float16 or bfloat16 and back, so this does not rely on one. A number is rounded to
+    infinity if half a unit in the last place takes it to the next power of two; a factor makes that 2**128 in float32.
+    """
+    limits = jnp.finfo(leaf.dtype)
+    factor, half_unit = 2.0 ** (128 - limits.maxexp), 2.0 ** (126 - limits.nmant)
+    # Read together with the leaf, or XLA on a CPU keeps an array of each, for all leaves of a shape.
+    leaf, factor, half_unit = recompute(leaf, jnp.float32(factor), jnp.float32(half_unit))
+    return jnp.abs(widen(leaf)) * factor + half_unit
 
 
 def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:

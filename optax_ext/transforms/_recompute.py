@@ -63,4 +63,11 @@ def recompute(*values: Any) -> tuple[Any, ...]:
         recipe = recipes.get(id(value))
         return arrays[id(value)] if recipe is None else recipe.function(*map(compute, recipe.operands))
 
-    return tuple(map(compute, values))
+    return tuple(compute(value) if id(value) in recipes else _apart(arrays[id(value)]) for value in values)
+
+
+def _apart(array: jax.Array) -> jax.Array:
+    """Return an array so that XLA on a CPU does not share, and therefore keep, its conversion to float32."""
+    if array.dtype.itemsize >= 4:
+        return array
+    return jax.lax.platform_dependent(array, cpu=jax.lax.optimization_barrier, default=lambda array: array)

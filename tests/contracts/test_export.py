@@ -32,17 +32,19 @@ def make_step(tx):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("batch", [BATCH, BATCH * jnp.inf], ids=["finite", "overflow"])
-def test_export_for_every_platform(name, batch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_export_for_every_platform(name, batch, dtype):
     tx = optax_ext.dynamic_loss_scaling(OPTIMIZERS[name])
-    state = tx.init(PARAMS)
+    params, batch = jax.tree.map(lambda leaf: leaf.astype(dtype), (PARAMS, batch))
+    state = tx.init(params)
     step = jax.jit(make_step(tx))
     leaves, structure = jax.tree.flatten(state)
 
     def flat_step(params, leaves, batch):  # serialised programs know dicts and lists, and no states of Optax
         return step(params, structure.unflatten(leaves), batch)
 
-    exported = export.export(jax.jit(flat_step), platforms=["cpu", "cuda", "tpu"])(PARAMS, leaves, batch)
+    exported = export.export(jax.jit(flat_step), platforms=["cpu", "cuda", "tpu"])(params, leaves, batch)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     assert not exported.disabled_safety_checks
-    results = jax.jit(exported.call)(PARAMS, leaves, batch)
-    chex.assert_trees_all_close(results, step(PARAMS, state, batch), rtol=1e-6)
+    results = jax.jit(exported.call)(params, leaves, batch)
+    chex.assert_trees_all_close(results, step(params, state, batch), rtol=1e-6)

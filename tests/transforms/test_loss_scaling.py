@@ -8,6 +8,8 @@ import optax
 import pytest
 
 import optax_ext
+from optax_ext.transforms._precision import all_finite
+from optax_ext.transforms._recompute import recomputing, remember
 
 PARAMS = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([[3.0]])}
 GOOD = {"a": jnp.array([8.0, 16.0]), "b": jnp.array([[24.0]])}
@@ -142,6 +144,32 @@ class TestLeaves:
         for state in states:
             chex.assert_trees_all_equal_dtypes(state, states[0])
             assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+
+    @pytest.mark.parametrize(("dtype", "too_large"), [("float16", 65520), ("bfloat16", 2.0**128 - 2.0**119)])
+    @pytest.mark.parametrize("sign", [1, -1])
+    @pytest.mark.parametrize("rounds", [True, False])
+    def test_finite_is_what_rounds_to_a_finite_parameter(self, dtype, too_large, sign, rounds):
+        @jax.jit
+        def is_finite(gradient):
+            with recomputing():
+                narrow = gradient.astype(dtype)
+                # Without rounding, as XLA may compute it: the check must not rely on that.
+                remember(narrow, lambda x: x.astype(dtype) if rounds else x, gradient)
+                return all_finite([narrow])
+
+        for number, finite in [
+            (0, True),
+            (jnp.finfo(dtype).tiny, True),
+            (float(jnp.finfo(dtype).max), True),
+            (np.nextafter(np.float32(too_large), np.float32(0)), True),
+            (too_large, False),
+            (np.finfo(np.float32).max, False),
+            (np.inf, False),
+            (np.nan, False),
+        ]:
+            gradient = jnp.asarray([1, sign * number], jnp.float32)
+            narrow = gradient.astype(dtype)
+            assert (is_finite(gradient), all_finite([narrow]), jnp.isfinite(narrow).all()) == (finite,) * 3, number
 
     def test_small_float16_gradients_survive_unscaling(self):
         grads = jnp.full(3, 2.0**-20, jnp.float16)  # divided by the scale in float16 nothing would be left

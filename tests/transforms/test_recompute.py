@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import optax_ext
 from optax_ext.transforms._recompute import recompute, recomputing, remember
@@ -36,9 +38,12 @@ fuses_sums = pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="older XL
 
 
 @fuses_sums
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_step_keeps_no_copy_of_the_parameters(scaled):
-    assert compile_step(make(scaled)).memory_analysis().temp_size_in_bytes < BYTES / 4
+def test_a_step_keeps_no_copy_of_the_parameters(scaled, dtype):
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
+    bytes_of_params = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert compile_step(make(scaled), params).memory_analysis().temp_size_in_bytes < bytes_of_params / 4
 
 
 @fuses_sums
@@ -93,6 +98,29 @@ def test_jitted_steps_are_the_steps(dtype, weight_decay):
     expected, compiled = tx.update(grads, state, params), jax.jit(tx.update)(grads, state, params)
     chex.assert_trees_all_equal_dtypes(compiled, expected)
     chex.assert_trees_all_close(compiled, expected, rtol=2e-6 if dtype == "float32" else 2e-2)
+
+
+def through_vmap(update, state):
+    mapped = jax.vmap(update, in_axes=(0, None, None), out_axes=0)
+    return lambda grads, params: jax.tree.map(
+        lambda leaf: leaf[1], mapped(jax.tree.map(lambda leaf: jnp.stack([0 * leaf, leaf]), grads), state, params)
+    )
+
+
+def through_shard_map(update, state):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(update, mesh=mesh, in_specs=(P(), P(), P()), out_specs=P())  # its checks are on
+    return lambda grads, params: mapped(grads, state, params)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("through", [through_vmap, through_shard_map])
+def test_mapped_steps_are_the_steps(through, dtype):
+    tx = make(True)
+    params, grads = jax.tree.map(lambda leaf: leaf.astype(dtype), (PARAMS, GRADS))
+    state = tx.init(params)
+    mapped, plain = through(tx.update, state), jax.jit(tx.update)
+    chex.assert_trees_all_close(jax.jit(mapped)(grads, params), plain(grads, state, params), rtol=1e-5)
 
 
 def test_the_trust_ratio_at_a_stationary_point_is_one():
