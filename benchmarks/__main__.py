@@ -46,8 +46,8 @@ def main() -> None:
             results += [
                 {"tree": tree, "dtype": dtype, "row": name, **dataclasses.asdict(row)} for name, row in rows.items()
             ]
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+            if arguments.json:  # after each table, so that a run cut short loses none of them
+                arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
 
 
 def describe_machine() -> dict[str, str]:
