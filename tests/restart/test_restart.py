@@ -45,8 +45,9 @@ class Worker:
     def read(self) -> Iterator[list[str]]:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.lines.append(line.split())
-            yield self.lines[-1]
+            if line.endswith("\n"):  # a kill may have cut the last one short
+                self.lines.append(line.split())
+                yield self.lines[-1]
 
     def wait_for(self, word: str, step: int) -> None:
         """Read until it says `word` of `step` or later."""
