@@ -22,7 +22,7 @@ from benchmarks.trees import TREES
 ROWS = [SGD, "optax.lars", OURS, SCALED]
 
 
-def compile_for_tpu(name: str, tree: str) -> dict[str, Any]:
+def compile_for_tpu(name: str, tree: str, dtype: str) -> dict[str, Any]:
     """Compile a row of the benchmarks for a v5e with 2 x 2 chips, and count what the compiler made."""
     # Read by libtpu when it is loaded, which happens here: they stand in for the machine that it would ask.
     os.environ |= {
@@ -38,7 +38,7 @@ def compile_for_tpu(name: str, tree: str) -> dict[str, Any]:
 
     init, step = CONTENDERS[name]()
     shapes = TREES[tree]().items()
-    params = {path: jax.ShapeDtypeStruct(shape, np.float32, sharding=everywhere) for path, shape in shapes}
+    params = {path: jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere) for path, shape in shapes}
     state = jax.tree.map(place, jax.eval_shape(init, params))
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
     return {
@@ -53,9 +53,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu", description=__doc__)
     parser.add_argument("--tree", choices=list(TREES), default="resnet50")
     parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=ROWS, metavar="ROW")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     arguments = parser.parse_args()
     for name in arguments.only:
-        print(json.dumps(compile_for_tpu(name, arguments.tree)), flush=True)
+        print(json.dumps(compile_for_tpu(name, arguments.tree, arguments.dtype)), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,21 @@
 So a test that turns red tells of the change at hand. The tests marked slow draw new examples every time.
 """
 
+import importlib
+import pkgutil
+
 import jax
 from hypothesis import HealthCheck, settings
 
+import optax_ext
+
 jax.config.update("jax_num_cpu_devices", 8)
-settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "same", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("same")
+
+# Hypothesis also draws the constants of the modules imported so far, so none may be imported in the midst of a run.
+for module in pkgutil.walk_packages(optax_ext.__path__, "optax_ext."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)

@@ -46,7 +46,8 @@ def _as_finite(leaf: jax.Array) -> jax.Array:
     """Return numbers in float32 that are finite exactly where those of a narrow leaf are.
 
     XLA may leave out a rounding to float16 or bfloat16 and back, so this does not rely on one. A number is rounded to
-    infinity if half a unit in the last place takes it to the next power of two; a factor makes that 2**128 in float32.
+    infinity if half a unit in the last place of the largest one takes it to 2**maxexp or beyond. A factor turns that
+    into 2**128, which is infinite in float32.
     """
     limits = jnp.finfo(leaf.dtype)
     factor, half_unit = 2.0 ** (128 - limits.maxexp), 2.0 ** (126 - limits.nmant)

@@ -42,10 +42,10 @@ def remember(value: Any, function: Callable[..., Any], *operands: Any) -> None:
 
 
 def recompute(*values: Any) -> tuple[Any, ...]:
-    """Return values as they are if none is remembered, and else all of them anew, to be read together."""
+    """Return values anew, to be read together, if one of them is remembered, and else as they are kept."""
     recipes = _recipes.get() or {}
     if not any(id(value) in recipes for value in values):
-        return values
+        return tuple(map(kept, values))
 
     def inputs(value: Any) -> Iterator[Any]:
         recipe = recipes.get(id(value))
@@ -63,11 +63,14 @@ def recompute(*values: Any) -> tuple[Any, ...]:
         recipe = recipes.get(id(value))
         return arrays[id(value)] if recipe is None else recipe.function(*map(compute, recipe.operands))
 
-    return tuple(compute(value) if id(value) in recipes else _apart(arrays[id(value)]) for value in values)
+    return tuple(compute(value) if id(value) in recipes else kept(arrays[id(value)]) for value in values)
 
 
-def _apart(array: jax.Array) -> jax.Array:
-    """Return an array so that XLA on a CPU does not share, and therefore keep, its conversion to float32."""
-    if array.dtype.itemsize >= 4:
-        return array
-    return jax.lax.platform_dependent(array, cpu=jax.lax.optimization_barrier, default=lambda array: array)
+def kept(value: Any) -> Any:
+    """Return a value that is not remembered as it is kept in memory: XLA on a CPU would keep its conversion to float32.
+
+    It does so with a conversion that has two readers, unless each reader has a value of its own.
+    """
+    if id(value) in (_recipes.get() or {}) or not isinstance(value, Tracer) or value.dtype.itemsize >= 4:
+        return value
+    return jax.lax.platform_dependent(value, cpu=jax.lax.optimization_barrier, default=lambda value: value)

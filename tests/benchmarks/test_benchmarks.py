@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks.contenders import CONTENDERS
+from benchmarks.trees import TREES, count_parameters
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,8 +37,6 @@ def test_a_table_and_its_json(tmp_path):
 
 
 def test_trees_are_the_networks():
-    from benchmarks.trees import TREES, count_parameters
-
     assert {name: (len(tree()), count_parameters(tree())) for name, tree in TREES.items()} == {
         "resnet50": (161, 25_557_032),
         "vit_b16": (200, 86_567_656),
@@ -46,8 +47,6 @@ def test_trees_are_the_networks():
 @pytest.mark.parametrize("name", ["DynamicScale + where", "loss-scaled optax_ext.lars"])
 @pytest.mark.parametrize("bad", [False, True])
 def test_scaled_contenders_do_the_same_work(name, bad):
-    from benchmarks.contenders import CONTENDERS
-
     init, step = CONTENDERS[name]()
     params = {"kernel": jnp.full((4, 4), 0.5), "bias": jnp.ones(4)}
     grads = {"kernel": jnp.full((4, 4), jnp.inf if bad else 2.0**15), "bias": jnp.zeros(4)}
@@ -57,11 +56,13 @@ def test_scaled_contenders_do_the_same_work(name, bad):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="the compiler for TPUs is not installed: libtpu")
-def test_fusions_on_a_tpu():
-    lines = run("benchmarks.tpu", "--only", "optax_ext.lars", "loss-scaled optax_ext.lars").splitlines()
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fusions_on_a_tpu(dtype):
+    rows = ("optax_ext.lars", "loss-scaled optax_ext.lars")
+    lines = run("benchmarks.tpu", "--dtype", dtype, "--only", *rows).splitlines()
     lars, scaled = (json.loads(line) for line in lines)
     # One for each of the 161 leaves, and one reduction with two results for each of the 54 that have a trust ratio.
     assert lars["fusions"] <= 161 + 54 + 4
     # One more for each leaf, to see whether it is finite.
     assert scaled["fusions"] <= lars["fusions"] + 161
-    assert scaled["temporary_bytes"] < 25_557_032 * 4
+    assert scaled["temporary_bytes"] < 25_557_032 * jnp.dtype(dtype).itemsize

@@ -47,4 +47,5 @@ def test_export_for_every_platform(name, batch, dtype):
     assert exported.platforms == ("cpu", "cuda", "tpu")
     assert not exported.disabled_safety_checks
     results = jax.jit(exported.call)(params, leaves, batch)
-    chex.assert_trees_all_close(results, step(params, state, batch), rtol=1e-6)
+    rtol = 1e-6 if dtype == "float32" else 2e-2
+    chex.assert_trees_all_close(results, step(params, state, batch), rtol=rtol)

@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chex
@@ -243,17 +244,16 @@ class TestTheSameBytes:
         assert digest() == first
 
     def test_of_two_processes_with_other_hash_seeds(self):
-        root = Path(__file__).parents[2]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "error", __file__],
-                env={**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for seed in ("1", "2")
-        ]
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        def output(seed):
+            root = Path(__file__).parents[2]
+            command = [sys.executable, "-W", "error", __file__]
+            environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"}
+            return subprocess.run(
+                command, env=environment, stdout=subprocess.PIPE, text=True, timeout=300, check=True
+            ).stdout
+
+        with ThreadPoolExecutor() as pool:
+            outputs = list(pool.map(output, ("1", "2")))
         assert outputs[0] == outputs[1]
         assert len(outputs[0].strip()) == 64
 

@@ -7,6 +7,7 @@ that the training is not done, and that the save is not, however slow either may
 
 import functools
 import hashlib
+import os
 import pickle
 import sys
 import time
@@ -81,7 +82,7 @@ def keep_from_ending(save: int) -> None:
     """Keep the save of a step from ending, which Orbax does by giving a complete directory its name."""
 
     def wait_before_rename(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "os.rename" and Path(arguments[1]).name == str(save):
+        if event == "os.rename" and Path(os.fsdecode(arguments[1])).name == str(save):
             time.sleep(600)  # it is killed long before, unless whoever started it is gone
 
     sys.addaudithook(wait_before_rename)

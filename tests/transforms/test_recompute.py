@@ -21,12 +21,15 @@ def is_kernel(params):
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def make(scaled, **options):
-    tx = optax_ext.lars(0.1, weight_decay=1e-4, weight_decay_mask=is_kernel, trust_ratio_mask=is_kernel, **options)
+def make(scaled, weight_decay=1e-4, **options):
+    masks = {"weight_decay_mask": is_kernel, "trust_ratio_mask": is_kernel}
+    tx = optax_ext.lars(0.1, weight_decay=weight_decay, **masks, **options)
     return optax_ext.dynamic_loss_scaling(tx) if scaled else tx
 
 
-def compile_step(tx, params=PARAMS):
+def compile_step(tx, params=PARAMS, dtype="float32"):
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
@@ -34,23 +37,29 @@ def compile_step(tx, params=PARAMS):
     return jax.jit(step, donate_argnums=(0, 1)).lower(params, tx.init(params), params).compile()
 
 
+def count_copies(tx, dtype):
+    """Return what a step needs besides its arguments and results, in copies of the parameters."""
+    return compile_step(tx, dtype=dtype).memory_analysis().temp_size_in_bytes / (BYTES * jnp.dtype(dtype).itemsize / 4)
+
+
 fuses_sums = pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="older XLA fuses no sum with anything on a CPU")
 
 
 @fuses_sums
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("weight_decay", [0, 1e-4])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_step_keeps_no_copy_of_the_parameters(scaled, dtype):
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
-    bytes_of_params = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    assert compile_step(make(scaled), params).memory_analysis().temp_size_in_bytes < bytes_of_params / 4
+def test_a_step_keeps_no_copy_of_the_parameters(scaled, weight_decay, dtype):
+    assert count_copies(make(scaled, weight_decay), dtype) < 0.25
 
 
 @fuses_sums
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("options", [{"nesterov": True}, {"classic_momentum": False}])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_the_other_forms_keep_at_most_one(options, scaled):
-    assert compile_step(make(scaled, **options)).memory_analysis().temp_size_in_bytes <= 1.05 * BYTES
+def test_the_other_forms_keep_at_most_one(options, scaled, dtype):
+    keeps_both = scaled and dtype == "bfloat16" and "nesterov" in options  # the momentum and the update
+    assert count_copies(make(scaled, **options), dtype) <= (2.05 if keeps_both else 1.05)
 
 
 def test_the_program_grows_with_the_leaves_and_not_with_their_square():
@@ -113,14 +122,24 @@ def through_shard_map(update, state):
     return lambda grads, params: mapped(grads, state, params)
 
 
+def through_shard_map_in_parts(update, state):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    specs = jax.tree.map(lambda leaf: P("data") if leaf.ndim else P(), state)
+    mapped = jax.shard_map(update, mesh=mesh, in_specs=(P("data"), specs, P("data")), out_specs=(P("data"), specs))
+    return lambda grads, params: mapped(grads, state, params)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("through", [through_vmap, through_shard_map])
+@pytest.mark.parametrize("through", [through_vmap, through_shard_map, through_shard_map_in_parts])
 def test_mapped_steps_are_the_steps(through, dtype):
-    tx = make(True)
+    axis = "data" if through is through_shard_map_in_parts else None
+    tx = optax_ext.dynamic_loss_scaling(make(False, axis_name=axis), axis_name=axis)
+    whole = make(True)
     params, grads = jax.tree.map(lambda leaf: leaf.astype(dtype), (PARAMS, GRADS))
     state = tx.init(params)
-    mapped, plain = through(tx.update, state), jax.jit(tx.update)
-    chex.assert_trees_all_close(jax.jit(mapped)(grads, params), plain(grads, state, params), rtol=1e-5)
+    mapped, plain = through(tx.update, state), jax.jit(whole.update)
+    rtol = 1e-5 if dtype == "float32" else 2e-2
+    chex.assert_trees_all_close(jax.jit(mapped)(grads, params), plain(grads, state, params), rtol=rtol)
 
 
 def test_the_trust_ratio_at_a_stationary_point_is_one():
@@ -132,13 +151,15 @@ def test_the_trust_ratio_at_a_stationary_point_is_one():
         assert jnp.linalg.norm(updates) <= 0.5 * 0.001 * jnp.linalg.norm(params)
 
 
-def test_a_step_can_be_differentiated():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_can_be_differentiated(dtype):
+    params, grads = jax.tree.map(lambda leaf: leaf.astype(dtype), (PARAMS, GRADS))
     tx = make(True)
-    state = tx.init(PARAMS)
+    state = tx.init(params)
 
     def loss(grads):
-        updates, _ = tx.update(grads, state, PARAMS)
+        updates, _ = tx.update(grads, state, params)
         return optax.tree.norm(updates)
 
-    derivative = jax.jit(jax.grad(loss))(jax.tree.map(lambda g: 2.0**15 * g, GRADS))
+    derivative = jax.jit(jax.grad(loss))(jax.tree.map(lambda g: 2.0**15 * g, grads))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(derivative))
