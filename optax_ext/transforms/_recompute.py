@@ -42,10 +42,10 @@ def remember(value: Any, function: Callable[..., Any], *operands: Any) -> None:
 
 
 def recompute(*values: Any) -> tuple[Any, ...]:
-    """Return values anew, to be read together, if one of them is remembered, and else as they are kept."""
+    """Return values anew, to be read together, if one of them is remembered, and else as they are, unshared."""
     recipes = _recipes.get() or {}
     if not any(id(value) in recipes for value in values):
-        return tuple(map(kept, values))
+        return tuple(map(unshared, values))
 
     def inputs(value: Any) -> Iterator[Any]:
         recipe = recipes.get(id(value))
@@ -63,13 +63,13 @@ def recompute(*values: Any) -> tuple[Any, ...]:
         recipe = recipes.get(id(value))
         return arrays[id(value)] if recipe is None else recipe.function(*map(compute, recipe.operands))
 
-    return tuple(compute(value) if id(value) in recipes else kept(arrays[id(value)]) for value in values)
+    return tuple(compute(value) if id(value) in recipes else unshared(arrays[id(value)]) for value in values)
 
 
-def kept(value: Any) -> Any:
-    """Return a value that is not remembered as it is kept in memory: XLA on a CPU would keep its conversion to float32.
+def unshared(value: Any) -> Any:
+    """Return a traced value that is narrower than float32 for one reader alone, unless it is remembered.
 
-    It does so with a conversion that has two readers, unless each reader has a value of its own.
+    XLA on a CPU would let its readers share a conversion to float32, and keep that in memory at twice the size.
     """
     if id(value) in (_recipes.get() or {}) or not isinstance(value, Tracer) or value.dtype.itemsize >= 4:
         return value

@@ -9,7 +9,7 @@ import optax
 
 from optax_ext.transforms._arguments import Scalar, check_number
 from optax_ext.transforms._precision import widen
-from optax_ext.transforms._recompute import kept, recompute
+from optax_ext.transforms._recompute import recompute, unshared
 from optax_ext.transforms._trees import is_none
 
 AxisName = Hashable | tuple[Hashable, ...]
@@ -64,7 +64,7 @@ def scale_by_trust_ratio(
     def scale(update: Any, param: Any) -> Any:
         if update is None:
             return None
-        update = kept(update)
+        update = unshared(update)
         update_norm, param_norm = (_norm(x, axis_name) for x in recompute(update, param))
         trusted = (param_norm > 0) & (update_norm > 0)
         ratio = jnp.where(trusted, trust_coefficient * param_norm / (update_norm + eps), 1)
