@@ -3,7 +3,7 @@
 XLA on a CPU fuses a sum with what is summed, but only if nothing else reads that. A gradient that a norm and the update
 both read is therefore written to memory and read twice, and memory is all that an optimizer's step waits for: on
 ResNet-50, LARS took twice as long so, as benchmarks/RESULTS.md shows. On other devices XLA computes such values twice
-by itself, and what is here changes nothing.
+by itself, and reads an array once for several sums, so that nothing is hidden from it there.
 """
 
 import contextlib
@@ -56,8 +56,7 @@ def recompute(*values: Any) -> tuple[Any, ...]:
                 yield from inputs(operand)
 
     arrays = {id(array): array for value in values for array in inputs(value)}
-    # The barrier keeps XLA from seeing that it has these values already, and from sharing broadcasts among leaves.
-    arrays = dict(zip(arrays, jax.lax.optimization_barrier([*arrays.values()]), strict=True))
+    arrays = dict(zip(arrays, _hide([*arrays.values()]), strict=True))
 
     def compute(value: Any) -> Any:
         recipe = recipes.get(id(value))
@@ -73,4 +72,12 @@ def unshared(value: Any) -> Any:
     """
     if id(value) in (_recipes.get() or {}) or not isinstance(value, Tracer) or value.dtype.itemsize >= 4:
         return value
-    return jax.lax.platform_dependent(value, cpu=jax.lax.optimization_barrier, default=lambda value: value)
+    return _hide(value)
+
+
+def _hide(values: Any) -> Any:
+    """Keep XLA on a CPU from seeing that it has these values already, and from sharing broadcasts among leaves."""
+    hidden = jax.lax.optimization_barrier(values)
+    if jax.tree.map(jax.typeof, hidden) != jax.tree.map(jax.typeof, values):
+        return hidden  # in `shard_map` all now vary over the mesh axes of each, which what is not hidden does not
+    return jax.lax.platform_dependent(values, cpu=jax.lax.optimization_barrier, default=lambda values: values)

@@ -55,14 +55,27 @@ def test_scaled_contenders_do_the_same_work(name, bad):
     assert bool(jnp.isfinite(new_params["kernel"]).all())
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="the compiler for TPUs is not installed: libtpu")
+def needs(package, device):
+    absent = not importlib.util.find_spec(package)
+    return pytest.mark.skipif(absent, reason=f"the compiler for the {device} is not installed: {package}")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_fusions_on_a_tpu(dtype):
+@pytest.mark.parametrize(
+    ("device", "norms", "checks"),
+    [
+        # One fusion for each of the 161 leaves, and one reduction with two results, or three, for each of the 54 that
+        # have a trust ratio. One more for each of the other 107, to see whether it is finite.
+        pytest.param("v5e", 54, 107, marks=needs("libtpu", "v5e")),
+        # Each sum of a large array takes two.
+        pytest.param("h100", 3 * 54, 107 + 54, marks=needs("jax_cuda12_plugin", "h100")),
+    ],
+)
+def test_fusions_on_other_devices(device, norms, checks, dtype):
     rows = ("optax_ext.lars", "loss-scaled optax_ext.lars")
-    lines = run("benchmarks.tpu", "--dtype", dtype, "--only", *rows).splitlines()
+    lines = run("benchmarks.ahead", device, "--dtype", dtype, "--only", *rows).splitlines()
     lars, scaled = (json.loads(line) for line in lines)
-    # One for each of the 161 leaves, and one reduction with two results for each of the 54 that have a trust ratio.
-    assert lars["fusions"] <= 161 + 54 + 4
-    # One more for each leaf, to see whether it is finite.
-    assert scaled["fusions"] <= lars["fusions"] + 161
+    some = 16  # of scalars
+    assert 161 < lars["fusions"] <= 161 + norms
+    assert lars["fusions"] < scaled["fusions"] <= lars["fusions"] + checks + some
     assert scaled["temporary_bytes"] < 25_557_032 * jnp.dtype(dtype).itemsize
