@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 300  # for some seconds of training: on a busy machine too, on
 # Before step 13 the save at 12 has begun, and that waits for the first one, at 6, to end.
 FIRST_STEP_TO_KILL = 2 * training.SAVE_STEPS + 1
 
-# After the moment, at random. Much of a save is done in the first 0.03 s, if the machine is not busy.
+# After the moment, at random. On a machine with nothing else to do, a save takes 0.04 to 0.05 s.
 MOST_DELAY_SECONDS = {"step": 0.1, "saving": 0.06, "restoring": 0.5}
 
 
@@ -143,8 +143,8 @@ def check_restarts(home: Path, moments: list[str], seed: int) -> list[Kill]:
             step = max(FIRST_STEP_TO_KILL + int((index + chance.random()) * part), saved + 1)
             save = -(-step // training.SAVE_STEPS) * training.SAVE_STEPS
             workers.append(Worker(home / "killed", save))
-            step = {"step": step, "saving": save, "restoring": saved}[moment]
-            kills.append(kill(workers[-1], moment, step, chance.uniform(0, MOST_DELAY_SECONDS[moment])))
+            at = {"step": step, "saving": save, "restoring": saved}[moment]
+            kills.append(kill(workers[-1], moment, at, chance.uniform(0, MOST_DELAY_SECONDS[moment])))
             saved = max(kills[-1].saved)
         workers.append(Worker(home / "killed"))
         workers[-1].permit_the_last_step()

@@ -118,17 +118,16 @@ def through_vmap(update, state):
     )
 
 
-def through_shard_map(update, state):
+def through_shard_map(update, state, *axes):
+    spec = P(*axes)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    mapped = jax.shard_map(update, mesh=mesh, in_specs=(P(), P(), P()), out_specs=P())  # its checks are on
+    specs = jax.tree.map(lambda leaf: spec if leaf.ndim else P(), state)
+    mapped = jax.shard_map(update, mesh=mesh, in_specs=(spec, specs, spec), out_specs=(spec, specs))  # checks are on
     return lambda grads, params: mapped(grads, state, params)
 
 
 def through_shard_map_in_parts(update, state):
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    specs = jax.tree.map(lambda leaf: P("data") if leaf.ndim else P(), state)
-    mapped = jax.shard_map(update, mesh=mesh, in_specs=(P("data"), specs, P("data")), out_specs=(P("data"), specs))
-    return lambda grads, params: mapped(grads, state, params)
+    return through_shard_map(update, state, "data")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
