@@ -13,7 +13,7 @@ from optax_ext._schema import Fraction, NonNegativeNumber, Tagged, problem, shor
 from optax_ext.schedules._base import ScalarOrSchedule, evaluate, exact_step
 from optax_ext.transforms import lars, path_mask
 from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
-from optax_ext.transforms._lars import add_momentum
+from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._regexes import check_together, compile_pattern
 
 

@@ -6,7 +6,7 @@ import optax
 
 from optax_ext._schema import Fraction, FractionBelowOne, PositiveNumber
 from optax_ext.config._optimizers import Optimizer
-from optax_ext.transforms._lars import add_momentum
+from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._rmsprop import scale_by_rms
 
 

@@ -3,8 +3,9 @@
 import optax
 
 from optax_ext.transforms._arguments import Mask, Scalar, check_mask, check_number, check_rate
+from optax_ext.transforms._norms import AxisName
 from optax_ext.transforms._precision import in_float32
-from optax_ext.transforms._trust_ratio import AxisName, scale_by_trust_ratio
+from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 
 
 def lamb(

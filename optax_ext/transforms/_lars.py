@@ -2,15 +2,15 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from optax_ext.transforms._arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
-from optax_ext.transforms._precision import keep_without_gradient
-from optax_ext.transforms._recompute import recomputing, remember
-from optax_ext.transforms._trees import is_none
-from optax_ext.transforms._trust_ratio import AxisName, scale_by_trust_ratio
+from optax_ext.transforms._learning_rate import scale_by_learning_rate
+from optax_ext.transforms._momentum import add_momentum
+from optax_ext.transforms._norms import AxisName
+from optax_ext.transforms._remat import within_remat_scope
+from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+from optax_ext.transforms._weight_decay import add_decayed_weights
 
 
 def lars(
@@ -24,6 +24,7 @@ def lars(
     classic_momentum: bool = True,
     weight_decay_mask: Mask | None = True,
     trust_ratio_mask: Mask | None = True,
+    accumulator_dtype: Any = None,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make the LARS optimizer, for large batches.
@@ -51,6 +52,7 @@ def lars(
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
       trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
+      accumulator_dtype: The dtype of the momentum; None for that of the parameters.
       axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
         [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
 
@@ -89,60 +91,12 @@ def lars(
     weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
 
+    add_weight_decay = add_decayed_weights(weight_decay, weight_decay_mask)
     scale_by_trust = optax.masked(
         scale_by_trust_ratio(trust_coefficient, eps=eps, axis_name=axis_name), trust_ratio_mask
     )
-    scale_by_learning_rate = optax.scale_by_learning_rate(learning_rate)
-    trace = add_momentum(momentum, nesterov=nesterov)
+    scale_by_rate = scale_by_learning_rate(learning_rate)
+    trace = add_momentum(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
     if classic_momentum:
-        add_weight_decay = optax.masked(add_decayed_weights(weight_decay), weight_decay_mask)
-        return _recomputing(optax.chain(add_weight_decay, scale_by_trust, scale_by_learning_rate, trace))
-    add_weight_decay = optax.add_decayed_weights(weight_decay, weight_decay_mask)
-    return optax.chain(add_weight_decay, trace, scale_by_trust, scale_by_learning_rate)
-
-
-def add_decayed_weights(weight_decay: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Add decayed weights with Optax, so that the norms of the sums can compute them again."""
-    add = optax.add_decayed_weights(weight_decay)
-
-    def update_fn(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.OptState]:
-        new_updates, new_state = add.update(updates, state, params)
-
-        def remember_sum(new: Any, update: Any, param: Any) -> None:
-            if new is not update:  # which it is without weight decay
-                one = jnp.ones_like(param, shape=())
-                rate, _ = add.update(jnp.zeros_like(one), state, one)
-                remember(new, lambda update, param, rate: update + rate * param, update, param, rate)
-
-        jax.tree.map(remember_sum, new_updates, updates, params, is_leaf=is_none)
-        return new_updates, new_state
-
-    return optax.GradientTransformation(add.init, update_fn)
-
-
-def _recomputing(inner: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    def update_fn(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, optax.OptState]:
-        with recomputing():
-            return inner.update(updates, state, params, **extra_args)
-
-    return optax.GradientTransformationExtraArgs(inner.init, update_fn)
-
-
-def add_momentum(momentum: Scalar, *, nesterov: bool) -> optax.GradientTransformation:
-    """Trace past updates with `optax.trace`, keeping the trace of a parameter that has no gradient this time.
-
-    `optax.trace` puts None in its place, which loses the momentum and changes the structure of the state.
-    """
-    trace = optax.trace(momentum, nesterov=nesterov)
-
-    def update_fn(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.OptState]:
-        updates, new_state = trace.update(updates, state, params)
-        return updates, keep_without_gradient(new_state, state)
-
-    return optax.GradientTransformation(trace.init, update_fn)
+        return within_remat_scope(optax.chain(add_weight_decay, scale_by_trust, scale_by_rate, trace))
+    return within_remat_scope(optax.chain(add_weight_decay, trace, scale_by_trust, scale_by_rate))

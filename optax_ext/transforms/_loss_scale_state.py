@@ -1,4 +1,4 @@
-"""The state of loss scaling: what it holds, where it lies, and what a step takes of it."""
+"""The state of loss scaling: what it holds, where it lies, and what it may become."""
 
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ class LossScaleState(NamedTuple):
       skipped_steps: Updates that were skipped so far; int32 scalar.
       consecutive_skips: Updates that were skipped since the last that was not; int32 scalar.
       inner_state: The state of the wrapped transformation, which a skipped step leaves bit by bit as it was.
+      skips_since_growth: Updates that were skipped since ``growth_steps`` finite ones in a row were last reached; int32
+        scalar, 0 with a fixed scale.
     """
 
     loss_scale: jax.Array
@@ -29,6 +31,7 @@ class LossScaleState(NamedTuple):
     skipped_steps: jax.Array
     consecutive_skips: jax.Array
     inner_state: optax.OptState
+    skips_since_growth: jax.Array | int = 0
 
 
 def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
@@ -56,13 +59,35 @@ def _outline(state: Any) -> str:
     return kind.__name__ if names is None else f"{kind.__name__}({', '.join(map(str, names))})"
 
 
-def own(leaf: Any) -> Any:
+def check_structure(old: optax.OptState, new: optax.OptState) -> None:
+    """Raise ValueError unless the inner state keeps its structure, without which no step can be skipped."""
+    if jax.tree.structure(old) == jax.tree.structure(new):
+        return
+    name, found, expected = _first_difference(type(old).__name__, old, new)
+    hint = ": to record a measure, use optax.snapshot, whose state is whole from init on" if "Monitor" in name else ""
+    raise ValueError(
+        "the state of the wrapped transformation must keep its structure, so that a skipped step can leave it as it "
+        f"was; in {name}, init made {found} and update made {expected}{hint}"
+    )
+
+
+def _first_difference(name: str, old: Any, new: Any) -> tuple[str, str, str]:
+    """Return the innermost named tuple in which two states differ, and what of each differs there."""
+    if type(old) is type(new) and isinstance(old, tuple) and len(old) == len(new):
+        for before, after in zip(old, new, strict=True):
+            if jax.tree.structure(before) != jax.tree.structure(after):
+                inside = type(before).__name__ if hasattr(before, "_fields") else name
+                return _first_difference(inside, before, after)
+    return name, str(jax.tree.structure(old)), str(jax.tree.structure(new))
+
+
+def copy_strongly_typed(leaf: Any) -> Any:
     """Copy an array, strongly typed, so that no two leaves share a buffer and no type changes with the first step."""
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
     return jnp.array(leaf, dtype=jnp.result_type(leaf)) if is_array else leaf
 
 
-def place_beside(params: optax.Params, state: LossScaleState) -> LossScaleState:
+def replicate_like(params: optax.Params, state: LossScaleState) -> LossScaleState:
     """Put what `init` left on the default device where a step returns it: with the parameters, on their whole mesh.
 
     The second step would else be compiled anew.
@@ -84,25 +109,7 @@ def place_beside(params: optax.Params, state: LossScaleState) -> LossScaleState:
     return jax.tree.map(place, state)
 
 
-def take(applied: jax.Array, new: Any, old: Any) -> Any:
-    """Return the new leaf of a state if `applied`, else the old; in the type of the old, which never changes."""
-    if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
-        new = jnp.asarray(new).astype(old.dtype)
-    return jnp.where(applied, new, old)
-
-
-def take_updates(applied: jax.Array, updates: Any, new_state: Any, taken_state: Any) -> Any:
-    """Return the updates if `applied`, else zeros.
-
-    An update that is in the state as well, as momentum is, comes from what was taken there, which is the same: the
-    old state can then be overwritten, with nothing else to keep.
-    """
-    pairs = zip(jax.tree.leaves(new_state), jax.tree.leaves(taken_state), strict=True)
-    taken = {id(new): taken for new, taken in pairs if hasattr(new, "dtype") and new.dtype == taken.dtype}
-    return jax.tree.map(lambda u: jnp.where(applied, taken.get(id(u), u), jnp.zeros_like(u)), updates)
-
-
-def count_step(inner_state: optax.OptState) -> optax.OptState:
+def increment_counts(inner_state: optax.OptState) -> optax.OptState:
     """Advance the scalar integer fields named `count`."""
 
     def advance(path: tuple[Any, ...], leaf: Any) -> Any:

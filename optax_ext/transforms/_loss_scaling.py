@@ -1,6 +1,8 @@
 """Loss scaling: a wrapper that unscales gradients, skips what is not finite, and adapts the scale."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import compress
 from typing import Any
 
 import jax
@@ -10,20 +12,20 @@ import optax
 from optax_ext._schema import FLOAT32_MAX
 from optax_ext.schedules._base import divide
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete
+from optax_ext.transforms._early_selection import select_leaf, trace_update
+from optax_ext.transforms._finite import agree, all_finite_after, all_finite_unscaled
 from optax_ext.transforms._loss_scale_state import (
     LossScaleState,
     check_state,
-    count_step,
+    check_structure,
+    copy_strongly_typed,
+    increment_counts,
     loss_scale_states,
-    own,
-    place_beside,
-    take,
-    take_updates,
+    replicate_like,
 )
-from optax_ext.transforms._precision import all_finite, is_inexact, keep_without_gradient, widen
-from optax_ext.transforms._recompute import recomputing, remember
-from optax_ext.transforms._trees import is_none
-from optax_ext.transforms._trust_ratio import AxisName, reduce_over
+from optax_ext.transforms._norms import AxisName
+from optax_ext.transforms._precision import keep_without_gradient, unscale_by, widen_range, zero_where_not_inexact
+from optax_ext.transforms._remat import remat_scope
 
 
 def dynamic_loss_scaling(
@@ -35,6 +37,8 @@ def dynamic_loss_scaling(
     min_scale: Scalar = 1.0,
     max_scale: Scalar = FLOAT32_MAX,
     hysteresis: Scalar = 1,
+    consecutive_hysteresis: bool = True,
+    check_updates: bool = False,
     count_skipped_steps: bool = False,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -118,23 +122,38 @@ def dynamic_loss_scaling(
     check_number("min_scale", min_scale, "more than 0")
     check_number("max_scale", max_scale, "more than 0", or_infinite=True)
     check_number("hysteresis", hysteresis, "at least 1", integer=True)
+    check_flag("consecutive_hysteresis", consecutive_hysteresis)
     check_number("initial_scale", initial_scale, "more than 0")
     if is_concrete(initial_scale, min_scale, max_scale) and not min_scale <= initial_scale <= max_scale:
         raise ValueError(
             f"initial_scale must be in [min_scale, max_scale] = [{min_scale}, {max_scale}], got {initial_scale!r}"
         )
 
-    def adapt(state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scale = state.loss_scale
-        factor, smallest = jnp.asarray(multiplier, scale.dtype), jnp.asarray(min_scale, scale.dtype)
-        counter = jnp.where(finite, optax.safe_increment(state.counter), 0)
+    def adapt(
+        state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        scale = jnp.asarray(state.loss_scale, jnp.float32)
+        factor, smallest, largest = (jnp.asarray(x, scale.dtype) for x in (multiplier, min_scale, max_scale))
+        counter = jnp.where(finite, optax.safe_increment(jnp.asarray(state.counter)), 0)
         full = counter >= growth_steps
+        skips = jnp.asarray(state.skips_since_growth)
+        skips_since_growth = jnp.where(full, 0, jnp.where(finite, skips, optax.safe_increment(skips)))
         grown = scale * factor
-        grown = jnp.where(jnp.isfinite(grown) & (grown <= max_scale), grown, scale)
-        shrunk = jnp.where(consecutive_skips >= hysteresis, jnp.maximum(divide(scale, factor), smallest), scale)
-        return jnp.where(finite, jnp.where(full, grown, scale), shrunk), jnp.where(full, 0, counter)
+        grown = jnp.where(jnp.isfinite(grown) & (grown <= largest), grown, scale)
+        patience_ends = (consecutive_skips if consecutive_hysteresis else skips_since_growth) >= hysteresis
+        shrunk = jnp.where(patience_ends, divide(scale, factor), scale)
+        scale = jnp.where(finite, jnp.where(full, grown, scale), shrunk)
+        scale = jnp.minimum(jnp.where(scale > smallest, scale, smallest), largest)  # a NaN that was restored, too
+        return scale, jnp.where(full, 0, counter), skips_since_growth
 
-    return _loss_scaling(inner, initial_scale, adapt, True, count_skipped_steps, axis_name)
+    return _loss_scaling(
+        inner,
+        initial_scale,
+        adapt,
+        check_updates=check_updates,
+        count_skipped_steps=count_skipped_steps,
+        axis_name=axis_name,
+    )
 
 
 def fixed_loss_scaling(
@@ -142,6 +161,7 @@ def fixed_loss_scaling(
     scale: Scalar,
     *,
     skip_nonfinite: bool = True,
+    check_updates: bool = False,
     count_skipped_steps: bool = False,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -179,23 +199,35 @@ def fixed_loss_scaling(
     """
     check_number("scale", scale, "more than 0")
 
-    def keep(state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array) -> tuple[jax.Array, jax.Array]:
-        del finite, consecutive_skips
-        return jnp.asarray(scale, jnp.float32), jnp.zeros_like(state.counter)
+    def keep(
+        state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        del state, finite, consecutive_skips
+        return jnp.asarray(scale, jnp.float32), jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
 
-    return _loss_scaling(inner, scale, keep, skip_nonfinite, count_skipped_steps, axis_name)
+    return _loss_scaling(
+        inner,
+        scale,
+        keep,
+        skip_nonfinite=skip_nonfinite,
+        check_updates=check_updates,
+        count_skipped_steps=count_skipped_steps,
+        axis_name=axis_name,
+    )
 
 
 # From the state before a step, whether its gradients were finite, and how many skips that makes in a row,
-# to the next scale and counter.
-_Adapt = Callable[[LossScaleState, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# to the next scale, counter and skips since growth.
+_Adapt = Callable[[LossScaleState, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 def _loss_scaling(
     inner: optax.GradientTransformation,
     initial_scale: Scalar,
     adapt: _Adapt,
-    skip_nonfinite: bool,
+    *,
+    skip_nonfinite: bool = True,
+    check_updates: bool,
     count_skipped_steps: bool,
     axis_name: AxisName | None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -203,11 +235,12 @@ def _loss_scaling(
         hint = ": call its gradient_transformation()" if isinstance(inner, optax.MultiSteps) else ""
         raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}{hint}")
     check_flag("skip_nonfinite", skip_nonfinite)
+    check_flag("check_updates", check_updates)
     check_flag("count_skipped_steps", count_skipped_steps)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> LossScaleState:
-        inner_state = inner.init(params)
+        inner_state = inner.init(widen_range(params))
         if loss_scale_states(inner_state):
             raise ValueError("inner must not scale losses itself: it holds a LossScaleState already, and one is enough")
         state = LossScaleState(
@@ -216,70 +249,62 @@ def _loss_scaling(
             grads_finite=jnp.ones([], jnp.bool_),
             skipped_steps=jnp.zeros([], jnp.int32),
             consecutive_skips=jnp.zeros([], jnp.int32),
-            inner_state=jax.tree.map(own, inner_state),
+            inner_state=jax.tree.map(copy_strongly_typed, inner_state),
+            skips_since_growth=jnp.zeros([], jnp.int32),
         )
-        return place_beside(params, state)
+        return replicate_like(params, state)
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, LossScaleState]:
         check_state(state)
-        with recomputing():
-            grads = unscale_by(state.loss_scale, updates, params)
-            finite = reduce_over(jax.lax.pmin, all_finite(grads).astype(jnp.int32), axis_name).astype(jnp.bool_)
+        scaled, scale = updates, jnp.asarray(state.loss_scale, jnp.float32)
+
+        def unscaled_update(scaled: optax.Updates, inner_state: optax.OptState) -> tuple[optax.Updates, optax.OptState]:
+            with remat_scope():
+                shown = widen_range(params)
+                grads = unscale_by(scale, scaled, shown)
+                updates, new_state = inner.update(grads, inner_state, shown, **extra_args)
+            new_state = keep_without_gradient(new_state, inner_state)
+            check_structure(inner_state, new_state)
+            return zero_where_not_inexact(updates, shown), new_state
+
+        def grads_finite(reads: Sequence[bool] | None = None) -> jax.Array:
+            with remat_scope():
+                leaves = jax.tree.leaves(scaled), jax.tree.leaves(unscale_by(scale, scaled, widen_range(params)))
+                checked = leaves if reads is None else [[*compress(part, reads)] for part in leaves]
+                return agree(all_finite_unscaled(*checked, scale), axis_name)
+
+        # A step that is not compiled is traced only to see whether what is not finite is read at all.
+        concrete = is_concrete(*jax.tree.leaves((updates, state, params, extra_args)))
+        traced = None if concrete else trace_update(unscaled_update, scaled, state.inner_state)
+        finite = grads_finite(traced.reads if traced else None)
+        if concrete and not finite:
+            finite = grads_finite(trace_update(unscaled_update, scaled, state.inner_state).reads)
+
+        kept = increment_counts(state.inner_state) if count_skipped_steps else state.inner_state
+        if traced and skip_nonfinite and not check_updates:
+            applied = finite
+            updates, inner_state = traced(applied, kept)
+        else:
+            updates, inner_state = unscaled_update(scaled, state.inner_state)
+            if check_updates:
+                finite &= agree(all_finite_after(updates, params), axis_name)
             applied = finite if skip_nonfinite else jnp.ones_like(finite)
-            updates, new_inner_state = inner.update(grads, state.inner_state, params, **extra_args)
+            inner_state = jax.tree.map(partial(select_leaf, applied), inner_state, kept)
+        updates = jax.tree.map(lambda update: jnp.where(applied, update, jnp.zeros_like(update)), updates)
 
-        skipped_state = count_step(state.inner_state) if count_skipped_steps else state.inner_state
-        new_inner_state = keep_without_gradient(new_inner_state, state.inner_state)
-        inner_state = jax.tree.map(lambda new, old: take(applied, new, old), new_inner_state, skipped_state)
-        updates = take_updates(applied, updates, new_inner_state, inner_state)
-
-        consecutive_skips = jnp.where(applied, 0, optax.safe_increment(state.consecutive_skips))
-        loss_scale, counter = adapt(state, finite, consecutive_skips)
+        consecutive_skips = jnp.where(applied, 0, optax.safe_increment(jnp.asarray(state.consecutive_skips)))
+        loss_scale, counter, skips_since_growth = adapt(state, finite, consecutive_skips)
+        skipped_steps = jnp.asarray(state.skipped_steps)
         return updates, LossScaleState(
             loss_scale=loss_scale,
             counter=counter,
             grads_finite=finite,
-            skipped_steps=jnp.where(applied, state.skipped_steps, optax.safe_increment(state.skipped_steps)),
+            skipped_steps=jnp.where(applied, skipped_steps, optax.safe_increment(skipped_steps)),
             consecutive_skips=consecutive_skips,
             inner_state=inner_state,
+            skips_since_growth=skips_since_growth,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def unscale_by(scale: Scalar, tree: Any, params: optax.Params | None = None) -> Any:
-    """Divide the inexact leaves of a tree by `scale`, in at least float32.
-
-    By two factors, of which the first is 1 unless the scale is huge: the reciprocal of one past 2**126, which is also
-    what XLA makes of a division, is subnormal and flushed to zero.
-
-    With `params`, each leaf then takes the dtype of its parameter, so that the state of a low-precision run never
-    changes type.
-    """
-    scale = jnp.asarray(scale, jnp.float32)
-    first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
-
-    def unscale(leaf: Any, param: Any = None) -> Any:
-        if leaf is None:
-            return None
-        if param is not None and leaf.dtype == jax.dtypes.float0:  # what JAX makes of the gradient of an integer
-            return jnp.zeros_like(param)
-        if not is_inexact(leaf):
-            return leaf
-        leaf = jnp.asarray(leaf)
-        wide = widen(leaf).dtype
-        dtype = param.dtype if param is not None and is_inexact(param) else wide
-
-        def divide(leaf: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
-            return (widen(leaf) * first * second).astype(dtype)
-
-        factors = first.astype(wide), 1 / (scale * first).astype(wide)
-        quotient = divide(leaf, *factors)
-        remember(quotient, divide, leaf, *factors)
-        return quotient
-
-    if params is None:
-        return jax.tree.map(unscale, tree)
-    return jax.tree.map(unscale, tree, params, is_leaf=is_none)

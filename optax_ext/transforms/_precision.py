@@ -1,4 +1,4 @@
-"""What low precision needs: arithmetic in at least float32, and the check that numbers are finite."""
+"""What low precision needs: arithmetic in at least float32."""
 
 from typing import Any, TypeVar
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._recompute import recompute
+from optax_ext.transforms._remat import rematerializable
 from optax_ext.transforms._trees import is_none
 
 _State = TypeVar("_State")
@@ -22,38 +22,69 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4 else x
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """Return whether every inexact number of a tree is finite; an empty tree is.
+def widen_range(params: Any) -> Any:
+    """Return a tree whose floats of less range than float32, such as float16, are in float32; Python numbers as arrays.
 
-    x - x is 0 for a finite number and NaN for any other, so a sum of these is exact; and XLA makes one pass over the
-    numbers of it on every backend, where ``isfinite(x).all()`` writes its booleans to memory on a CPU.
+    Past 65504, or below 6e-8, a float16 cannot hold what float32 can, and what scaling has saved would be lost again.
+    bfloat16 has the range of float32, and stays.
     """
 
-    def zero_if_finite(leaf: Any) -> jax.Array:
-        narrow = leaf.dtype in (jnp.float16, jnp.bfloat16)
-        wide = _as_finite(leaf) if narrow else widen(recompute(leaf)[0])
-        zero = jnp.sum(wide - wide)
-        return (zero.real + zero.imag if jnp.iscomplexobj(zero) else zero).astype(jnp.float32)
+    def widen_leaf(leaf: Any) -> Any:
+        leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.finfo(leaf.dtype).maxexp >= 128:
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding)
+        return rematerializable(lambda leaf: leaf.astype(jnp.float32), leaf)
 
-    zeros = [zero_if_finite(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
-    if not zeros:
-        return jnp.asarray(True)
-    # Without the barrier XLA repeats all of the sums in whatever reads this flag, and compiles for half a minute.
-    return jnp.sum(jax.lax.optimization_barrier(jnp.stack(zeros))) == 0
+    return jax.tree.map(widen_leaf, params)
 
 
-def _as_finite(leaf: jax.Array) -> jax.Array:
-    """Return numbers in float32 that are finite exactly where those of a narrow leaf are.
+def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any:
+    """Divide the inexact leaves of a tree by `scale`, in at least float32.
 
-    XLA may leave out a rounding to float16 or bfloat16 and back, so this does not rely on one. A number is rounded to
-    infinity if half a unit in the last place of the largest one takes it to 2**maxexp or beyond. A factor turns that
-    into 2**128, which is infinite in float32.
+    By two factors, of which the first is 1 unless the scale is huge: the reciprocal of one past 2**126, which is also
+    what XLA makes of a division, is subnormal and flushed to zero.
+
+    With `params`, each leaf then takes the dtype of its parameter, so that the state of a low-precision run never
+    changes type.
     """
-    limits = jnp.finfo(leaf.dtype)
-    factor, half_unit = 2.0 ** (128 - limits.maxexp), 2.0 ** (126 - limits.nmant)
-    # Read together with the leaf, or XLA on a CPU keeps an array of each, for all leaves of a shape.
-    leaf, factor, half_unit = recompute(leaf, jnp.float32(factor), jnp.float32(half_unit))
-    return jnp.abs(widen(leaf)) * factor + half_unit
+    scale = jnp.asarray(scale, jnp.float32)
+    first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
+
+    def unscale(leaf: Any, param: Any = None) -> Any:
+        if leaf is None:
+            return None
+        if param is not None and jnp.result_type(leaf) == jax.dtypes.float0:  # JAX's gradient of an integer
+            return jnp.zeros_like(param)
+        if not is_inexact(leaf):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        wide = widen(leaf).dtype
+        dtype = jnp.result_type(param) if param is not None and is_inexact(param) else wide
+
+        def divide(leaf: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+            return (widen(leaf) * first * second).astype(dtype)
+
+        return rematerializable(divide, leaf, first.astype(wide), 1 / (scale * first).astype(wide))
+
+    if params is None:
+        return jax.tree.map(unscale, tree)
+    if isinstance(params, optax.LookaheadParams):  # whose gradients are those of the fast ones
+        params = params.fast
+    return jax.tree.map(unscale, tree, params, is_leaf=is_none)
+
+
+def zero_where_not_inexact(updates: Any, params: optax.Params | None) -> Any:
+    """Return the updates with zeros for integers and keys, which nothing that an optimizer computes may change."""
+    if params is None:
+        return updates
+    return jax.tree.map(
+        lambda update, param: update if update is None or is_inexact(param) else jnp.zeros_like(param),
+        updates,
+        params,
+        is_leaf=is_none,
+    )
 
 
 def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext.transforms._loss_scale_state import loss_scale_states
-from optax_ext.transforms._loss_scaling import unscale_by
-from optax_ext.transforms._precision import widen
+from optax_ext.transforms._precision import unscale_by, widen
 
 
 def scale_loss(loss: jax.Array, opt_state: optax.OptState) -> jax.Array:

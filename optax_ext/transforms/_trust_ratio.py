@@ -1,6 +1,5 @@
 """The layer-wise trust ratio of LARS and LAMB."""
 
-from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -8,11 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext.transforms._arguments import Scalar, check_number
-from optax_ext.transforms._precision import widen
-from optax_ext.transforms._recompute import recompute, unshared
+from optax_ext.transforms._norms import AxisName, norms
+from optax_ext.transforms._precision import is_inexact, widen
+from optax_ext.transforms._remat import read_alone
 from optax_ext.transforms._trees import is_none
-
-AxisName = Hashable | tuple[Hashable, ...]
 
 
 def scale_by_trust_ratio(
@@ -64,10 +62,14 @@ def scale_by_trust_ratio(
     def scale(update: Any, param: Any) -> Any:
         if update is None:
             return None
-        update = unshared(update)
-        update_norm, param_norm = (_norm(x, axis_name) for x in recompute(update, param))
+        update, param = (leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in (update, param))
+        if not is_inexact(param):
+            return update
+        update = read_alone(update)
+        update_norm, param_norm = norms([update], [param], axis_name=axis_name)
         trusted = (param_norm > 0) & (update_norm > 0)
-        ratio = jnp.where(trusted, trust_coefficient * param_norm / (update_norm + eps), 1)
+        # The quotient that is not chosen must be finite too, or the derivative of the choice is not.
+        ratio = jnp.where(trusted, trust_coefficient * param_norm / jnp.where(trusted, update_norm + eps, 1), 1)
         return (widen(update) * ratio).astype(jnp.promote_types(update.dtype, param.dtype))
 
     def update_fn(
@@ -78,16 +80,3 @@ def scale_by_trust_ratio(
         return jax.tree.map(scale, updates, params, is_leaf=is_none), state
 
     return optax.GradientTransformation(optax.init_empty_state, update_fn)
-
-
-def _norm(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
-    """Return the Euclidean norm of all of `x`, at least in float32."""
-    return jnp.sqrt(reduce_over(jax.lax.psum, jnp.sum(jnp.square(jnp.abs(widen(x)))), axis_name))
-
-
-def reduce_over(reduce: Callable[[Any, Any], Any], x: jax.Array, axis_name: AxisName | None) -> jax.Array:
-    """Reduce over one mesh axis after another: `shard_map` takes several only if `x` varies over all or none."""
-    names = () if axis_name is None else axis_name if isinstance(axis_name, tuple) else (axis_name,)
-    for name in names:
-        x = reduce(x, name)
-    return x

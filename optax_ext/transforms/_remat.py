@@ -1,4 +1,4 @@
-"""Cheap values that are computed again where they are needed again, rather than kept in memory.
+"""Rematerialization: cheap values that are computed again where they are needed again, rather than kept in memory.
 
 XLA on a CPU fuses a sum with what is summed, but only if nothing else reads that. A gradient that a norm and the update
 both read is therefore written to memory and read twice, and memory is all that an optimizer's step waits for: on
@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from jax.core import Tracer
 
 
@@ -25,8 +26,8 @@ _recipes: ContextVar[dict[int, _Recipe] | None] = ContextVar("_recipes", default
 
 
 @contextlib.contextmanager
-def recomputing() -> Generator[None]:
-    """Remember values until the end of the block, besides those of the block around it."""
+def remat_scope() -> Generator[None]:
+    """Remember how values are made until the end of the block, besides those of the block around it."""
     token = _recipes.set(dict(_recipes.get() or {}))
     try:
         yield
@@ -34,18 +35,32 @@ def recomputing() -> Generator[None]:
         _recipes.reset(token)
 
 
-def remember(value: Any, function: Callable[..., Any], *operands: Any) -> None:
-    """Remember that a traced `value` is `function(*operands)`, of which some may be remembered themselves."""
-    recipes = _recipes.get()
+def within_remat_scope(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Run the updates of a chain in a scope, so that one of its parts can compute again what another has made."""
+    inner = optax.with_extra_args_support(inner)
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        with remat_scope():
+            return inner.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+
+
+def rematerializable(function: Callable[..., Any], *operands: Any) -> Any:
+    """Return `function(*operands)`, remembering how it is made; operands may be rematerializable themselves."""
+    value, recipes = function(*operands), _recipes.get()
     if recipes is not None and isinstance(value, Tracer):
         recipes[id(value)] = _Recipe(value, function, operands)
+    return value
 
 
-def recompute(*values: Any) -> tuple[Any, ...]:
-    """Return values anew, to be read together, if one of them is remembered, and else as they are, unshared."""
+def rematerialize(*values: Any) -> tuple[Any, ...]:
+    """Return values made anew, to be read together, if one of them is remembered; else as they are, for one reader."""
     recipes = _recipes.get() or {}
     if not any(id(value) in recipes for value in values):
-        return tuple(map(unshared, values))
+        return tuple(map(read_alone, values))
 
     def inputs(value: Any) -> Iterator[Any]:
         recipe = recipes.get(id(value))
@@ -62,10 +77,10 @@ def recompute(*values: Any) -> tuple[Any, ...]:
         recipe = recipes.get(id(value))
         return arrays[id(value)] if recipe is None else recipe.function(*map(compute, recipe.operands))
 
-    return tuple(compute(value) if id(value) in recipes else unshared(arrays[id(value)]) for value in values)
+    return tuple(compute(value) if id(value) in recipes else read_alone(arrays[id(value)]) for value in values)
 
 
-def unshared(value: Any) -> Any:
+def read_alone(value: Any) -> Any:
     """Return a traced value that is narrower than float32 for one reader alone, unless it is remembered.
 
     XLA on a CPU would let its readers share a conversion to float32, and keep that in memory at twice the size.

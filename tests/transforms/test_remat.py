@@ -10,7 +10,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import optax_ext
-from optax_ext.transforms._recompute import recompute, recomputing, remember
+from optax_ext.transforms._remat import remat_scope, rematerializable, rematerialize
 
 PARAMS = {f"layer{i}": {"kernel": jnp.full((128, 64), 0.1 * i), "bias": jnp.ones(64)} for i in range(1, 7)}
 GRADS = jax.tree.map(lambda p: jnp.sin(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), PARAMS)
@@ -73,16 +73,14 @@ def test_the_program_grows_with_the_leaves_and_not_with_their_square():
 
 def test_a_remembered_value_is_computed_anew_from_what_it_was_made_of():
     def program(x, y):
-        with recomputing():
-            double = 2 * x
-            remember(double, lambda x: 2 * x, x)
-            total = double + y
-            remember(total, lambda double, y: double + y, double, y)
-            again, beside = recompute(total, x)
+        with remat_scope():
+            double = rematerializable(lambda x: 2 * x, x)
+            total = rematerializable(lambda double, y: double + y, double, y)
+            again, beside = rematerialize(total, x)
             assert again is not total
             assert beside is not x
-            assert recompute(x, y) == (x, y)
-        assert recompute(total) == (total,)  # forgotten with the block
+            assert rematerialize(x, y) == (x, y)
+        assert rematerialize(total) == (total,)  # forgotten with the block
         return total, again, beside
 
     total, again, beside = jax.jit(program)(3.0, 4.0)
@@ -93,11 +91,9 @@ def test_a_remembered_value_is_computed_anew_from_what_it_was_made_of():
 
 
 def test_nothing_is_remembered_outside_of_a_trace():
-    with recomputing():
-        x = jnp.ones(3)
-        double = 2 * x
-        remember(double, lambda x: 2 * x, x)
-        assert recompute(double)[0] is double
+    with remat_scope():
+        double = rematerializable(lambda x: 2 * x, jnp.ones(3))
+        assert rematerialize(double)[0] is double
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

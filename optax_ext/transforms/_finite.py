@@ -1,0 +1,96 @@
+"""Whether all numbers of a tree are finite, in one pass over each leaf."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_ext.transforms._arguments import is_concrete
+from optax_ext.transforms._norms import AxisName, reduce_over, sum_of_squares
+from optax_ext.transforms._precision import is_inexact, widen
+from optax_ext.transforms._remat import remat_scope, rematerializable, rematerialize
+from optax_ext.transforms._trees import is_none
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Return whether every inexact number of a tree is finite; an empty tree is.
+
+    A sum of numbers is not finite if one of them is not, and numbers that are divided by 2**64 and more are finite in a
+    sum of up to 2**63. XLA makes one pass over the numbers of such a sum on every backend, where ``isfinite(x).all()``
+    writes its booleans to memory on a CPU. It may reorder the sum, and leave out tests of what is not finite, as its
+    fast-math flags allow, since only the sum is tested, and that by its bits.
+    """
+    return _is_finite(_add_up([_sum_scaled_down(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]))
+
+
+def all_finite_unscaled(scaled: Any, unscaled: Any, scale: jax.Array) -> jax.Array:
+    """Return whether all unscaled numbers are finite, given the scaled ones as well.
+
+    XLA on a CPU adds up squares twice as fast as anything else. If the sum of those of the scaled numbers is finite,
+    these are at most 2**64, and divided by 1 or more they are so still. If it is not, it may just have overflowed.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(scaled) if is_inexact(leaf)]
+    if is_concrete(*leaves):
+        return all_finite(unscaled)
+
+    def on_cpu() -> jax.Array:
+        squares = _add_up([sum_of_squares([leaf]).astype(jnp.float32) for leaf in leaves])
+        certain = _is_finite(squares) & (scale >= 1)
+        return jax.lax.cond(certain, lambda: jnp.ones_like(certain), lambda: all_finite(unscaled))
+
+    return jax.lax.platform_dependent(cpu=on_cpu, default=lambda: all_finite(unscaled))
+
+
+def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:
+    """Return whether parameters are finite, in their own dtypes, once updates are applied; without them, updates are."""
+    if params is None:
+        return all_finite(updates)
+
+    def apply(update: Any, param: Any) -> Any:
+        if update is None or not is_inexact(param):
+            return None
+        param = jnp.asarray(param)
+        return rematerializable(lambda u, p: (widen(p) + u).astype(p.dtype), update, param)
+
+    with remat_scope():
+        return all_finite(jax.tree.map(apply, updates, params, is_leaf=is_none))
+
+
+def agree(flag: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """Return whether a flag is set on every device of the mesh axes of `shard_map` or `pmap`."""
+    return reduce_over(jax.lax.pmin, flag.astype(jnp.int32), axis_name).astype(jnp.bool_)
+
+
+def _add_up(sums: Sequence[jax.Array]) -> jax.Array:
+    # Without the barrier XLA repeats all of the sums in whatever reads the total, and compiles for half a minute.
+    return jnp.sum(jax.lax.optimization_barrier(jnp.stack(sums))) if sums else jnp.float32(0)
+
+
+def _is_finite(number: jax.Array) -> jax.Array:
+    exponent = jnp.int32(0x7F800000)
+    return (jax.lax.bitcast_convert_type(number, jnp.int32) & exponent) != exponent
+
+
+def _sum_scaled_down(leaf: Any) -> jax.Array:
+    """Return a float32 number that is finite exactly if all numbers of a leaf are.
+
+    XLA may leave out a rounding to float16 or bfloat16 and back, so this does not rely on one. A number is rounded to
+    infinity if half a unit in the last place of the largest one takes it to 2**maxexp or beyond. A factor turns that
+    into 2**128, which is infinite in float32.
+    """
+    leaf = jnp.asarray(leaf)
+    limits, dtype = jnp.finfo(leaf.dtype), widen(leaf).dtype
+    constants = [2.0 ** (64 - jnp.finfo(dtype).maxexp)]
+    if limits.bits < 32:
+        constants += [2.0 ** (128 - limits.maxexp), 2.0 ** (126 - limits.nmant)]
+    # Read together with the leaf, or XLA on a CPU keeps an array of each, for all leaves of a shape.
+    leaf, small, *rounding = rematerialize(leaf, *(jnp.asarray(constant, dtype) for constant in constants))
+    leaf = widen(leaf)
+    if rounding:
+        factor, half_unit = rounding
+        leaf = jnp.abs(leaf) * factor + half_unit
+    total = jnp.sum(leaf * small)
+    # Of a complex number the parts are added, both far below the largest float.
+    return (total.real + total.imag if jnp.iscomplexobj(total) else total).astype(jnp.float32)

@@ -1,0 +1,47 @@
+"""Weight decay that norms can compute again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_ext.transforms._arguments import Mask
+from optax_ext.transforms._precision import is_inexact
+from optax_ext.transforms._remat import rematerializable
+from optax_ext.transforms._trees import is_none
+
+
+def add_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -> optax.GradientTransformation:
+    """Add `weight_decay` times the parameter to each update that the mask chooses.
+
+    As `optax.add_decayed_weights`, with its state, but for three things. The norms of the sums can compute them again
+    rather than read them. A schedule, or a traced number, leaves a bfloat16 update in bfloat16, as a Python number does.
+    And an integer never decays.
+    """
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if params is None:
+            raise ValueError("weight decay needs the parameters: call update(updates, state, params), got None")
+        if isinstance(weight_decay, int | float) and weight_decay == 0:
+            return updates, state
+        rate = weight_decay(state.count) if callable(weight_decay) else weight_decay
+
+        def decay(update: Any, param: Any) -> Any:
+            if update is None or not is_inexact(param):
+                return update
+            update, param = jnp.asarray(update), jnp.asarray(param)
+            dtype = jnp.promote_types(update.dtype, param.dtype)
+
+            def add(update: jax.Array, param: jax.Array, rate: jax.Array) -> jax.Array:
+                return update.astype(dtype) + rate * param.astype(dtype)
+
+            return rematerializable(add, update, param, jnp.asarray(rate).astype(dtype))
+
+        if callable(weight_decay):
+            state = state._replace(count=optax.safe_increment(state.count))
+        return jax.tree.map(decay, updates, params, is_leaf=is_none), state
+
+    init_fn = optax.add_decayed_weights(weight_decay).init
+    return optax.masked(optax.GradientTransformation(init_fn, update_fn), mask)
