@@ -19,6 +19,7 @@ from optax_ext.schedules import (
 )
 from optax_ext.transforms import (
     LossScaleState,
+    MasterWeightsState,
     NonfiniteCounts,
     ParamsEmaState,
     dynamic_loss_scaling,
@@ -26,6 +27,7 @@ from optax_ext.transforms import (
     fixed_loss_scaling,
     lamb,
     lars,
+    master_weights,
     nonfinite_leaves,
     params_ema,
     path_mask,
@@ -47,6 +49,7 @@ __all__ = [
     "InverseTimeDecay",
     "LinearWarmup",
     "LossScaleState",
+    "MasterWeightsState",
     "NonfiniteCounts",
     "ParamsEmaState",
     "PiecewiseConstantDecay",
@@ -63,6 +66,7 @@ __all__ = [
     "interop",
     "lamb",
     "lars",
+    "master_weights",
     "nonfinite_leaves",
     "params_ema",
     "path_mask",

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._precision import widen
+from optax_ext.transforms._norms import norms
+from optax_ext.transforms._precision import is_inexact, widen
+from optax_ext.transforms._remat import read_alone, rematerializable
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
@@ -17,7 +19,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
     def clip(updates: Any, params: Any) -> Any:
         del params
-        return jax.tree.map(lambda update: _shrink(update, optax.tree.norm(widen(update)), max_norm), updates)
+        return jax.tree.map(lambda update: _shrink(update, norms([update])[0], max_norm), updates)
 
     return optax.stateless(clip)
 
@@ -25,17 +27,28 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """Shrink all leaves alike if their common norm is more than `max_norm`; the norm is taken in float32.
 
-    `optax.clip_by_global_norm` takes it in the dtype of the leaves, where float16 overflows and clips to zero.
+    `optax.clip_by_global_norm` takes it in the dtype of the leaves, where float16 overflows and clips to zero, and
+    keeps a clipped copy of all of them.
     """
 
     def clip(updates: Any, params: Any) -> Any:
         del params
-        norm = optax.tree.norm(jax.tree.map(widen, updates))
+        leaves = [leaf for leaf in jax.tree.leaves(updates) if is_inexact(leaf)]
+        if not leaves:
+            return updates
+        (norm,) = jax.lax.optimization_barrier(norms(leaves))  # or each leaf's fusion adds up all of the sums again
         return jax.tree.map(lambda update: _shrink(update, norm, max_norm), updates)
 
     return optax.stateless(clip)
 
 
-def _shrink(update: jax.Array, norm: Any, max_norm: float) -> jax.Array:
-    shrunk = widen(update) * (max_norm / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
-    return jnp.where(norm > max_norm, shrunk, widen(update)).astype(update.dtype)
+def _shrink(update: Any, norm: jax.Array, max_norm: float) -> Any:
+    if not is_inexact(update):
+        return update
+    update = read_alone(jnp.asarray(update))
+    factor = max_norm / jnp.where(norm > max_norm, norm, 1)
+
+    def shrink(update: jax.Array, norm: jax.Array, factor: jax.Array) -> jax.Array:
+        return jnp.where(norm > max_norm, widen(update) * factor, widen(update)).astype(update.dtype)
+
+    return rematerializable(shrink, update, norm, factor)

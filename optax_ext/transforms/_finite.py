@@ -10,7 +10,7 @@ import optax
 from optax_ext.transforms._arguments import is_concrete
 from optax_ext.transforms._norms import AxisName, reduce_over, sum_of_squares
 from optax_ext.transforms._precision import is_inexact, widen
-from optax_ext.transforms._remat import remat_scope, rematerializable, rematerialize
+from optax_ext.transforms._remat import remat_scope, rematerializable, rematerialize_with
 from optax_ext.transforms._trees import is_none
 
 
@@ -85,8 +85,7 @@ def _sum_scaled_down(leaf: Any) -> jax.Array:
     constants = [2.0 ** (64 - jnp.finfo(dtype).maxexp)]
     if limits.bits < 32:
         constants += [2.0 ** (128 - limits.maxexp), 2.0 ** (126 - limits.nmant)]
-    # Read together with the leaf, or XLA on a CPU keeps an array of each, for all leaves of a shape.
-    leaf, small, *rounding = rematerialize(leaf, *(jnp.asarray(constant, dtype) for constant in constants))
+    leaf, small, *rounding = rematerialize_with(leaf, *(jnp.asarray(constant, dtype) for constant in constants))
     leaf = widen(leaf)
     if rounding:
         factor, half_unit = rounding

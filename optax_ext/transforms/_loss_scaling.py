@@ -23,6 +23,7 @@ from optax_ext.transforms._loss_scale_state import (
     loss_scale_states,
     replicate_like,
 )
+from optax_ext.transforms._master_weights import has_master_weights
 from optax_ext.transforms._norms import AxisName
 from optax_ext.transforms._precision import keep_without_gradient, unscale_by, widen_range, zero_where_not_inexact
 from optax_ext.transforms._remat import remat_scope
@@ -241,6 +242,8 @@ def _loss_scaling(
 
     def init_fn(params: optax.Params) -> LossScaleState:
         inner_state = inner.init(widen_range(params))
+        if has_master_weights(inner_state):  # which are to be of the parameters as they are
+            inner_state = inner.init(params)
         if loss_scale_states(inner_state):
             raise ValueError("inner must not scale losses itself: it holds a LossScaleState already, and one is enough")
         state = LossScaleState(
@@ -262,12 +265,13 @@ def _loss_scaling(
 
         def unscaled_update(scaled: optax.Updates, inner_state: optax.OptState) -> tuple[optax.Updates, optax.OptState]:
             with remat_scope():
-                shown = widen_range(params)
-                grads = unscale_by(scale, scaled, shown)
+                wide = widen_range(params)
+                grads = unscale_by(scale, scaled, wide)
+                shown = params if has_master_weights(inner_state) else wide
                 updates, new_state = inner.update(grads, inner_state, shown, **extra_args)
             new_state = keep_without_gradient(new_state, inner_state)
             check_structure(inner_state, new_state)
-            return zero_where_not_inexact(updates, shown), new_state
+            return zero_where_not_inexact(updates, params), new_state
 
         def grads_finite(reads: Sequence[bool] | None = None) -> jax.Array:
             with remat_scope():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from optax_ext.transforms._arguments import is_concrete
 from optax_ext.transforms._precision import widen
-from optax_ext.transforms._remat import rematerialize
+from optax_ext.transforms._remat import rematerialize, rematerialize_with
 
 AxisName = Hashable | tuple[Hashable, ...]
 
@@ -51,7 +51,7 @@ def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Ar
         if factor is None:
             (leaf,) = map(widen, rematerialize(leaf))
         else:
-            wide, small = rematerialize(leaf, jnp.asarray(factor, widen(leaf).real.dtype))
+            wide, small = rematerialize_with(leaf, jnp.asarray(factor, widen(leaf).real.dtype))
             leaf = widen(wide) * small
         return jnp.square(leaf.real) + jnp.square(leaf.imag) if jnp.iscomplexobj(leaf) else jnp.square(leaf)
 

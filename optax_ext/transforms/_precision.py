@@ -70,9 +70,12 @@ def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any
 
     if params is None:
         return jax.tree.map(unscale, tree)
-    if isinstance(params, optax.LookaheadParams):  # whose gradients are those of the fast ones
-        params = params.fast
-    return jax.tree.map(unscale, tree, params, is_leaf=is_none)
+    return jax.tree.map(unscale, tree, trained(params), is_leaf=is_none)
+
+
+def trained(params: Any) -> Any:
+    """Return the parameters that gradients are taken of: of `optax.lookahead`'s two copies, the fast one."""
+    return params.fast if isinstance(params, optax.LookaheadParams) else params
 
 
 def zero_where_not_inexact(updates: Any, params: optax.Params | None) -> Any:

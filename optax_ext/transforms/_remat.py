@@ -80,6 +80,17 @@ def rematerialize(*values: Any) -> tuple[Any, ...]:
     return tuple(compute(value) if id(value) in recipes else read_alone(arrays[id(value)]) for value in values)
 
 
+def rematerialize_with(value: Any, *constants: jax.Array) -> tuple[Any, ...]:
+    """Return a value, made anew if it is remembered, and constants to compute with it.
+
+    XLA on a CPU would let leaves of one shape share an array of each constant, and keep that in memory.
+    """
+    is_remembered = id(value) in (_recipes.get() or {})
+    if is_remembered or not isinstance(value, Tracer):
+        return rematerialize(value, *constants)
+    return tuple(_hide([value, *constants]))
+
+
 def read_alone(value: Any) -> Any:
     """Return a traced value that is narrower than float32 for one reader alone, unless it is remembered.
 

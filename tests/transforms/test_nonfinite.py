@@ -177,8 +177,8 @@ class TestStall:
         assert bool(state.grads_finite)
 
     def test_gradients_that_overflow_only_in_their_parameters_dtype_are_said_to_be_finite(self):
-        params, grads = jnp.ones(2, jnp.float16), jnp.full(2, 1e6)
-        state = skip(make(), params, grads, 3)
+        params, grads = jnp.ones(2, jnp.bfloat16), jnp.full(2, 3.4e38)
+        state = skip(make(initial_scale=1.0), params, grads, 3)
         with pytest.raises(FloatingPointError, match="gradients given are finite: .* overflow in the dtype of their"):
             optax_ext.raise_if_stalled(state, grads, max_consecutive_skips=3)
         as_checked = optax_ext.unscale(grads, state).astype(params.dtype)

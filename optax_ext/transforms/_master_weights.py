@@ -1,0 +1,133 @@
+"""Float32 copies of narrower parameters, which small updates can move."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_ext.transforms._precision import is_inexact, trained, widen, zero_where_not_inexact
+from optax_ext.transforms._trees import find_nodes, is_none
+
+
+class MasterWeightsState(NamedTuple):
+    """The state of master weights.
+
+    Attributes:
+      master: A float32 copy of each parameter that is narrower, and ``optax.MaskedNode()`` in place of the others.
+      inner_state: The state of the wrapped transformation, as it is for float32 parameters.
+    """
+
+    master: optax.Params
+    inner_state: optax.OptState
+
+
+def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    r"""Wrap a transformation so that it moves a float32 copy of each narrower parameter.
+
+    A bfloat16 number has 8 significant bits, so that an update of less than 1/512 of a parameter is rounded away: at a
+    rate of 2e-4, four in ten numbers of a bfloat16 model never move. With $w$ the float32 copy, $p$ the parameter and
+    $u$ what ``inner`` makes of gradients and parameters in float32,
+
+    $$w \leftarrow w + u, \qquad p \leftarrow p + (w - p),$$
+
+    of which the bracket is the update that is returned, in float32. After ``optax.apply_updates`` each parameter is its
+    copy rounded to the parameter's dtype, to the bit.
+
+    It stands inside loss scaling, so that a skipped step moves no copy, and around the optimizer and its average of
+    parameters, which then is one of the copies:
+    ``dynamic_loss_scaling(master_weights(optax.chain(optax.adamw(1e-3), params_ema())))``.
+
+    Args:
+      inner: What to wrap: an optimizer or a chain.
+
+    Returns:
+      A transformation that needs ``params`` and gives ``inner`` all extra arguments; its state is a
+      [`MasterWeightsState`][optax_ext.MasterWeightsState]. Parameters in float32 or wider, complex ones, integers and
+      keys have no copy. The copy is what counts: a parameter that is changed by other means goes back to it.
+
+    Raises:
+      ValueError: If ``inner`` is not an ``optax.GradientTransformation`` or holds master weights itself, or ``update``
+        is called without ``params``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import optax_ext
+      >>> params, grads = jnp.ones(1, jnp.bfloat16), jnp.full(1, 1e-3, jnp.bfloat16)
+      >>> for tx in (optax.sgd(1.0), optax_ext.master_weights(optax.sgd(1.0))):
+      ...     moved, state = params, tx.init(params)
+      ...     for _ in range(10):
+      ...         updates, state = tx.update(grads, state, moved)
+      ...         moved = optax.apply_updates(moved, updates)
+      ...     print(moved)
+      [1]
+      [0.988281]
+
+    References:
+      Micikevicius et al., Mixed precision training, [arXiv:1710.03740](https://arxiv.org/abs/1710.03740), section 3.1.
+    """
+    if not isinstance(inner, optax.GradientTransformation):
+        hint = ": call its gradient_transformation()" if isinstance(inner, optax.MultiSteps) else ""
+        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}{hint}")
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params: optax.Params) -> MasterWeightsState:
+        master = jax.tree.map(_copy_if_narrow, params)
+        inner_state = inner.init(_in_float32(params, master))
+        if has_master_weights(inner_state):
+            raise ValueError("inner must not keep master weights itself: it has a MasterWeightsState, and one is enough")
+        return MasterWeightsState(master, inner_state)
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, MasterWeightsState]:
+        if params is None:
+            raise ValueError("master_weights needs the parameters: call update(updates, state, params), got None")
+        wide = _in_float32(params, state.master)
+        grads = jax.tree.map(_like_parameter, updates, trained(wide), is_leaf=is_none)
+        moves, inner_state = inner.update(grads, state.inner_state, wide, **extra_args)
+
+        def apply(param: Any, master: Any, move: Any) -> Any:
+            if move is None or isinstance(master, optax.MaskedNode):
+                return master
+            # Not `master + move`, which may lie between two numbers that adding to the parameter can lead to.
+            param = param.astype(master.dtype)
+            return param + ((master + move) - param)
+
+        def to_master(param: Any, master: Any, move: Any) -> Any:
+            if move is None or isinstance(master, optax.MaskedNode):
+                return move
+            return master - param.astype(master.dtype)
+
+        master = jax.tree.map(apply, params, state.master, moves, is_leaf=is_none)
+        updates = jax.tree.map(to_master, params, master, moves, is_leaf=is_none)
+        return zero_where_not_inexact(updates, params), MasterWeightsState(master, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def has_master_weights(state: optax.OptState) -> bool:
+    """Whether a state has float32 copies of parameters, which must be shown the parameters as they are."""
+    return bool(find_nodes(state, MasterWeightsState))
+
+
+def _copy_if_narrow(param: Any) -> Any:
+    param = param if hasattr(param, "dtype") else jnp.asarray(param)
+    if not jnp.issubdtype(param.dtype, jnp.floating) or param.dtype.itemsize >= 4:
+        return optax.MaskedNode()
+    if isinstance(param, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=param.sharding)
+    return param.astype(jnp.float32)
+
+
+def _in_float32(params: Any, master: Any) -> Any:
+    """Return the parameters with their copies in place of the narrower ones."""
+    return jax.tree.map(lambda p, m: p if isinstance(m, optax.MaskedNode) else m, params, master)
+
+
+def _like_parameter(update: Any, param: Any) -> Any:
+    """Return a gradient in the dtype of its parameter, which holds all of it; zeros for that of an integer."""
+    if update is None:
+        return None
+    return widen(jnp.asarray(update)) if is_inexact(param) else jnp.zeros_like(param)
