@@ -163,7 +163,7 @@ def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) ->
 
       >>> groups = {"train": optax.chain(optax.sgd(0.1), optax_ext.params_ema()), "freeze": optax.set_to_zero()}
       >>> tx = optax.partition(groups, {"head": "train", "body": "freeze"})
-      >>> params = {"head": jnp.ones(2), "body": jnp.full(2, 3.0)}
+      >>> params = {"head": jnp.ones(2), "body": jnp.array([3.0, 3.0])}
       >>> print(optax_ext.ema_params(tx.init(params), params))
       {'body': Array([3., 3.], dtype=float32), 'head': Array([0., 0.], dtype=float32)}
     """
