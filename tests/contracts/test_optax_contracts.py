@@ -131,6 +131,16 @@ def float_leaves(tree):
 
 @every_transformation
 @bare_and_scaled
+@pytest.mark.parametrize(("param_dtype", "grad_dtype"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_types_are_stable_with_gradients_of_another_dtype(name, form, param_dtype, grad_dtype):
+    tx, params = make(name, form), make_params(param_dtype)
+    state = tx.init(params)
+    _, new_state = trace(tx.update, make_grads(grad_dtype), state, params)
+    assert new_state == types(state)
+
+
+@every_transformation
+@bare_and_scaled
 def test_multi_steps_in_bfloat16(name, form):
     tx = optax.MultiSteps(make(name, form), every_k_schedule=2).gradient_transformation()
     params, grads = make_params("bfloat16"), make_grads("bfloat16")
