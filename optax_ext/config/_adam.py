@@ -60,7 +60,7 @@ class Adam(Optimizer):
 
     def _make_chain(self) -> optax.GradientTransformation:
         return optax.chain(
-            scale_by_adam(self.beta_1, self.beta_2, self.epsilon, amsgrad=self.amsgrad),
+            scale_by_adam(*_rounded(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
             optax.scale_by_learning_rate(self._rate()),
         )
 
@@ -119,16 +119,14 @@ class AdamW(Optimizer):
     gradient_clip_norm: NonNegativeNumber = 1.0
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
-    def make(self) -> optax.GradientTransformationExtraArgs:
-        """Return the optimizer: clipping by ``gradient_clip_norm``, then that of every optimizer, then its chain."""
-        after = super().make()
-        if self.gradient_clip_norm == 0:
-            return after
-        return optax.chain(clip_by_global_norm(self.gradient_clip_norm), after)
+    def _make_clipping(self) -> list[optax.GradientTransformation]:
+        """Return clipping by ``gradient_clip_norm``, and then that of every optimizer."""
+        clipping = super()._make_clipping()
+        return clipping if self.gradient_clip_norm == 0 else [clip_by_global_norm(self.gradient_clip_norm), *clipping]
 
     def _make_chain(self) -> optax.GradientTransformation:
         return optax.chain(
-            scale_by_adam(self.beta_1, self.beta_2, self.epsilon, amsgrad=self.amsgrad),
+            scale_by_adam(*_rounded(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
             optax.add_decayed_weights(self.weight_decay_rate, self._decays),
             optax.scale_by_learning_rate(self._rate()),
         )
@@ -189,14 +187,19 @@ class LAMB(Optimizer):
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:
+        b1, b2 = _rounded(self.beta_1, self.beta_2)
         return lamb(
             self._rate(),
-            # TensorFlow subtracts the rounded decays from 1, and 1 - float32(0.999) is off by 1.3e-5.
-            b1=float(np.float32(self.beta_1)),
-            b2=float(np.float32(self.beta_2)),
+            b1=b1,
+            b2=b2,
             eps=self.epsilon,
             weight_decay=self.weight_decay_rate,
             **layerwise_masks(
                 self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
             ),
         )
+
+
+def _rounded(*decays: float) -> list[float]:
+    """Return decays in float32: TensorFlow subtracts those from 1, and 1 - float32(0.999) is off by 1.3e-5."""
+    return [float(np.float32(decay)) for decay in decays]

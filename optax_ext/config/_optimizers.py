@@ -13,6 +13,7 @@ from optax_ext._schema import Fraction, NonNegativeNumber, Tagged, problem, shor
 from optax_ext.schedules._base import ScalarOrSchedule, evaluate, exact_step
 from optax_ext.transforms import lars, path_mask
 from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
+from optax_ext.transforms._inexact import for_inexact
 from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._regexes import check_together, compile_pattern
 
@@ -63,7 +64,14 @@ class Optimizer(Tagged):
         return global_clipnorm
 
     def make(self) -> optax.GradientTransformationExtraArgs:
-        """Return the optimizer: clipping by value, by norm and by global norm, and then its own chain."""
+        """Return the optimizer: clipping by value, by norm and by global norm, and then its own chain.
+
+        Parameters that are no floating or complex numbers stay as they are: their update is zero.
+        """
+        return for_inexact(optax.chain(*self._make_clipping(), self._make_chain()))
+
+    def _make_clipping(self) -> list[optax.GradientTransformation]:
+        """Return what comes first."""
         steps: list[optax.GradientTransformation] = []
         if self.clipvalue is not None:
             steps.append(optax.clip(self.clipvalue))
@@ -71,7 +79,7 @@ class Optimizer(Tagged):
             steps.append(clip_by_norm(self.clipnorm))
         if self.global_clipnorm is not None:
             steps.append(clip_by_global_norm(self.global_clipnorm))
-        return optax.chain(*steps, self._make_chain())
+        return steps
 
     @abc.abstractmethod
     def _make_chain(self) -> optax.GradientTransformation:

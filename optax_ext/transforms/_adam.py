@@ -1,30 +1,43 @@
-"""Adam with the epsilon of TensorFlow."""
+"""Adam, with the epsilon of TensorFlow or with that of the paper."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from jax.typing import DTypeLike
 
+from optax_ext.transforms._arguments import Scalar
+from optax_ext.transforms._moments import average, divide, root, square
 from optax_ext.transforms._precision import in_float32
 
 
-def scale_by_adam(b1: float, b2: float, eps: float, *, amsgrad: bool) -> optax.GradientTransformation:
-    r"""Scale gradients by their moments, as TensorFlow's fused Adam does: with "epsilon hat".
+def scale_by_adam(
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    *,
+    amsgrad: bool = False,
+    epsilon_hat: bool = True,
+    mu_dtype: DTypeLike | None = None,
+) -> optax.GradientTransformation:
+    r"""Scale gradients by their moments, with "epsilon hat", as TensorFlow's fused Adam does, or without.
 
-    $$u = \frac{\sqrt{1 - b_2^t}}{1 - b_1^t} \cdot \frac{m}{\sqrt{v} + \mathrm{eps}}$$
+    $$u = \frac{\sqrt{1 - b_2^t}}{1 - b_1^t} \cdot \frac{m}{\sqrt{v} + \mathrm{eps}} \quad\text{or}\quad
+      u = \frac{m / (1 - b_1^t)}{\sqrt{v / (1 - b_2^t)} + \mathrm{eps}}$$
 
-    With ``amsgrad``, the largest $v$ so far takes its place. ``optax.scale_by_adam`` corrects $v$ before it adds
-    epsilon, so that its epsilon is larger by $1 / \sqrt{1 - b_2^t}$, 31 times in the first step; and
-    ``optax.scale_by_amsgrad`` compares corrected moments unless told. The states are Optax's, in at least float32.
+    The second is that of ``optax.scale_by_adam``. It corrects $v$ before it adds epsilon, so that its epsilon is larger
+    by $1 / \sqrt{1 - b_2^t}$, 31 times in the first step. With ``amsgrad``, the largest $v$ so far takes the place
+    of $v$; ``optax.scale_by_amsgrad`` compares corrected moments unless told.
+
+    The states are Optax's, in at least float32, but for $m$ in ``mu_dtype``. Unlike Optax's, this works under strict
+    promotion, the decays may be of any dtype, and its derivative is finite where a gradient is zero.
     """
-    # TensorFlow subtracts the rounded decays from 1, and 1 - float32(0.999) is off by 1.3e-5.
-    decay1, decay2 = np.float32(b1), np.float32(b2)
 
     def init_fn(params: optax.Params) -> optax.OptState:
         count = jnp.zeros([], jnp.int32)
-        mu, nu = optax.tree.zeros_like(params), optax.tree.zeros_like(params)
+        mu = jax.tree.map(lambda param: jnp.zeros_like(param, dtype=_accumulator_dtype(param, mu_dtype)), params)
+        nu = optax.tree.zeros_like(params)
         if amsgrad:
             return optax.ScaleByAmsgradState(count, mu, nu, optax.tree.zeros_like(params))
         return optax.ScaleByAdamState(count, mu, nu)
@@ -34,14 +47,29 @@ def scale_by_adam(b1: float, b2: float, eps: float, *, amsgrad: bool) -> optax.G
     ) -> tuple[optax.Updates, optax.OptState]:
         del params
         count = jnp.asarray(optax.safe_increment(state.count))
-        steps = count.astype(jnp.float32)
-        correction = jnp.sqrt(1 - decay2**steps) / (1 - decay1**steps)
-        mu = optax.tree.update_moment(updates, state.mu, decay1, 1)
-        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, decay2, 2)
-        below, new_state = nu, state._replace(count=count, mu=mu, nu=nu)
+        steps = count.astype(jnp.result_type(float))
+        correction1, correction2 = (1 - jnp.asarray(decay, steps.dtype) ** steps for decay in (b1, b2))
+        mu = jax.tree.map(lambda g, m, v: average(m.astype(v.dtype), g, b1), updates, state.mu, state.nu)
+        nu = jax.tree.map(lambda g, v: average(v, square(g), b2), updates, state.nu)
+        stored_mu = jax.tree.map(lambda new, old: new.astype(old.dtype), mu, state.mu)
+        below, new_state = nu, state._replace(count=count, mu=stored_mu, nu=nu)
         if amsgrad:
-            below = jax.tree.map(jnp.maximum, nu, state.nu_max)
+            below = jax.tree.map(lambda v, most: jnp.maximum(v.real, most.real).astype(v.dtype), nu, state.nu_max)
             new_state = new_state._replace(nu_max=below)
-        return jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + eps), mu, below), new_state
+
+        def scale(m: jax.Array, v: jax.Array) -> jax.Array:
+            if epsilon_hat:
+                correction = jnp.sqrt(correction2) / correction1
+                return divide(correction.astype(m.dtype) * m, root(v), eps)
+            return divide(m / correction1.astype(m.dtype), root(v / correction2.astype(v.dtype)), eps)
+
+        return jax.tree.map(scale, mu, below), new_state
 
     return in_float32(optax.GradientTransformation(init_fn, update_fn))
+
+
+def _accumulator_dtype(param: jax.Array, mu_dtype: DTypeLike | None) -> DTypeLike:
+    """Return the dtype asked for, but that of the parameter where one of the two is complex and the other is not."""
+    is_complex = jnp.issubdtype(param.dtype, jnp.complexfloating)
+    fits = mu_dtype is not None and jnp.issubdtype(mu_dtype, jnp.complexfloating) == is_complex
+    return mu_dtype if mu_dtype is not None and fits else param.dtype

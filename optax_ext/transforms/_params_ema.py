@@ -1,14 +1,16 @@
 """An exponential moving average of the parameters, for evaluation."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number
-from optax_ext.transforms._precision import is_inexact, widen
-from optax_ext.transforms._trees import find_nodes
+from optax_ext.transforms._precision import as_array, is_inexact, widen
+from optax_ext.transforms._trees import find_nodes, is_one_parameter, join_path
 
 
 class ParamsEmaState(NamedTuple):
@@ -53,6 +55,8 @@ def params_ema(
     Returns:
       A transformation that needs ``params`` and returns the updates as they are; its state is a
       [`ParamsEmaState`][optax_ext.ParamsEmaState]. Integer leaves and keys are kept at their newest, not averaged.
+      ``init`` takes a tree of ``jax.ShapeDtypeStruct`` too; averages that start as the parameters are then such
+      structures themselves, in at least float32, since there are no numbers to start from.
 
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
@@ -90,11 +94,13 @@ def params_ema(
         raise ValueError(f"initial must be 'zeros' or 'params', got {initial!r}")
 
     def init_fn(params: optax.Params) -> ParamsEmaState:
-        def start(param: Any) -> jax.Array:
-            param = jnp.asarray(param)
+        def start(param: Any) -> Any:
+            param = widen(param)
             if initial == "zeros" and is_inexact(param):
-                return jnp.zeros_like(widen(param))
-            return jnp.array(widen(param), copy=True)  # the state and the parameters may both be donated
+                return jnp.zeros_like(param)
+            if isinstance(param, jax.ShapeDtypeStruct):
+                return param
+            return jnp.array(param, copy=True)  # the state and the parameters may both be donated
 
         return ParamsEmaState(count=jnp.zeros([], jnp.int32), ema=jax.tree.map(start, params))
 
@@ -128,15 +134,20 @@ def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) ->
     """Return the averaged parameters in an optimizer state, to evaluate with.
 
     Args:
-      opt_state: An optimizer state that holds one [`ParamsEmaState`][optax_ext.ParamsEmaState], at any depth.
-      params: Parameters whose dtypes the averages are cast to; None leaves them in at least float32.
+      opt_state: An optimizer state that holds a [`ParamsEmaState`][optax_ext.ParamsEmaState], at any depth; or several
+        that average different parameters, as those of the groups of ``optax.partition`` do. That of a
+        ``flax.nnx.Optimizer`` is its ``opt_state``.
+      params: Parameters in whose structure and dtypes the averages are returned, and which stand where there is no
+        average; with Flax NNX, ``nnx.state(model, nnx.Param)``. None leaves averages in at least float32, in
+        the boxes of NNX's optimizer if that made them, and ``optax.MaskedNode()`` where there is none.
 
     Returns:
       The averages, in the structure of the parameters. They are the arrays of the state, not copies: use them before
       the state is donated to the next step.
 
     Raises:
-      ValueError: If the state holds no average of parameters, or several.
+      ValueError: If the state holds no average of parameters, or several of one parameter, or averages of parameters of
+        another structure than ``params``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -147,21 +158,81 @@ def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) ->
       >>> state = tx.init(params)
       >>> optax_ext.ema_params(state).dtype, optax_ext.ema_params(state, params).dtype
       (dtype('float32'), dtype(bfloat16))
+
+      A group that is not averaged takes the parameters as they are.
+
+      >>> groups = {"train": optax.chain(optax.sgd(0.1), optax_ext.params_ema()), "freeze": optax.set_to_zero()}
+      >>> tx = optax.partition(groups, {"head": "train", "body": "freeze"})
+      >>> params = {"head": jnp.ones(2), "body": jnp.array([3.0, 3.0])}
+      >>> print(optax_ext.ema_params(tx.init(params), params))
+      {'body': Array([3., 3.], dtype=float32), 'head': Array([0., 0.], dtype=float32)}
     """
     states = find_nodes(opt_state, ParamsEmaState)
-    if len(states) != 1:
-        advice = "add params_ema to the chain" if not states else "give the part of the state that holds the one meant"
-        raise ValueError(f"opt_state must hold one ParamsEmaState, got {len(states)}: {advice}")
+    if not states:
+        raise ValueError("opt_state must hold one ParamsEmaState, got 0: add params_ema to the chain")
     averages = states[0].ema
-    if params is None:
-        return averages
-    return jax.tree.map(lambda average, param: average.astype(jnp.asarray(param).dtype), averages, params)
+    for state in states[1:]:
+        averages = _fill(averages, state.ema, _refuse)
+    return averages if params is None else _fill(averages, params, _cast)
+
+
+# From the path of a parameter, and what the upper and the lower tree have there, to what stands there.
+_Both = Callable[[tuple[Any, ...], Any, Any], Any]
+
+
+def _fill(upper: Any, lower: Any, both: _Both, path: tuple[Any, ...] = ()) -> Any:
+    """Return the lower tree under the upper one, whose masked nodes are holes, even for whole branches.
+
+    Node by node, since either tree may have a hole where the other has a branch, and a box of NNX's optimizer is of
+    another type than that of the parameter. What is returned has the boxes of the lower tree.
+    """
+    if isinstance(upper, optax.MaskedNode):
+        return lower
+    if isinstance(lower, optax.MaskedNode):
+        return upper
+    if jax.tree_util.all_leaves([upper, lower]):
+        return both(path, upper, lower)
+    uppers, upper_structure = _children(upper)
+    lowers, structure = _children(lower)
+    are_boxes = is_one_parameter(upper) and is_one_parameter(lower) and len(uppers) == len(lowers)
+    if upper_structure != structure and not are_boxes:
+        raise ValueError(
+            f"params must have the structure of the parameters that are averaged, got {structure} at "
+            f"{join_path(path)!r} where {upper_structure} is averaged"
+        )
+    nodes = zip(uppers, lowers, strict=True)
+    return structure.unflatten(_fill(u, lo, both, (*path, *key)) for (_, u), (key, lo) in nodes)
+
+
+def _children(node: Any) -> tuple[list[tuple[tuple[Any, ...], Any]], Any]:
+    """Return what is one level down, with its keys, and the structure of that level."""
+    return jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda child: child is not node)
+
+
+def _refuse(path: tuple[Any, ...], upper: Any, lower: Any) -> Any:
+    del upper, lower
+    raise ValueError(
+        "opt_state must hold one ParamsEmaState, or several that average different parameters, got several that "
+        f"average {join_path(path)!r}: give the part of the state that holds the one meant"
+    )
+
+
+def _cast(path: tuple[Any, ...], average: Any, param: Any) -> Any:
+    del path
+    dtype = as_array(param).dtype
+    return average if average.dtype == dtype else average.astype(dtype)
 
 
 def _apply(param: Any, update: Any) -> jax.Array:
     """Return the parameter that `optax.apply_updates` makes; without an update, the parameter."""
-    param = jnp.asarray(param)
+    param = as_array(param)
     is_key = jnp.issubdtype(param.dtype, jax.dtypes.prng_key)
     if update is None or is_key or jnp.result_type(update) == jax.dtypes.float0:
         return param
-    return jnp.asarray(param + update).astype(param.dtype)
+    if not is_inexact(param):
+        return param + jnp.asarray(update).astype(param.dtype)
+    # What JAX promotes to, said here, since under strict promotion it does not. Numbers narrower than float32 round
+    # from there as they would from their own sum.
+    wide_param, wide_update = widen(param), widen(update)
+    dtype = np.promote_types(wide_param.dtype, wide_update.dtype)
+    return (wide_param.astype(dtype) + wide_update.astype(dtype)).astype(param.dtype)

@@ -18,8 +18,28 @@ def is_inexact(leaf: Any) -> bool:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """Return floats narrower than float32 as float32, and everything else as it is."""
-    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4 else x
+    """Return floats narrower than float32 as float32, and everything else as it is.
+
+    A Python number becomes an array, and a ``jax.ShapeDtypeStruct`` stays one.
+    """
+    x = as_array(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize >= 4:
+        return x
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
+    return x.astype(jnp.float32)
+
+
+def as_array(leaf: Any) -> Any:
+    """Return a number as an array, and an array as it is, both strongly typed, so that no state is weakly typed.
+
+    A ``jax.ShapeDtypeStruct``, which ``init`` may be given for an array, stays one.
+    """
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and not getattr(leaf, "weak_type", False):  # keys have none
+        return leaf
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return jnp.asarray(leaf, dtype=jnp.result_type(leaf))
 
 
 def widen_range(params: Any) -> Any:
@@ -99,7 +119,7 @@ def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformat
     """
 
     def init_fn(params: optax.Params) -> optax.OptState:
-        return inner.init(jax.tree.map(lambda param: widen(jnp.asarray(param)), params))
+        return inner.init(jax.tree.map(widen, params))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None

@@ -1,4 +1,4 @@
-"""The centered scaling of RMSprop."""
+"""The scaling of RMSprop, centered or not."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_ext.transforms._moments import average, divide, root, square
 from optax_ext.transforms._precision import in_float32
 
 
@@ -14,25 +15,29 @@ def scale_by_rms(decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool)
 
     $$u = g / (\sqrt{n - m^2} + \mathrm{eps}) \quad\text{or}\quad u = g / \sqrt{n - m^2 + \mathrm{eps}}$$
 
-    with the running means $n$ of $g^2$ and $m$ of $g$, or 0 for $m$. It is Optax's, in at least float32, except that
-    a variance that rounding makes negative counts as 0. A gradient that is the same for some hundred steps can do that,
-    and then ``optax.scale_by_stddev`` returns NaN, as TensorFlow does.
+    with the running means $n$ of $g^2$ and $m$ of $g$, or 0 for $m$. The states are Optax's, in at least float32.
+    Unlike Optax's, this works under strict promotion, its derivative is finite where a gradient is zero, and a variance
+    that rounding makes negative counts as 0. A gradient that is the same for some hundred steps can do that, and then
+    ``optax.scale_by_stddev`` returns NaN, as TensorFlow does.
     """
-    if not centered:
-        return in_float32(optax.scale_by_rms(decay, eps, eps_in_sqrt=eps_in_sqrt))
-    stddev = optax.scale_by_stddev(decay, eps, eps_in_sqrt=eps_in_sqrt)
+    init = optax.scale_by_stddev(decay, eps).init if centered else optax.scale_by_rms(decay, eps).init
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         del params
-        mu = optax.tree.update_moment(updates, state.mu, decay, 1)
-        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, decay, 2)
+        nu = jax.tree.map(lambda g, n: average(n, square(g), decay), updates, state.nu)
+        variances, new_state = nu, state._replace(nu=nu)
+        if centered:
+            mu = jax.tree.map(lambda g, m: average(m, g, decay), updates, state.mu)
+            variances = jax.tree.map(lambda m, n: jnp.maximum((n - square(m)).real, 0), mu, nu)
+            new_state = new_state._replace(mu=mu)
 
-        def scale(update: jax.Array, m: jax.Array, n: jax.Array) -> jax.Array:
-            variance = jnp.maximum(n - jnp.square(jnp.abs(m)), 0)
-            return update / (jnp.sqrt(variance + eps) if eps_in_sqrt else jnp.sqrt(variance) + eps)
+        def scale(update: jax.Array, variance: jax.Array) -> jax.Array:
+            if eps_in_sqrt:
+                return divide(update, root(variance.real + jnp.asarray(eps, variance.real.dtype)), 0)
+            return divide(update, root(variance), eps)
 
-        return jax.tree.map(scale, updates, mu, nu), state._replace(mu=mu, nu=nu)
+        return jax.tree.map(scale, updates, variances), new_state
 
-    return in_float32(optax.GradientTransformation(stddev.init, update_fn))
+    return in_float32(optax.GradientTransformation(init, update_fn))

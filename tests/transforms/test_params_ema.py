@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import optax_ext
 
@@ -214,15 +215,142 @@ def test_strict_promotion_64_bits_and_nan_checks():
         assert (state.count.dtype, state.ema["w"].dtype) == (np.int32, np.float64)
 
 
-def test_ema_params_finds_the_one_state_by_its_type():
-    ema = optax_ext.params_ema(initial="params")
-    deep = optax_ext.dynamic_loss_scaling(optax.chain(optax.adam(0.1), optax.chain(ema)))
-    params = {"ema": jnp.ones(2), "count": jnp.zeros(2)}
-    chex.assert_trees_all_equal(optax_ext.ema_params(deep.init(params)), params)
-    with pytest.raises(ValueError, match="must hold one ParamsEmaState, got 0: add params_ema to the chain"):
-        optax_ext.ema_params(optax.adam(0.1).init(params))
-    with pytest.raises(ValueError, match="must hold one ParamsEmaState, got 2"):
-        optax_ext.ema_params(optax.chain(ema, ema).init(params))
+@pytest.mark.parametrize("initial", ["zeros", "params"])
+def test_init_takes_shapes_as_optax_does(initial):
+    params = {"w": jnp.ones(2, jnp.bfloat16), "z": jnp.ones(2, jnp.complex64), "steps": jnp.array(7)}
+    tx = optax_ext.params_ema(initial=initial)
+    shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    state = tx.init(shapes)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(params))
+    if initial == "zeros":
+        chex.assert_trees_all_equal(state.ema["w"], jnp.zeros(2))
+    else:  # there are no numbers to start from, and zeros would be wrong without a word
+        assert isinstance(state.ema["w"], jax.ShapeDtypeStruct)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
+@pytest.mark.parametrize("update_dtype", ["float32", "same"])
+def test_updates_of_another_dtype_are_applied_as_optax_applies_them_under_strict_promotion_too(dtype, update_dtype):
+    params = jnp.asarray(np.random.default_rng(0).normal(size=4000), dtype)
+    updates = jnp.asarray(
+        np.random.default_rng(1).normal(size=4000) / 100, dtype if update_dtype == "same" else jnp.float32
+    )
+    tx = optax_ext.params_ema(0.0, dynamic_decay=False)
+    with jax.numpy_dtype_promotion("strict"):
+        _, state = jax.jit(tx.update)(updates, tx.init(params), params)
+    chex.assert_trees_all_equal(optax_ext.ema_params(state, params), optax.apply_updates(params, updates))
+
+
+def test_python_numbers_are_averaged_as_arrays_are():
+    tx = optax_ext.params_ema(0.5, dynamic_decay=False)
+    for param, update in ((2.0, 1.0), (2.0, jnp.float32(1.0)), (jnp.float32(2.0), 1.0)):
+        state = tx.init({"t": param})
+        _, new_state = tx.update({"t": update}, state, {"t": param})
+        assert jax.tree.map(jax.typeof, new_state) == jax.tree.map(jax.typeof, state)
+        average = optax_ext.ema_params(new_state, {"t": param})["t"]
+        assert (average, average.dtype, average.weak_type) == (1.5, jnp.float32, False)
+
+
+def test_integers_and_keys_come_back_in_the_types_of_the_parameters():
+    params = {"steps": jnp.array(7, jnp.int8), "key": jax.random.key(1), "flag": jnp.array(True), "w": jnp.ones(2)}
+    updates = {"steps": 0.0, "key": None, "flag": np.zeros((), jax.dtypes.float0), "w": jnp.zeros(2)}
+    tx = optax_ext.params_ema(0.5, dynamic_decay=False, initial="params")
+    with jax.numpy_dtype_promotion("strict"):
+        _, state = tx.update(updates, tx.init(params), params)
+    chex.assert_trees_all_equal(optax_ext.ema_params(state, params), params)
+    assert optax_ext.ema_params(state, params)["steps"].dtype == jnp.int8
+
+
+LAYERS = {"body": {"kernel": jnp.ones((2, 2), jnp.bfloat16), "bias": jnp.full(2, 3.0)}, "head": jnp.full(2, 5.0)}
+
+
+class TestEmaParams:
+    def test_finds_the_one_state_by_its_type(self):
+        ema = optax_ext.params_ema(initial="params")
+        deep = optax_ext.dynamic_loss_scaling(optax.chain(optax.adam(0.1), optax.chain(ema)))
+        params = {"ema": jnp.ones(2), "count": jnp.zeros(2)}
+        chex.assert_trees_all_equal(optax_ext.ema_params(deep.init(params)), params)
+        with pytest.raises(ValueError, match="must hold one ParamsEmaState, got 0: add params_ema to the chain"):
+            optax_ext.ema_params(optax.adam(0.1).init(params))
+
+    def init(self, labels, **groups):
+        return optax.partition(groups, labels).init(LAYERS)
+
+    def test_in_one_group_of_a_partition(self):
+        labels = {"body": "freeze", "head": "train"}
+        state = self.init(labels, freeze=optax.set_to_zero(), train=optax.chain(optax.sgd(0.1), optax_ext.params_ema()))
+        averages = optax_ext.ema_params(state, LAYERS)
+        chex.assert_trees_all_equal(averages, LAYERS | {"head": jnp.zeros(2)})
+        chex.assert_trees_all_equal_dtypes(averages, LAYERS)
+        bare = optax_ext.ema_params(state)
+        assert isinstance(bare["body"], optax.MaskedNode)
+        chex.assert_trees_all_equal(bare["head"], jnp.zeros(2))
+
+    @pytest.mark.parametrize("labels", [
+        {"body": "slow", "head": "fast"},
+        {"body": {"kernel": "slow", "bias": "fast"}, "head": "slow"},
+        {"body": {"kernel": "fast", "bias": "fast"}, "head": "slow"},
+    ])  # fmt: skip
+    def test_in_several_groups_whose_averages_are_merged(self, labels):
+        ema = optax_ext.params_ema(initial="params")
+        state = self.init(labels, slow=ema, fast=optax.chain(optax.sgd(0.1), ema))
+        for params in (None, LAYERS):
+            averages = optax_ext.ema_params(state, params)
+            chex.assert_trees_all_equal(jax.tree.map(jnp.float32, averages), jax.tree.map(jnp.float32, LAYERS))
+        chex.assert_trees_all_equal_dtypes(averages, LAYERS)
+
+    def test_a_mask_may_leave_out_a_whole_branch(self):
+        ema = optax_ext.params_ema(initial="params")
+        body, head = (optax.masked(ema, {"body": on_body, "head": not on_body}) for on_body in (True, False))
+        for order in ((body, head), (head, body)):
+            averages = optax_ext.ema_params(optax.chain(*order).init(LAYERS))
+            chex.assert_trees_all_equal(jax.tree.map(jnp.float32, averages), jax.tree.map(jnp.float32, LAYERS))
+        state = head.init(LAYERS)
+        assert isinstance(optax_ext.ema_params(state)["body"], optax.MaskedNode)
+        chex.assert_trees_all_equal(optax_ext.ema_params(state, LAYERS), LAYERS)
+
+    def test_two_averages_of_one_parameter_are_an_error_that_names_it(self):
+        ema = optax_ext.params_ema()
+        overlapping = optax.chain(ema, optax.masked(ema, {"body": {"kernel": False, "bias": True}, "head": False}))
+        for params in (None, LAYERS):
+            with pytest.raises(ValueError, match="got several that average 'body/bias': give the part of the state"):
+                optax_ext.ema_params(overlapping.init(LAYERS), params)
+
+    def test_parameters_of_another_structure_are_an_error(self):
+        state = optax_ext.params_ema().init(LAYERS)
+        with pytest.raises(ValueError, match="params must have the structure of the parameters that are averaged, got"):
+            optax_ext.ema_params(state, {"body": {"kernel": jnp.ones(2)}, "head": jnp.ones(2)})
+        with pytest.raises(ValueError, match="at 'head'"):
+            optax_ext.ema_params(state, LAYERS | {"head": {"kernel": jnp.ones(2)}})
+
+    def test_none_is_no_parameter(self):
+        params = {"bias": None, "kernel": jnp.ones(2)}
+        state = optax_ext.params_ema(initial="params").init(params)
+        assert optax_ext.ema_params(state, params)["bias"] is None
+
+    @pytest.mark.parametrize("groups", [False, True])
+    def test_of_flax_nnx(self, groups):
+        model = nnx.Linear(2, 3, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+        tx = optax.chain(optax.sgd(0.5), optax_ext.params_ema(0.5, dynamic_decay=False, initial="params"))
+        if groups:
+            mask = optax_ext.path_mask(exclude=["bias"])
+            tx = optax.masked(tx, mask)
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+        before = nnx.state(model, nnx.Param)
+        before = jax.tree.map(jnp.array, before)
+        grads = jax.tree.map(jnp.ones_like, before)
+        optimizer.update(model, grads)
+        params = nnx.state(model, nnx.Param)
+        averages = optax_ext.ema_params(optimizer.opt_state, params)
+        assert jax.tree.structure(averages) == jax.tree.structure(params)
+        assert averages["kernel"].dtype == jnp.bfloat16
+        expected = (np.float32(before["kernel"][...]) + np.float32(params["kernel"][...])) / 2
+        np.testing.assert_allclose(np.float32(averages["kernel"][...]), expected, rtol=1e-2)
+        if groups:
+            chex.assert_trees_all_equal(averages["bias"][...], params["bias"][...])
+        nnx.update(model, averages)
+        chex.assert_trees_all_equal(model.kernel[...], averages["kernel"][...])
+        assert optax_ext.ema_params(optimizer.opt_state)["kernel"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""The arithmetic of moments: averages, squares and their roots, in one dtype and with finite derivatives."""
+
+import jax
+import jax.numpy as jnp
+
+from optax_ext.transforms._arguments import Scalar
+
+
+def average(old: jax.Array, new: jax.Array, decay: Scalar) -> jax.Array:
+    """Return ``(1 - decay) * new + decay * old`` in the dtype of `old`, whatever that of the decay."""
+    kept, added = (jnp.asarray(factor, old.dtype) for factor in (decay, 1 - decay))
+    return added * new.astype(old.dtype) + kept * old
+
+
+def square(x: jax.Array) -> jax.Array:
+    """Return the square of the magnitude, in the dtype of `x`: Optax keeps it as a complex number too."""
+    if not jnp.iscomplexobj(x):
+        return jnp.square(x)
+    return (jnp.square(x.real) + jnp.square(x.imag)).astype(x.dtype)
+
+
+def root(squared: jax.Array) -> jax.Array:
+    """Return the root of a squared magnitude, a real number, whose derivative at 0 is 0 rather than infinite.
+
+    What it is the root of has a derivative of 0 there, and zero times infinity would be NaN.
+    """
+    squared = squared.real if jnp.iscomplexobj(squared) else squared
+    is_zero = squared == 0
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
+
+
+def divide(x: jax.Array, root: jax.Array, eps: Scalar) -> jax.Array:
+    """Return ``x / (root + eps)`` in the dtype of `x`."""
+    return x / (root + jnp.asarray(eps, root.dtype)).astype(x.dtype)
