@@ -16,6 +16,7 @@ from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
 from optax_ext.transforms._inexact import for_inexact
 from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._regexes import check_together, compile_pattern
+from optax_ext.transforms._remat import within_remat_scope
 
 
 def _compiles(pattern: str) -> str:
@@ -68,7 +69,7 @@ class Optimizer(Tagged):
 
         Parameters that are no floating or complex numbers stay as they are: their update is zero.
         """
-        return for_inexact(optax.chain(*self._make_clipping(), self._make_chain()))
+        return within_remat_scope(for_inexact(optax.chain(*self._make_clipping(), self._make_chain())))
 
     def _make_clipping(self) -> list[optax.GradientTransformation]:
         """Return what comes first."""

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from optax_ext.transforms._arguments import Scalar
 from optax_ext.transforms._moments import average, divide, root, square
 from optax_ext.transforms._precision import in_float32
+from optax_ext.transforms._remat import rematerializable
 
 
 def scale_by_adam(
@@ -57,13 +58,18 @@ def scale_by_adam(
             below = jax.tree.map(lambda v, most: jnp.maximum(v.real, most.real).astype(v.dtype), nu, state.nu_max)
             new_state = new_state._replace(nu_max=below)
 
-        def scale(m: jax.Array, v: jax.Array) -> jax.Array:
+        def scale(
+            m: jax.Array, v: jax.Array, correction1: jax.Array, correction2: jax.Array, eps: jax.Array
+        ) -> jax.Array:
             if epsilon_hat:
                 correction = jnp.sqrt(correction2) / correction1
                 return divide(correction.astype(m.dtype) * m, root(v), eps)
             return divide(m / correction1.astype(m.dtype), root(v / correction2.astype(v.dtype)), eps)
 
-        return jax.tree.map(scale, mu, below), new_state
+        def scaled(m: jax.Array, v: jax.Array) -> jax.Array:  # LAMB's norm computes it again, rather than read it
+            return rematerializable(scale, m, v, correction1, correction2, jnp.asarray(eps, root(v).dtype))
+
+        return jax.tree.map(scaled, mu, below), new_state
 
     return in_float32(optax.GradientTransformation(init_fn, update_fn))
 

@@ -1,15 +1,16 @@
 """Select each part of a new state against the old one as soon as it is computed, rather than at the end.
 
-An optimizer computes updates from its new moments. If the moments are selected against the old ones only afterwards, XLA
-on a CPU keeps both until then: with Adam two copies of the parameters, and a step takes four times as long. So the
-update is traced to a jaxpr, and evaluated with the selection put right behind each equation that makes a leaf of
-the state. Whatever reads that leaf further on then reads what was selected: the same number if the step is applied, and
-if it is skipped, the updates are zero whatever they were computed from.
+An optimizer computes updates from its new moments. If the moments are selected against the old ones only afterwards,
+XLA on a CPU keeps both until then: with Adam two copies of the parameters, and a step takes four times as long. So the
+update is traced to a jaxpr, and evaluated with the selection put right behind each equation that makes a leaf of the
+state. Whatever reads that leaf further on then reads what was selected: the same number if the step is applied, and if
+it is skipped, the updates are zero whatever they were computed from.
 
 The same jaxpr tells which gradients the update reads at all: `optax.set_to_zero` reads none, so that the gradients of
 frozen parameters need not be finite.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -54,7 +55,9 @@ def trace_update(update: Update, grads: Any, state: Any) -> TracedUpdate:
     count = len(grad_leaves)
 
     def program(*leaves: Any) -> tuple[list[Any], Any]:
-        updates, new_state = update(grads_structure.unflatten(leaves[:count]), state_structure.unflatten(leaves[count:]))
+        updates, new_state = update(
+            grads_structure.unflatten(leaves[:count]), state_structure.unflatten(leaves[count:])
+        )
         return state_structure.flatten_up_to(new_state), updates
 
     jaxpr, (_, shapes) = jax.make_jaxpr(program, return_shape=True)(*arguments)
@@ -116,11 +119,17 @@ def _bind(equation: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
 
 def _is_plain_jit(equation: JaxprEqn) -> bool:
     """Whether an equation is a call of a jitted function, as many of `jax.numpy` are, that asks for no layout."""
-    (plain,) = jax.make_jaxpr(jax.jit(lambda x: x))(0.0).eqns
+    plain = _plain_jit()
     if equation.primitive is not plain.primitive:
         return False
     names = ("in_shardings", "out_shardings", "in_layouts", "out_layouts")
     return all(value == plain.params[name][0] for name in names for value in equation.params[name])
+
+
+@functools.cache
+def _plain_jit() -> JaxprEqn:
+    (equation,) = jax.make_jaxpr(jax.jit(lambda x: x))(0.0).eqns
+    return equation
 
 
 def _same_type(variable: Var, old: Any) -> bool:

@@ -44,7 +44,7 @@ def all_finite_unscaled(scaled: Any, unscaled: Any, scale: jax.Array) -> jax.Arr
 
 
 def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:
-    """Return whether parameters are finite, in their own dtypes, once updates are applied; without them, updates are."""
+    """Return whether parameters, or without them the updates, are finite in their own dtypes after `apply_updates`."""
     if params is None:
         return all_finite(updates)
 

@@ -1,11 +1,16 @@
 """LAMB: Adam with a layer-wise trust ratio."""
 
 import optax
+from jax.typing import DTypeLike
 
+from optax_ext.transforms._adam import scale_by_adam
 from optax_ext.transforms._arguments import Mask, Scalar, check_mask, check_number, check_rate
+from optax_ext.transforms._inexact import for_inexact
+from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._norms import AxisName
-from optax_ext.transforms._precision import in_float32
+from optax_ext.transforms._remat import within_remat_scope
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+from optax_ext.transforms._weight_decay import add_decayed_weights
 
 
 def lamb(
@@ -17,6 +22,7 @@ def lamb(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = True,
     trust_ratio_mask: Mask | None = True,
+    accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make the LAMB optimizer, for large batches of attention models.
@@ -37,6 +43,7 @@ def lamb(
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
       trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
+      accumulator_dtype: The dtype of the first moment; None for that of the parameters, at least float32.
       axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
         [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
 
@@ -71,9 +78,10 @@ def lamb(
     check_rate("weight_decay", weight_decay)
     weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
-    return optax.chain(
-        in_float32(optax.scale_by_adam(b1=b1, b2=b2, eps=eps)),
-        optax.add_decayed_weights(weight_decay, weight_decay_mask),
+    chain = optax.chain(
+        scale_by_adam(b1, b2, eps, epsilon_hat=False, mu_dtype=accumulator_dtype),
+        add_decayed_weights(weight_decay, weight_decay_mask),
         optax.masked(scale_by_trust_ratio(axis_name=axis_name), trust_ratio_mask),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate),
     )
+    return within_remat_scope(for_inexact(chain))

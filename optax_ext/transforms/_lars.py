@@ -1,10 +1,10 @@
 """LARS: layer-wise adaptive rate scaling."""
 
-from typing import Any
-
 import optax
+from jax.typing import DTypeLike
 
 from optax_ext.transforms._arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
+from optax_ext.transforms._inexact import for_inexact
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._norms import AxisName
@@ -24,7 +24,7 @@ def lars(
     classic_momentum: bool = True,
     weight_decay_mask: Mask | None = True,
     trust_ratio_mask: Mask | None = True,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make the LARS optimizer, for large batches.
@@ -98,5 +98,7 @@ def lars(
     scale_by_rate = scale_by_learning_rate(learning_rate)
     trace = add_momentum(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
     if classic_momentum:
-        return within_remat_scope(optax.chain(add_weight_decay, scale_by_trust, scale_by_rate, trace))
-    return within_remat_scope(optax.chain(add_weight_decay, trace, scale_by_trust, scale_by_rate))
+        chain = optax.chain(add_weight_decay, scale_by_trust, scale_by_rate, trace)
+    else:
+        chain = optax.chain(add_weight_decay, trace, scale_by_trust, scale_by_rate)
+    return within_remat_scope(for_inexact(chain))

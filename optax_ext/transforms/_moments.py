@@ -24,9 +24,19 @@ def root(squared: jax.Array) -> jax.Array:
 
     What it is the root of has a derivative of 0 there, and zero times infinity would be NaN.
     """
-    squared = squared.real if jnp.iscomplexobj(squared) else squared
-    is_zero = squared == 0
-    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
+    return _sqrt(squared.real if jnp.iscomplexobj(squared) else squared)
+
+
+@jax.custom_jvp  # and no selection, with which XLA on a CPU fuses no sum
+def _sqrt(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(x)
+
+
+@_sqrt.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    is_zero = x == 0
+    return _sqrt(x), jnp.where(is_zero, 0, tangent / (2 * _sqrt(jnp.where(is_zero, 1, x))))
 
 
 def divide(x: jax.Array, root: jax.Array, eps: Scalar) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from optax_ext.transforms._arguments import Scalar
 from optax_ext.transforms._precision import keep_without_gradient
@@ -12,7 +13,7 @@ from optax_ext.transforms._trees import is_none
 
 
 def add_momentum(
-    momentum: Scalar, *, nesterov: bool, accumulator_dtype: Any = None
+    momentum: Scalar, *, nesterov: bool, accumulator_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformation:
     """Trace past updates with `optax.trace`, keeping the trace of a parameter that has no gradient this time.
 

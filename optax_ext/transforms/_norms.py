@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optax_ext.transforms._arguments import is_concrete
+from optax_ext.transforms._moments import root
 from optax_ext.transforms._precision import widen
 from optax_ext.transforms._remat import rematerialize, rematerialize_with
 
@@ -23,7 +24,7 @@ def norms(*groups: Sequence[Any], axis_name: AxisName | None = None) -> tuple[ja
     overflow = jnp.logical_not(jnp.stack([jnp.isfinite(total) for total in sums]).all())
 
     def as_they_are() -> tuple[jax.Array, ...]:
-        return tuple(map(_sqrt, sums))
+        return tuple(map(root, sums))
 
     def of_large() -> tuple[jax.Array, ...]:
         # Leaves room for 2**32 of the largest numbers.
@@ -32,19 +33,17 @@ def norms(*groups: Sequence[Any], axis_name: AxisName | None = None) -> tuple[ja
             reduce_over(jax.lax.psum, sum_of_squares(leaves, factor), axis_name)
             for leaves, factor in zip(groups, factors, strict=True)
         ]
-        large = [_sqrt(total) / factor for total, factor in zip(shrunk, factors, strict=True)]
+        large = [root(total) / factor for total, factor in zip(shrunk, factors, strict=True)]
         return tuple(jnp.where(jnp.isfinite(s), n, m) for s, n, m in zip(sums, as_they_are(), large, strict=True))
 
     if is_concrete(overflow):
         return of_large() if overflow else as_they_are()
     # XLA on a CPU would read the leaves once more for the second sum; elsewhere one pass has both as its results.
-    return jax.lax.platform_dependent(
-        cpu=lambda: jax.lax.cond(overflow, of_large, as_they_are), default=of_large
-    )
+    return jax.lax.platform_dependent(cpu=lambda: jax.lax.cond(overflow, of_large, as_they_are), default=of_large)
 
 
 def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Array:
-    """Return the sum of the squares of all magnitudes, at least in float32, each times `factor` before it is squared."""
+    """Return the sum of squared magnitudes, at least in float32, each times `factor` before it is squared."""
 
     def square(leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)
@@ -57,11 +56,6 @@ def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Ar
 
     first, *rest = (jnp.sum(square(leaf)) for leaf in leaves)
     return sum(rest, start=first)
-
-
-def _sqrt(squares: jax.Array) -> jax.Array:
-    """Return the square root, with a derivative of 0 at 0, where it has none."""
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), squares)
 
 
 def reduce_over(reduce: Callable[[Any, Any], Any], x: jax.Array, axis_name: AxisName | None) -> jax.Array:

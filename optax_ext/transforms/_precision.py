@@ -50,12 +50,9 @@ def widen_range(params: Any) -> Any:
     """
 
     def widen_leaf(leaf: Any) -> Any:
-        leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-        if not jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.finfo(leaf.dtype).maxexp >= 128:
-            return leaf
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding)
-        return rematerializable(lambda leaf: leaf.astype(jnp.float32), leaf)
+        leaf = as_array(leaf)
+        has_range = not jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.finfo(leaf.dtype).maxexp >= 128
+        return leaf if has_range else rematerializable(widen, leaf)
 
     return jax.tree.map(widen_leaf, params)
 
@@ -132,10 +129,14 @@ def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformat
         trees = {name: tree for name, tree in state._asdict().items() if name != "count"}
         seen = {name: jax.tree.map(hide, updates, tree, is_leaf=is_none) for name, tree in trees.items()}
         wide, new_state = inner.update(jax.tree.map(widen, updates), state._replace(**seen))
-        narrow = jax.tree.map(lambda new, given: new.astype(given.dtype), wide, updates)
+        narrow = jax.tree.map(_cast_like, wide, updates)
         return narrow, keep_without_gradient(new_state, state)
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _cast_like(leaf: jax.Array, like: jax.Array) -> jax.Array:
+    return leaf if leaf.dtype == like.dtype else rematerializable(lambda leaf: leaf.astype(like.dtype), leaf)
 
 
 def keep_without_gradient(new: _State, old: _State) -> _State:

@@ -15,10 +15,11 @@ from optax_ext.transforms._trees import is_none
 def add_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -> optax.GradientTransformation:
     """Add `weight_decay` times the parameter to each update that the mask chooses.
 
-    As `optax.add_decayed_weights`, with its state, but for three things. The norms of the sums can compute them again
-    rather than read them. A schedule, or a traced number, leaves a bfloat16 update in bfloat16, as a Python number does.
-    And an integer never decays.
+    As `optax.add_decayed_weights`, with its state, but for two things. The norms of the sums can compute them again
+    rather than read them. And a schedule, or a traced number, leaves a bfloat16 update in bfloat16, as a Python number
+    does.
     """
+
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:

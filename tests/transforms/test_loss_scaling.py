@@ -152,7 +152,9 @@ class TestLeaves:
     def test_finite_is_what_rounds_to_a_finite_parameter(self, dtype, too_large, sign, rounds):
         @jax.jit
         def is_finite(gradient):
-            calls = iter([True, rounds])  # the second without rounding, as XLA may compute it: no check may rely on that
+            calls = iter(
+                [True, rounds]
+            )  # the second without rounding, as XLA may compute it: no check may rely on that
             with remat_scope():
                 return all_finite([rematerializable(lambda x: x.astype(dtype) if next(calls) else x, gradient)])
 
