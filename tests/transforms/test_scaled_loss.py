@@ -185,6 +185,8 @@ def test_a_scaler_beside_a_group_that_is_frozen_or_around_all_groups_is_fine(rea
     assert read(optax.partition(frozen, LABELS).init(TWO)) == 2.0**15
     around = optax_ext.dynamic_loss_scaling(optax.partition(GROUPS | {"first": optax.sgd(0.1)}, LABELS))
     assert read(around.init(TWO)) == 2.0**15
+    beside = optax.chain(around, optax.masked(optax_ext.params_ema(), {"first": True, "second": False}))
+    assert read(beside.init(TWO)) == 2.0**15
 
 
 def test_what_is_refused_would_have_trained_on_scaled_gradients():
