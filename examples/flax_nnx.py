@@ -39,14 +39,14 @@ def make_optimizer(network: Network) -> nnx.Optimizer:
 def train_step(network: Network, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> jax.Array:
     """Take one step, or skip it if a gradient is not finite; return the loss."""
 
-    def loss_fn(network: Network) -> tuple[jax.Array, jax.Array]:
-        loss = optax.softmax_cross_entropy_with_integer_labels(network(images), labels).mean()
-        return optax_ext.scale_loss(loss, optimizer.opt_state), loss
+    def loss_fn(network: Network) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(network(images), labels).mean()
 
     # The loss changes the batch statistics in place, and `nnx.state` shares them with the network: copy them
     # first, and put them back if the step is skipped.
     batch_stats = jax.tree.map(jnp.copy, nnx.state(network, nnx.BatchStat))
-    (_, loss), grads = nnx.value_and_grad(loss_fn, has_aux=True)(network)
+    value_and_grad = optax_ext.value_and_grad(loss_fn, optimizer.opt_state, transform=nnx.value_and_grad)
+    loss, grads = value_and_grad(network)
     optimizer.update(network, grads)
     finite = optimizer.opt_state.grads_finite[...]
     nnx.update(network, optax.tree.where(finite, nnx.state(network, nnx.BatchStat), batch_stats))

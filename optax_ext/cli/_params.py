@@ -103,7 +103,7 @@ def unmatched(optimizer: Optimizer, shapes: Shapes) -> list[Problem]:
 
 
 def _matching(pattern: str, shapes: Shapes) -> list[str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(path_mask([pattern], allow_unmatched=True)(shapes))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(path_mask(include=[pattern], allow_unmatched=True)(shapes))
     return [join_path(path) for path, matches in leaves if matches]
 
 

@@ -49,7 +49,15 @@ def _is_number(value: object, integer: bool) -> bool:
 
 
 def check_rate(name: str, value: object) -> None:
-    """Raise ValueError unless `value` is a schedule or a finite float32 number that is at least 0."""
+    """Raise ValueError unless `value` is a schedule or a finite float32 number that is at least 0.
+
+    A class is callable too, but makes a schedule of the step where it should be given one.
+    """
+    if isinstance(value, type):
+        name_of_class = value.__name__
+        raise ValueError(
+            f"{name} must be a schedule, got the class {name_of_class}: construct it, {name_of_class}(...)"
+        )
     if not callable(value):
         check_number(name, value, "at least 0")
 

@@ -49,6 +49,7 @@ def _shrink(update: Any, norm: jax.Array, max_norm: float) -> Any:
     factor = max_norm / jnp.where(norm > max_norm, norm, 1)
 
     def shrink(update: jax.Array, norm: jax.Array, factor: jax.Array) -> jax.Array:
-        return jnp.where(norm > max_norm, widen(update) * factor, widen(update)).astype(update.dtype)
+        wide = widen(update)
+        return jnp.where(norm > max_norm, wide * factor.astype(wide.dtype), wide).astype(update.dtype)
 
     return rematerializable(shrink, update, norm, factor)

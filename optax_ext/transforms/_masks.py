@@ -1,10 +1,13 @@
 """Masks from regular expressions on parameter paths."""
 
 import difflib
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from optax_ext._schema import join_words, shorten
 from optax_ext.transforms._arguments import check_flag
@@ -12,10 +15,28 @@ from optax_ext.transforms._regexes import PathPattern, check_together, compile_p
 from optax_ext.transforms._trees import is_one_parameter, join_path
 
 PyTree = Any
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
+def _by_keywords_alone(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Say which keyword to write where Python only counts the arguments: a bare list would include what it names."""
+
+    @functools.wraps(function)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if args:
+            raise TypeError(
+                f"{function.__name__} takes its patterns by keyword, got {shorten(args[0])}: write include=[...] for "
+                "the parameters that are chosen, exclude=[...] for those that are not"
+            )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@_by_keywords_alone
 def path_mask(
-    include: Sequence[str] | None = None, exclude: Sequence[str] | None = None, allow_unmatched: bool = False
+    *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None, allow_unmatched: bool = False
 ) -> Callable[[PyTree], PyTree]:
     """Make a mask that chooses parameters by their paths.
 
@@ -34,6 +55,7 @@ def path_mask(
       often a misspelling: a mask that silently masks nothing is the mistake this prevents.
 
     Raises:
+      TypeError: If patterns are not given by keyword.
       ValueError: If a pattern is not a regular expression, could take more than hundredths of a second on a path of 100
         characters, as those do that repeat what has a lookaround in it, or the patterns are not in a list.
 
@@ -48,6 +70,7 @@ def path_mask(
     check_flag("allow_unmatched", allow_unmatched)
 
     def mask(params: PyTree) -> PyTree:
+        _check_no_step(params)
         leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
         paths = [join_path(path) for path, _ in leaves]
         if not allow_unmatched:
@@ -57,6 +80,16 @@ def path_mask(
         )
 
     return mask
+
+
+def _check_no_step(params: PyTree) -> None:
+    """Raise ValueError for a step count, with which `optax.inject_hyperparams` calls what it takes for a schedule."""
+    is_number = isinstance(params, int | np.generic | np.ndarray | jax.Array) and not isinstance(params, bool)
+    if is_number and jnp.ndim(params) == 0 and jnp.issubdtype(jnp.result_type(params), jnp.integer):
+        raise ValueError(
+            "a path_mask takes parameters, got a step count: optax.inject_hyperparams takes each function for a "
+            'schedule, unless told by static_args=("weight_decay_mask", "trust_ratio_mask"), the names of the arguments'
+        )
 
 
 def _compile(argument: str, patterns: Sequence[str]) -> list[PathPattern]:

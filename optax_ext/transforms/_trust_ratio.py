@@ -8,7 +8,7 @@ import optax
 
 from optax_ext.transforms._arguments import Scalar, check_number
 from optax_ext.transforms._norms import AxisName, norms
-from optax_ext.transforms._precision import is_inexact, widen
+from optax_ext.transforms._precision import as_array, widen
 from optax_ext.transforms._remat import read_alone
 from optax_ext.transforms._trees import is_none
 
@@ -62,15 +62,13 @@ def scale_by_trust_ratio(
     def scale(update: Any, param: Any) -> Any:
         if update is None:
             return None
-        update, param = (leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in (update, param))
-        if not is_inexact(param):
-            return update
-        update = read_alone(update)
+        update, param = read_alone(as_array(update)), as_array(param)
         update_norm, param_norm = norms([update], [param], axis_name=axis_name)
         trusted = (param_norm > 0) & (update_norm > 0)
         # The quotient that is not chosen must be finite too, or the derivative of the choice is not.
         ratio = jnp.where(trusted, trust_coefficient * param_norm / jnp.where(trusted, update_norm + eps, 1), 1)
-        return (widen(update) * ratio).astype(jnp.promote_types(update.dtype, param.dtype))
+        wide = widen(update)
+        return (wide * ratio.astype(wide.dtype)).astype(jnp.promote_types(update.dtype, param.dtype))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None

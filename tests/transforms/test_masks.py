@@ -1,10 +1,12 @@
 """Masks by path: what a path is, what a pattern chooses, and what it says when it chooses nothing."""
 
 import dataclasses
+import inspect
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
@@ -33,7 +35,7 @@ def chosen(mask, params):
     ],
 )
 def test_patterns_choose(include, exclude, expected):
-    assert chosen(optax_ext.path_mask(include, exclude), PARAMS) == expected
+    assert chosen(optax_ext.path_mask(include=include, exclude=exclude), PARAMS) == expected
 
 
 def test_a_pattern_that_matches_nothing_is_named_with_the_nearest_paths():
@@ -74,6 +76,54 @@ def test_a_tree_without_parameters_has_nothing_to_match():
 def test_bad_patterns_are_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=message):
         optax_ext.path_mask(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [(["bias"],), (["conv"], ["bias"]), (None,)])
+def test_patterns_without_a_keyword_are_refused(arguments):
+    with pytest.raises(
+        TypeError, match=r"by keyword, got .*: write include=\[\.\.\.\] .* exclude=\[\.\.\.\] for those"
+    ):
+        optax_ext.path_mask(*arguments)
+
+
+def test_the_signature_says_keywords():
+    parameters = inspect.signature(optax_ext.path_mask).parameters
+    assert list(parameters) == ["include", "exclude", "allow_unmatched"]
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("make", [optax_ext.lars, optax.lars], ids=["lars", "optax.lars"])
+@pytest.mark.parametrize("transform", [lambda function: function, jax.jit], ids=["eager", "jit"])
+def test_a_mask_that_is_taken_for_a_schedule_says_so(make, transform):
+    mask = optax_ext.path_mask(exclude=["bias"], allow_unmatched=True)
+    names = ("weight_decay_mask", "trust_ratio_mask")
+    tx = optax.inject_hyperparams(make)(0.1, weight_decay_mask=mask, trust_ratio_mask=mask)
+    with pytest.raises(ValueError, match=r'step count: .* static_args=\("weight_decay_mask", "trust_ratio_mask"\)'):
+        transform(tx.init)({"bias": jnp.ones(2)})
+    tx = optax.inject_hyperparams(make, static_args=names)(0.1, weight_decay_mask=mask, trust_ratio_mask=mask)
+    transform(tx.init)({"bias": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("param", [jnp.float32(1.0), 1.0, np.ones(2), jnp.arange(2), None])
+def test_a_parameter_without_a_path_is_no_step(param):
+    assert optax_ext.path_mask(exclude=["bias"], allow_unmatched=True)(param) is True
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda rate: optax_ext.lars(rate), "learning_rate"),
+        (lambda rate: optax_ext.lars(0.1, weight_decay=rate), "weight_decay"),
+        (lambda rate: optax_ext.lamb(rate), "learning_rate"),
+        (lambda rate: optax_ext.lamb(0.1, weight_decay=rate), "weight_decay"),
+    ],
+)
+def test_a_class_is_no_schedule(make, name):
+    message = rf"{name} must be a schedule, got the class CosineDecay: construct it, CosineDecay\(\.\.\.\)"
+    with pytest.raises(ValueError, match=message):
+        make(optax_ext.CosineDecay)
+    make(optax_ext.CosineDecay(0.1, 10))
+    make(lambda step: 0.1)
 
 
 def test_holes_count_as_matches():
