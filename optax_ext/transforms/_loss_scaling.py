@@ -203,8 +203,9 @@ def fixed_loss_scaling(
     def keep(
         state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        del state, finite, consecutive_skips
-        return jnp.asarray(scale, jnp.float32), jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        del finite, consecutive_skips
+        zero = jnp.zeros_like(jnp.asarray(state.counter))
+        return jnp.full_like(jnp.asarray(state.loss_scale), scale, dtype=jnp.float32), zero, zero
 
     return _loss_scaling(
         inner,

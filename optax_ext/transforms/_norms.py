@@ -50,7 +50,7 @@ def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Ar
         if factor is None:
             (leaf,) = map(widen, rematerialize(leaf))
         else:
-            wide, small = rematerialize_with(leaf, jnp.asarray(factor, widen(leaf).real.dtype))
+            wide, small = rematerialize_with(leaf, jnp.asarray(factor, widen(leaf).dtype))
             leaf = widen(wide) * small
         return jnp.square(leaf.real) + jnp.square(leaf.imag) if jnp.iscomplexobj(leaf) else jnp.square(leaf)
 

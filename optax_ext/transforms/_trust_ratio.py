@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext.transforms._arguments import Scalar, check_number
+from optax_ext.transforms._inexact import for_inexact
 from optax_ext.transforms._norms import AxisName, norms
-from optax_ext.transforms._precision import as_array, widen
+from optax_ext.transforms._precision import widen
 from optax_ext.transforms._remat import read_alone
 from optax_ext.transforms._trees import is_none
 
 
 def scale_by_trust_ratio(
     trust_coefficient: Scalar = 1.0, *, eps: Scalar = 0.0, axis_name: AxisName | None = None
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     r"""Scale the update of each layer to the size of its parameters.
 
     Each leaf $u$ of the updates, with parameter $p$, becomes
@@ -62,7 +63,7 @@ def scale_by_trust_ratio(
     def scale(update: Any, param: Any) -> Any:
         if update is None:
             return None
-        update, param = read_alone(as_array(update)), as_array(param)
+        update = read_alone(update)
         update_norm, param_norm = norms([update], [param], axis_name=axis_name)
         trusted = (param_norm > 0) & (update_norm > 0)
         # The quotient that is not chosen must be finite too, or the derivative of the choice is not.
@@ -77,4 +78,4 @@ def scale_by_trust_ratio(
             raise ValueError("scale_by_trust_ratio needs the parameters: call update(updates, state, params), got None")
         return jax.tree.map(scale, updates, params, is_leaf=is_none), state
 
-    return optax.GradientTransformation(optax.init_empty_state, update_fn)
+    return for_inexact(optax.GradientTransformation(optax.init_empty_state, update_fn))
