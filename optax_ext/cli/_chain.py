@@ -47,6 +47,11 @@ def chain(loaded: Schema) -> list[Stage]:
         value = getattr(loaded, field.name)
         if isinstance(value, Schema) and field.name not in ("optimizer", "loss_scale"):
             stages.append(Stage(field.name, _fields(value)))
+    if loaded.master_weights:
+        stages = [
+            Stage("master weights", "all that follows is in float32, with a copy of each narrower parameter"),
+            *stages,
+        ]
     return stages if loaded.loss_scale is None else list(_around(stages, loaded.loss_scale))
 
 
@@ -106,13 +111,15 @@ def _except(patterns: Sequence[str]) -> str:
 def _around(stages: list[Stage], scale: Schema) -> Iterator[Stage]:
     """Put loss scaling, which is outermost, around the stages."""
     counted = "; it counts as a step nevertheless" if getattr(scale, "count_skipped_steps", False) else ""
-    skip = f"skip the step if any gradient is not finite{counted}"
+    checked = "gradient or new parameter" if getattr(scale, "check_updates", False) else "gradient"
+    skip = f"skip the step if any {checked} is not finite{counted}"
     match scale:
         case DynamicLossScale():
             yield Stage("unscale", f"divide by the loss scale, at first {scale.initial_scale:.10g}; {skip}")
             yield from stages
             limit = f", up to {scale.max_scale:.10g}" if scale.max_scale < FLOAT32_MAX else ""
-            patience = f", from number {scale.hysteresis} in a row on" if scale.hysteresis > 1 else ""
+            within = "in a row" if scale.consecutive_hysteresis else "since it last grew"
+            patience = f", from number {scale.hysteresis} {within} on" if scale.hysteresis > 1 else ""
             yield Stage(
                 "adapt loss scale",
                 f"x {scale.multiplier:g} after {scale.growth_steps} finite steps in a row{limit}; "

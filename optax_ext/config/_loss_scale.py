@@ -31,6 +31,8 @@ class DynamicLossScale(LossScale):
       max_scale: The largest scale, more than 0.
       hysteresis: Skips in a row from which on the scale shrinks, at least 1.
       count_skipped_steps: Whether a skipped step still advances the counts that schedules read.
+      consecutive_hysteresis: Whether a finite step forgives the skips before it, so that only those in a row count.
+      check_updates: Whether the parameters that a step would make must be finite too.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -49,6 +51,8 @@ class DynamicLossScale(LossScale):
     max_scale: Annotated[PositiveNumber, pydantic.Field(validate_default=True)] = FLOAT32_MAX
     hysteresis: PositiveInteger = 1
     count_skipped_steps: bool = False
+    consecutive_hysteresis: bool = dataclasses.field(default=True, kw_only=True)
+    check_updates: bool = dataclasses.field(default=False, kw_only=True)
 
     @pydantic.field_validator("max_scale")
     @classmethod
@@ -74,6 +78,7 @@ class FixedLossScale(LossScale):
       scale: The scale, more than 0.
       skip_nonfinite: Whether to skip updates with a non-finite gradient. False applies them, as TensorFlow does.
       count_skipped_steps: Whether a skipped step still advances the counts that schedules read.
+      check_updates: Whether the parameters that a step would make must be finite too.
 
     Raises:
       ConfigError: If the scale is not more than 0 and finite.
@@ -88,6 +93,7 @@ class FixedLossScale(LossScale):
     scale: PositiveNumber
     skip_nonfinite: bool = True
     count_skipped_steps: bool = False
+    check_updates: bool = dataclasses.field(default=False, kw_only=True)
 
     def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
         """Return ``inner`` with this loss scaling around it."""

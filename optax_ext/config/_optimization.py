@@ -9,16 +9,19 @@ from optax_ext._schema import Nested, Schema
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._optimizers import Optimizer
 from optax_ext.config._params_ema import ParamsEma
+from optax_ext.transforms import master_weights
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizationConfig(Schema):
-    """An optimizer, a moving average after it and a loss scale around both, as data.
+    """An optimizer, a moving average after it, and master weights and a loss scale around both, as data.
 
     Args:
       optimizer: The optimizer: a schema such as [`LARS`][optax_ext.config.LARS], or a mapping with its ``type``.
       loss_scale: The loss scale, likewise; None for none.
       ema: The average of parameters, a [`ParamsEma`][optax_ext.config.ParamsEma] or a mapping; None for none.
+      master_weights: Whether the optimizer and its average work on float32 copies of narrower parameters, as
+        [`optax_ext.master_weights`][] keeps them.
 
     Raises:
       ConfigError: If one of them is not valid.
@@ -38,14 +41,17 @@ class OptimizationConfig(Schema):
     optimizer: Optimizer
     loss_scale: LossScale | None = None
     ema: Annotated[ParamsEma, Nested()] | None = None
+    master_weights: bool = dataclasses.field(default=False, kw_only=True)
 
     def make(self) -> optax.GradientTransformationExtraArgs:
         """Return the transformation.
 
-        Loss scaling is outermost, so that clipping sees unscaled, finite gradients and averages do not move on a
-        skipped step.
+        Loss scaling is outermost, so that clipping sees unscaled, finite gradients, and neither averages nor master
+        weights move on a skipped step.
         """
         inner = self.optimizer.make()
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
+        if self.master_weights:
+            inner = master_weights(inner)
         return inner if self.loss_scale is None else self.loss_scale.wrap(inner)

@@ -85,6 +85,10 @@ def _whole(config: OptimizationConfig, report: Report) -> dict[str, Any]:
         if fields.pop("initial") != "zeros":
             report.problem("ema.initial", f"Keras starts at zeros, got {shorten(config.ema.initial)}")
         written = {"class_name": "ExponentialMovingAverage", "config": {"optimizer": written, **fields}}
+    if config.master_weights:
+        report.problem(
+            "master_weights", "Keras keeps none: its parameters are float32 under a policy of mixed precision"
+        )
     if config.loss_scale is not None:
         fields = _loss_scale(config.loss_scale, report)
         written = {"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": written, **fields}}

@@ -25,7 +25,7 @@ def all_finite(tree: Any) -> jax.Array:
     return _is_finite(_add_up([_sum_scaled_down(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]))
 
 
-def all_finite_unscaled(scaled: Any, unscaled: Any, scale: jax.Array) -> jax.Array:
+def all_finite_unscaled(scale: jax.Array, scaled: Any, unscaled: Any) -> jax.Array:
     """Return whether all unscaled numbers are finite, given the scaled ones as well.
 
     XLA on a CPU adds up squares twice as fast as anything else. If the sum of those of the scaled numbers is finite,

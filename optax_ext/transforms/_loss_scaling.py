@@ -45,15 +45,20 @@ def dynamic_loss_scaling(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wrap a transformation so that it takes scaled gradients, with a scale that follows what they can bear.
 
-    Each update divides the gradients by the scale $s$ in float32, casts them to the dtype of their parameters
-    and looks whether all are finite. If they are, the inner transformation is applied, and after
-    ``growth_steps`` such steps in a row $s \leftarrow s \cdot \mathrm{multiplier}$, unless that is more than
-    ``max_scale`` or overflows. If not, the update is zero, the inner state stays bit by bit as it was, and
-    $s \leftarrow \max(s / \mathrm{multiplier}, \mathrm{min\_scale})$. A non-finite gradient is never applied: not
-    after any number of failures, and not at the smallest scale.
+    Each update divides the gradients by the scale $s$ in float32 and looks whether all are finite. If they are, the
+    inner transformation is applied, and after ``growth_steps`` such steps in a row
+    $s \leftarrow s \cdot \mathrm{multiplier}$, unless that is more than ``max_scale`` or overflows. If not, the update
+    is zero, the inner state stays bit by bit as it was, and
+    $s \leftarrow \max(s / \mathrm{multiplier}, \mathrm{min\_scale})$. A non-finite gradient is never applied: not after
+    any number of failures, and not at the smallest scale.
 
-    Gradients are what is checked. What the inner transformation makes of finite ones is its own: a weight decay that
-    overflows in float16 is not noticed.
+    The inner transformation sees float16 and float8 parameters and their gradients in float32, so that what scaling
+    saved is not lost again; its state and its updates are then in float32, and ``optax.apply_updates`` rounds once.
+    bfloat16 has the range of float32: gradients of bfloat16 parameters are cast to it, and the state stays narrow. With
+    [`master_weights`][optax_ext.master_weights] inside, small updates count in either.
+
+    Gradients are what is checked. What the inner transformation makes of finite ones is its own, unless
+    ``check_updates`` looks at that too.
 
     Scale the loss with [`value_and_grad`][optax_ext.value_and_grad] or [`scale_loss`][optax_ext.scale_loss].
 
@@ -63,9 +68,16 @@ def dynamic_loss_scaling(
       growth_steps: Finite steps in a row after which the scale grows, at least 1.
       multiplier: The factor by which the scale grows and shrinks, more than 1.
       min_scale: The smallest scale, more than 0.
-      max_scale: The largest scale, more than 0; may be infinite.
-      hysteresis: Skips in a row from which on the scale shrinks, at least 1. With 2, a single bad batch is
-        skipped but leaves the scale alone.
+      max_scale: The largest scale, more than 0; may be infinite. A scale that was restored from elsewhere is held in
+        both limits from the next step on.
+      hysteresis: Skips from which on the scale shrinks, at least 1. With 2, a single bad batch is skipped but leaves
+        the scale alone.
+      consecutive_hysteresis: Whether a finite step forgives the skips before it, so that only skips in a row count
+        towards ``hysteresis``. If not, all count since ``growth_steps`` finite steps in a row were last reached, so
+        that a scale too large for every second batch comes down; the other mode of DeepSpeed.
+      check_updates: Whether a step is also skipped if a parameter would not be finite after it, in its own dtype. Then
+        no parameter that is finite ever becomes anything else. It costs a pass over the updates, and memory for the
+        states before and after the step, as benchmarks/RESULTS.md shows.
       count_skipped_steps: Whether a skipped step still advances the inner state's scalar integer fields named
         ``count``, as TensorFlow's ``iterations`` advances, so that schedules go on. Nothing else moves.
       axis_name: The mesh axis, or axes, of ``shard_map`` or ``pmap`` whose devices must agree on each skip. Not for
@@ -73,12 +85,13 @@ def dynamic_loss_scaling(
 
     Returns:
       A transformation whose state is a [`LossScaleState`][optax_ext.LossScaleState]. It gives the inner one
-      ``params`` and all extra arguments.
+      ``params`` and all extra arguments. Integer parameters and keys have an update of zero.
 
     Raises:
-      ValueError: If an argument is out of its range, or, in ``init``, if ``inner`` scales losses already.
+      ValueError: If an argument is out of its range; in ``init``, if ``inner`` scales losses already; in ``update``, if
+        the state of ``inner`` changes its structure, as that of ``optax.monitor`` does.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import optax
       >>> import optax_ext
@@ -96,6 +109,9 @@ def dynamic_loss_scaling(
       [0.] 4.0 1
 
     Note:
+      Frozen parameters: put this around ``optax.partition({"train": tx, "frozen": optax.set_to_zero()}, labels)``.
+      Gradients that the inner transformation never reads, as ``set_to_zero`` reads none, need not be finite.
+
       Around ``optax.MultiSteps``, each micro-batch is unscaled and checked by itself, and a bad one is left out: use
       this order. ``growth_steps`` then counts micro-batches. Inside it, the accumulator adds up scaled gradients, and
       one NaN stays in it for ever: nothing moves any more, and the scale sinks to ``min_scale``. There
@@ -175,6 +191,7 @@ def fixed_loss_scaling(
       inner: What to wrap.
       scale: The scale, more than 0.
       skip_nonfinite: Whether to skip updates with a non-finite gradient. False applies them, as TensorFlow does.
+      check_updates: Whether a step is also skipped if a parameter would not be finite after it, in its own dtype.
       count_skipped_steps: Whether a skipped step advances the inner state's scalar integer fields named ``count``.
       axis_name: The mesh axis, or axes, of ``shard_map`` or ``pmap`` whose devices must agree on each skip.
 
@@ -276,9 +293,11 @@ def _loss_scaling(
 
         def grads_finite(reads: Sequence[bool] | None = None) -> jax.Array:
             with remat_scope():
-                leaves = jax.tree.leaves(scaled), jax.tree.leaves(unscale_by(scale, scaled, widen_range(params)))
-                checked = leaves if reads is None else [[*compress(part, reads)] for part in leaves]
-                return agree(all_finite_unscaled(*checked, scale), axis_name)
+                leaves = jax.tree.leaves(scaled)
+                unscaled = jax.tree.leaves(unscale_by(scale, scaled, widen_range(params)))
+                if reads is not None:
+                    leaves, unscaled = [*compress(leaves, reads)], [*compress(unscaled, reads)]
+                return agree(all_finite_unscaled(scale, leaves, unscaled), axis_name)
 
         # A step that is not compiled is traced only to see whether what is not finite is read at all.
         concrete = is_concrete(*jax.tree.leaves((updates, state, params, extra_args)))

@@ -17,7 +17,7 @@ def is_inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
-def widen(x: jax.Array) -> jax.Array:
+def widen(x: Any) -> Any:
     """Return floats narrower than float32 as float32, and everything else as it is.
 
     A Python number becomes an array, and a ``jax.ShapeDtypeStruct`` stays one.
