@@ -78,6 +78,9 @@ JMP = Wrapper("jmp + {}", with_jmp, SCALE, "jmp")
 MPX = Wrapper("mpx + {}", with_mpx, SCALE, "mpx")
 
 
+_RATE = 0.1
+
+
 def _bandwidth_floor() -> tuple[Init, Step]:
     """Read and write what SGD with momentum must, in two flat arrays without any other work."""
 
@@ -93,20 +96,20 @@ def _bandwidth_floor() -> tuple[Init, Step]:
 
 
 def _sgd() -> optax.GradientTransformation:
-    return optax.chain(optax.add_decayed_weights(1e-4, is_adapted), optax.sgd(0.1, momentum=0.9))
+    return optax.chain(optax.add_decayed_weights(1e-4, is_adapted), optax.sgd(_RATE, momentum=0.9))
 
 
 def _lars(make: Callable[..., optax.GradientTransformation]) -> optax.GradientTransformation:
-    return make(0.1, weight_decay=1e-4, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted, momentum=0.9)
+    return make(_RATE, weight_decay=1e-4, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted, momentum=0.9)
 
 
 def _adamw() -> optax.GradientTransformation:
-    return optax.adamw(1e-3, weight_decay=1e-2, mask=is_adapted)
+    return optax.adamw(_RATE, weight_decay=1e-2, mask=is_adapted)
 
 
 def _config_adamw(gradient_clip_norm: float) -> optax.GradientTransformation:
     return optax_ext.config.AdamW(
-        1e-3,
+        _RATE,
         weight_decay_rate=1e-2,
         exclude_from_weight_decay=["bias|norm"],  # the leaves of rank 1
         gradient_clip_norm=gradient_clip_norm,
@@ -114,11 +117,11 @@ def _config_adamw(gradient_clip_norm: float) -> optax.GradientTransformation:
 
 
 def _lamb() -> optax.GradientTransformation:
-    return optax_ext.lamb(1e-3, weight_decay=1e-2, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted)
+    return optax_ext.lamb(_RATE, weight_decay=1e-2, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted)
 
 
 def _rmsprop() -> optax.GradientTransformation:
-    return optax_ext.config.RMSprop(1e-3, momentum=0.9).make()
+    return optax_ext.config.RMSprop(_RATE, momentum=0.9).make()
 
 
 def _clip(tx: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -143,9 +146,9 @@ _OPTIMIZERS: list[tuple[str, str, str | None, _Made, list[Wrapper]]] = [
     ("clip", "clip + config.AdamW", "config.AdamW", lambda: _config_adamw(1.0), [SCALED]),
     ("ema", "optax.adamw + ema", "optax.adamw", lambda: _average(_adamw()), [SCALED]),
     ("master", "master_weights(optax.adamw)", "optax.adamw", lambda: optax_ext.master_weights(_adamw()), [SCALED]),
-    ("lamb", "optax.lamb", "optax.adamw", lambda: optax.lamb(1e-3, weight_decay=1e-2, mask=is_adapted), []),
+    ("lamb", "optax.lamb", "optax.adamw", lambda: optax.lamb(_RATE, weight_decay=1e-2, mask=is_adapted), []),
     ("lamb", "optax_ext.lamb", "optax.adamw", _lamb, [SCALED]),
-    ("rmsprop", "optax.rmsprop", None, lambda: optax.rmsprop(1e-3, momentum=0.9), []),
+    ("rmsprop", "optax.rmsprop", None, lambda: optax.rmsprop(_RATE, momentum=0.9), []),
     ("rmsprop", "config.RMSprop", "optax.rmsprop", _rmsprop, [IF_FINITE, SCALED]),
 ]
 
