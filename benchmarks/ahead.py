@@ -40,6 +40,7 @@ ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no TPU is used, so that the lock of a process that looked for one is no matter
     "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
 }
 

@@ -25,7 +25,7 @@ class Contender:
     Attributes:
       family: The rows that are measured together; `--only` takes its name.
       of: The row that this one is given as a ratio of; None for a row that others are ratios of.
-      make: Makes the initial state's function of the parameters, and the step.
+      make: Makes `init`, from parameters to the initial state, and the step.
       grads_scale: What the gradients arrive multiplied by.
       package: A package that the row needs and that may not be there.
     """
@@ -39,13 +39,13 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class Wrapper:
-    """What rows have around an optimizer; the first fields of theirs are those of the optimizer's row.
+    """What an optimizer is measured in.
 
     Attributes:
-      name: The name of a row; the braces stand for that of the optimizer.
-      make: Makes the initial state's function and the step of an optimizer.
-      grads_scale: As a row has it.
-      package: As a row has it.
+      name: The name of the row; the braces stand for that of the optimizer.
+      make: Makes `init` and the step of an optimizer.
+      grads_scale: As in a row.
+      package: As in a row.
     """
 
     name: str
