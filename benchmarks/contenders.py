@@ -3,25 +3,58 @@
 A step is `(params, state, grads) -> (params, state)`. The gradients are given, so that only the optimizer is measured.
 """
 
-import functools
-from collections.abc import Callable
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax.training.dynamic_scale import DynamicScale
 
 import optax_ext
+from benchmarks.peers import SCALE, Init, Step, with_flax, with_jmp, with_mpx
 from benchmarks.trees import is_adapted
 
-Step = Callable[[Any, Any, Any], tuple[Any, Any]]
-Contender = tuple[Callable[[Any], Any], Step]  # the initial state of some parameters, and the step
 
-_RATE, _DECAY, _MOMENTUM, _SCALE = 0.1, 1e-4, 0.9, 2.0**15
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A row of the tables.
+
+    Attributes:
+      family: The rows that are measured together; `--only` takes its name.
+      of: The row that this one is given as a ratio of; None for a row that others are ratios of.
+      make: Makes `init`, from parameters to the initial state, and the step.
+      grads_scale: What the gradients arrive multiplied by.
+      package: A package that the row needs and that may not be there.
+    """
+
+    family: str
+    of: str | None
+    make: Callable[[], tuple[Init, Step]]
+    grads_scale: float = 1.0
+    package: str | None = None
 
 
-def _optimizer(tx: optax.GradientTransformation) -> Contender:
+@dataclasses.dataclass(frozen=True)
+class Wrapper:
+    """What an optimizer is measured in.
+
+    Attributes:
+      name: The name of the row; the braces stand for that of the optimizer.
+      make: Makes `init` and the step of an optimizer.
+      grads_scale: As in a row.
+      package: As in a row.
+    """
+
+    name: str
+    make: Callable[[optax.GradientTransformation], tuple[Init, Step]]
+    grads_scale: float = 1.0
+    package: str | None = None
+
+
+def _step(tx: optax.GradientTransformation) -> tuple[Init, Step]:
     def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
@@ -29,17 +62,26 @@ def _optimizer(tx: optax.GradientTransformation) -> Contender:
     return tx.init, step
 
 
-def _sgd() -> optax.GradientTransformation:
-    return optax.chain(optax.add_decayed_weights(_DECAY, is_adapted), optax.sgd(_RATE, momentum=_MOMENTUM))
+def _step_loss_scaled(tx: optax.GradientTransformation) -> tuple[Init, Step]:
+    return _step(optax_ext.dynamic_loss_scaling(tx, initial_scale=SCALE))
 
 
-def _lars(make: Callable[..., optax.GradientTransformation]) -> optax.GradientTransformation:
-    return make(
-        _RATE, weight_decay=_DECAY, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted, momentum=_MOMENTUM
-    )
+def _step_if_finite(tx: optax.GradientTransformation) -> tuple[Init, Step]:
+    return _step(optax.apply_if_finite(tx, max_consecutive_errors=10**6))
 
 
-def _bandwidth_floor() -> Contender:
+BARE = Wrapper("{}", _step)
+SCALED = Wrapper("loss-scaled {}", _step_loss_scaled, SCALE)
+IF_FINITE = Wrapper("apply_if_finite({})", _step_if_finite)
+FLAX = Wrapper("DynamicScale + {}", with_flax, SCALE, "flax")
+JMP = Wrapper("jmp + {}", with_jmp, SCALE, "jmp")
+MPX = Wrapper("mpx + {}", with_mpx, SCALE, "mpx")
+
+
+_RATE = 0.1
+
+
+def _bandwidth_floor() -> tuple[Init, Step]:
     """Read and write what SGD with momentum must, in two flat arrays without any other work."""
 
     def flat(tree: Any) -> jax.Array:
@@ -53,45 +95,102 @@ def _bandwidth_floor() -> Contender:
     return flat, step
 
 
-def _flax_dynamic_scale() -> Contender:
-    """Select with the flag of Flax's DynamicScale, as its documentation shows, around `optax.lars`."""
-    tx = _lars(optax.lars)
-
-    @jax.custom_vjp
-    def loss_fn(params: Any, grads: Any) -> jax.Array:
-        return jnp.float32(0)
-
-    # The gradients arrive scaled, as for the others: the backward pass has multiplied them already.
-    loss_fn.defvjp(lambda params, grads: (jnp.float32(0), grads), lambda grads, _: (grads, None))
-
-    def init(params: Any) -> Any:
-        return DynamicScale(scale=jnp.float32(_SCALE)), tx.init(params)
-
-    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
-        dynamic_scale, opt_state = state
-        dynamic_scale, is_finite, _, grads = dynamic_scale.value_and_grad(loss_fn)(params, grads)
-        # Unscaled in float32, which would change the dtype of the state.
-        grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, params)
-        updates, new_opt_state = tx.update(grads, opt_state, params)
-        new_params = optax.apply_updates(params, updates)
-        select = functools.partial(jnp.where, is_finite)
-        return jax.tree.map(select, new_params, params), (
-            dynamic_scale,
-            jax.tree.map(select, new_opt_state, opt_state),
-        )
-
-    return init, step
+def _sgd() -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(1e-4, is_adapted), optax.sgd(_RATE, momentum=0.9))
 
 
-FLOOR, SGD, OURS, SCALED = "bandwidth floor", "sgd", "optax_ext.lars", "loss-scaled optax_ext.lars"
+def _lars(make: Callable[..., optax.GradientTransformation]) -> optax.GradientTransformation:
+    return make(_RATE, weight_decay=1e-4, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted, momentum=0.9)
 
-# The rows, and how each is made.
-CONTENDERS: dict[str, Callable[[], Contender]] = {
-    FLOOR: _bandwidth_floor,
-    SGD: lambda: _optimizer(_sgd()),
-    "optax.lars": lambda: _optimizer(_lars(optax.lars)),
-    OURS: lambda: _optimizer(_lars(optax_ext.lars)),
-    "apply_if_finite(optax.lars)": lambda: _optimizer(optax.apply_if_finite(_lars(optax.lars), 10**6)),
-    "DynamicScale + where": _flax_dynamic_scale,
-    SCALED: lambda: _optimizer(optax_ext.dynamic_loss_scaling(_lars(optax_ext.lars), initial_scale=_SCALE)),
+
+def _adamw() -> optax.GradientTransformation:
+    return optax.adamw(_RATE, weight_decay=1e-2, mask=is_adapted)
+
+
+def _config_adamw(gradient_clip_norm: float) -> optax.GradientTransformation:
+    return optax_ext.config.AdamW(
+        _RATE,
+        weight_decay_rate=1e-2,
+        exclude_from_weight_decay=["bias|norm"],  # the leaves of rank 1
+        gradient_clip_norm=gradient_clip_norm,
+    ).make()
+
+
+def _lamb() -> optax.GradientTransformation:
+    return optax_ext.lamb(_RATE, weight_decay=1e-2, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted)
+
+
+def _rmsprop() -> optax.GradientTransformation:
+    return optax_ext.config.RMSprop(_RATE, momentum=0.9).make()
+
+
+def _clip(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), tx)
+
+
+def _average(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.chain(tx, optax_ext.params_ema(0.999))
+
+
+FLOOR = "bandwidth floor"
+
+# The optimizers: family, name, the row it is a ratio of, how it is made, and what it is also measured in.
+_Made = Callable[[], optax.GradientTransformation]
+_OPTIMIZERS: list[tuple[str, str, str | None, _Made, list[Wrapper]]] = [
+    ("sgd", "optax.sgd", None, _sgd, [IF_FINITE, SCALED]),
+    ("lars", "optax.lars", "optax.sgd", lambda: _lars(optax.lars), [IF_FINITE, FLAX]),
+    ("lars", "optax_ext.lars", "optax.sgd", lambda: _lars(optax_ext.lars), [SCALED]),
+    ("adamw", "optax.adamw", None, _adamw, [IF_FINITE, FLAX, JMP, MPX, SCALED]),
+    ("adamw", "config.AdamW", "optax.adamw", lambda: _config_adamw(0.0), [IF_FINITE, SCALED]),
+    ("clip", "clip + optax.adamw", "optax.adamw", lambda: _clip(_adamw()), [SCALED]),
+    ("clip", "clip + config.AdamW", "config.AdamW", lambda: _config_adamw(1.0), [SCALED]),
+    ("ema", "optax.adamw + ema", "optax.adamw", lambda: _average(_adamw()), [SCALED]),
+    ("master", "master_weights(optax.adamw)", "optax.adamw", lambda: optax_ext.master_weights(_adamw()), [SCALED]),
+    ("lamb", "optax.lamb", "optax.adamw", lambda: optax.lamb(_RATE, weight_decay=1e-2, mask=is_adapted), []),
+    ("lamb", "optax_ext.lamb", "optax.adamw", _lamb, [SCALED]),
+    ("rmsprop", "optax.rmsprop", None, lambda: optax.rmsprop(_RATE, momentum=0.9), []),
+    ("rmsprop", "config.RMSprop", "optax.rmsprop", _rmsprop, [IF_FINITE, SCALED]),
+]
+
+# The rows: each optimizer by itself, and in each wrapper, as a ratio of itself.
+CONTENDERS: dict[str, Contender] = {FLOOR: Contender("sgd", "optax.sgd", _bandwidth_floor)} | {
+    wrapper.name.format(name): Contender(
+        family,
+        of if wrapper is BARE else name,
+        lambda wrapper=wrapper, make=make: wrapper.make(make()),
+        wrapper.grads_scale,
+        wrapper.package,
+    )
+    for family, name, of, make, wrappers in _OPTIMIZERS
+    for wrapper in [BARE, *wrappers]
 }
+FAMILIES = list(dict.fromkeys(row.family for row in CONTENDERS.values()))
+
+
+def choose(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the rows to measure in turns, by the names of their tables.
+
+    Args:
+      names: Families, of which each is a table, with the rows that its own are ratios of; and rows, which are one
+        table together. Rows whose package is not there are left out, with a word on standard error.
+    """
+    named = [name for name in names if name in CONTENDERS]
+    tables = {"rows": named} if named else {}
+    for family in (name for name in names if name in FAMILIES):
+        members = {member for name, row in CONTENDERS.items() if row.family == family for member in _with_bases(name)}
+        tables[family] = [name for name in CONTENDERS if name in members]
+    absent = {name for name in set().union(*tables.values()) if not _is_there(CONTENDERS[name].package)}
+    for name in sorted(absent):
+        print(
+            f'{name}: left out, needs {CONTENDERS[name].package}: pip install "optax_ext[benchmark]"', file=sys.stderr
+        )
+    return {table: [name for name in rows if name not in absent] for table, rows in tables.items()}
+
+
+def _with_bases(name: str) -> list[str]:
+    of = CONTENDERS[name].of
+    return [name] if of is None else [name, *_with_bases(of)]
+
+
+def _is_there(package: str | None) -> bool:
+    return package is None or importlib.util.find_spec(package) is not None

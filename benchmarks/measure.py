@@ -25,6 +25,7 @@ class Measurement:
       compile_s: Seconds from a lowered step to an executable.
       temporary_bytes: The most memory that XLA plans for, beyond arguments and results.
       accessed_bytes: What XLA counts as read and written.
+      necessary_bytes: Arguments and results: what no such step can help reading and writing.
       kernels: Instructions of the compiled entry computation that do work: fusions, reductions, calls.
     """
 
@@ -32,6 +33,7 @@ class Measurement:
     compile_s: float
     temporary_bytes: int
     accessed_bytes: int
+    necessary_bytes: int
     kernels: int
 
     @property
@@ -50,11 +52,16 @@ def measure(shapes: Mapping[str, Shape], dtype: str, *, repeats: int, names: Seq
     keys = iter(jax.random.split(jax.random.key(0), 2 * len(shapes)))
     params = {name: 0.1 * jax.random.normal(next(keys), shape, dtype) for name, shape in shapes.items()}
     grads = {name: 0.01 * jax.random.normal(next(keys), shape, dtype) for name, shape in shapes.items()}
+    grads_by_scale = {
+        scale: jax.tree.map(lambda grad, scale=scale: scale * grad, grads)
+        for scale in {CONTENDERS[name].grads_scale for name in names}
+    }
     rows: dict[str, Measurement] = {}
     running: dict[str, list[Any]] = {}
     for name in names:
-        init, step = CONTENDERS[name]()
-        p, g = (init(params), init(grads)) if name == FLOOR else (jax.tree.map(jnp.copy, params), grads)
+        init, step = CONTENDERS[name].make()
+        g = grads_by_scale[CONTENDERS[name].grads_scale]
+        p, g = (init(params), init(g)) if name == FLOOR else (jax.tree.map(jnp.copy, params), g)
         state = init(params)
         lowered = jax.jit(step, donate_argnums=(0, 1)).lower(p, state, g)
         start = time.perf_counter()
@@ -66,6 +73,7 @@ def measure(shapes: Mapping[str, Shape], dtype: str, *, repeats: int, names: Seq
             compile_s=compile_s,
             temporary_bytes=memory.temp_size_in_bytes,
             accessed_bytes=int(cost.get("bytes accessed", 0)) if cost else 0,
+            necessary_bytes=memory.argument_size_in_bytes + memory.output_size_in_bytes,
             kernels=count_kernels(compiled.as_text()),
         )
         p, state = compiled(p, state, g)  # warm up
