@@ -52,7 +52,7 @@ class Schedule(Tagged):
 
 
 def _number_or_schedule(value: object) -> float | Schedule:
-    if isinstance(value, Schedule | Mapping):
+    if isinstance(value, Schedule | Mapping) or (isinstance(value, type) and issubclass(value, Schedule)):
         return from_tagged(Schedule, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return type_adapter(NonNegativeNumber).validate_python(value)
