@@ -291,12 +291,33 @@ class TestRedefinition:
         assert sum(ref() is not None for ref in gone) <= 2
 
     def test_what_nobody_else_keeps_is_not_lost(self):
-        weakref.ref(define_ramp())  # and nothing holds the class
+        def define():
+            @dataclasses.dataclass(frozen=True)
+            class Unkept(optax_ext.Constant):
+                extra: float = 1.0
+
+        define()
         gc.collect()
-        assert built("ramp", slope=2.0)(3) == 6.0
+        assert built("unkept", learning_rate=2.0)(3) == 2.0
 
 
-def test_threads_that_define_classes_at_once_lose_none():
+def test_a_decorated_base_that_is_abstract_is_no_member():
+    @dataclasses.dataclass(frozen=True)
+    class HasPeak(optax_ext.Schedule):
+        peak: float
+
+    with pytest.raises(ConfigError, match="unknown type 'has_peak'"):
+        built("has_peak", peak=1.0)
+
+    @dataclasses.dataclass(frozen=True)
+    class OfPeak(HasPeak):
+        def __call__(self, step):
+            return jnp.float32(self.peak)
+
+    assert built("of_peak", peak=1.0) == OfPeak(1.0)
+
+
+def test_threads_that_define_classes_at_once_lose_none(monkeypatch):
     barrier = threading.Barrier(8)
 
     def define(index):
@@ -308,8 +329,9 @@ def test_threads_that_define_classes_at_once_lose_none():
             assert type(built(cls.type)) is cls
 
     failures = []
-    monitored = threading.excepthook
-    threading.excepthook = failures.append
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # the threads take turns as often as they can
     try:
         threads = [threading.Thread(target=define, args=(index,)) for index in range(8)]
         for thread in threads:
@@ -317,7 +339,7 @@ def test_threads_that_define_classes_at_once_lose_none():
         for thread in threads:
             thread.join()
     finally:
-        threading.excepthook = monitored
+        sys.setswitchinterval(interval)
     assert not failures
     for index in range(8):
         for each in range(20):
