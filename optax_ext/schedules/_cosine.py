@@ -19,7 +19,7 @@ from optax_ext._schema import (
     PositiveNumber,
     problem,
 )
-from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps
+from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps
 
 
 def _cosine(fraction: jax.Array, alpha: float) -> jax.Array:
@@ -69,6 +69,7 @@ class CosineDecay(Schedule):
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.warmup_target is None:
@@ -138,6 +139,7 @@ class CosineDecayRestarts(Schedule):
             raise problem(f"must be 1, or at least 1.001, got {t_mul}")
         return t_mul
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         period, fraction = self._even_periods(elapsed) if self.t_mul == 1 else self._growing_periods(elapsed)

@@ -9,7 +9,7 @@ import pydantic
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Integer, NonNegativeInteger, NonNegativeNumber, problem
-from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps, exact_step
+from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps, exact_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Constant(Schedule):
 
     learning_rate: NonNegativeNumber
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         return jnp.full(jnp.shape(exact_step(step)), self.learning_rate, jnp.float32)
 
@@ -90,6 +91,7 @@ class PiecewiseConstantDecay(Schedule):
     def _check_values(cls, values: tuple[float, ...], info: pydantic.ValidationInfo) -> tuple[float, ...]:
         return _one_value_each(values, info, extra=1)
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         passed = elapsed[..., None] > jnp.asarray(self.boundaries, elapsed.dtype)
@@ -144,6 +146,7 @@ class StepCosineDecay(Schedule):
     def _check_values(cls, values: tuple[float, ...], info: pydantic.ValidationInfo) -> tuple[float, ...]:
         return _one_value_each(values, info, extra=0)
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = jnp.full(elapsed.shape, self.values[-1], jnp.float32)

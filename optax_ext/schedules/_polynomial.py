@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Integer, NonNegativeNumber, Number, PositiveInteger
-from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps
+from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ class PolynomialDecay(Schedule):
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.cycle:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import NonNegativeInteger, NonNegativeNumber, Number
-from optax_ext.schedules._base import ScalarOrSchedule, Schedule, divide, evaluate, exact_step
+from optax_ext.schedules._base import ScalarOrSchedule, Schedule, compile_eager, divide, evaluate, exact_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class LinearWarmup(Schedule):
     warmup_steps: NonNegativeInteger
     warmup_learning_rate: NonNegativeNumber = 0.0
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         step = exact_step(step)
         if self.warmup_steps == 0:
@@ -85,6 +86,7 @@ class PolynomialWarmup(Schedule):
     warmup_steps: NonNegativeInteger
     power: Number = 1.0
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         step = exact_step(step)
         if self.warmup_steps == 0:
