@@ -53,6 +53,10 @@ class Schedule(Tagged):
           float32, of the shape of ``step``, never weakly typed.
         """
 
+    def _zero_from(self) -> int | None:
+        """Return the step from which a rate that was not zero is zero for good, if there is one; without JAX."""
+        return None
+
 
 def _number_or_schedule(value: object) -> float | Schedule:
     if isinstance(value, Schedule | Mapping) or (isinstance(value, type) and issubclass(value, Schedule)):

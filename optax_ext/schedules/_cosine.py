@@ -82,6 +82,12 @@ class CosineDecay(Schedule):
         rising = (self.warmup_target - self.initial_learning_rate) * fraction + self.initial_learning_rate
         return jnp.where(elapsed < self.warmup_steps, rising, decayed)
 
+    def _zero_from(self) -> int | None:
+        rises = self.warmup_target is not None
+        if self.alpha != 0 or not (self.initial_learning_rate or self.warmup_target):
+            return None
+        return self.offset + (self.warmup_steps if rises else 0) + self.decay_steps
+
     def _decay(self, peak: float, steps: jax.Array) -> jax.Array:
         return peak * _cosine(divide(jnp.minimum(steps, self.decay_steps), self.decay_steps), self.alpha)
 
@@ -146,6 +152,10 @@ class CosineDecayRestarts(Schedule):
         peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 is no rate
         falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * falling + self.alpha)
+
+    def _zero_from(self) -> int | None:
+        only_one = self.m_mul == 0 and self.alpha == 0 and self.initial_learning_rate != 0
+        return self.offset + self.first_decay_steps if only_one else None
 
     def _even_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
         period = jnp.maximum(elapsed // self.first_decay_steps, 0)

@@ -63,3 +63,7 @@ class PolynomialDecay(Schedule):
         span = self.initial_learning_rate - self.end_learning_rate
         left = jnp.maximum(1 - fraction, 0)  # a quotient rounded up must not make a power of a negative number
         return span * left ** jnp.float32(self.power) + self.end_learning_rate
+
+    def _zero_from(self) -> int | None:
+        ends_at_zero = self.end_learning_rate == 0 and self.power > 0 and not self.cycle
+        return self.offset + self.decay_steps if ends_at_zero and self.initial_learning_rate != 0 else None

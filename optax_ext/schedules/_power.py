@@ -123,3 +123,7 @@ class PowerAndLinearDecay(Schedule):
             return rate
         left = self.total_decay_steps - jnp.clip(elapsed, 0, self.total_decay_steps)
         return rate * jnp.minimum(divide(left, linear_steps), 1)
+
+    def _zero_from(self) -> int | None:
+        falls = self.total_decay_steps * self.linear_decay_fraction > 0
+        return self.offset + self.total_decay_steps if falls and self.initial_learning_rate != 0 else None
