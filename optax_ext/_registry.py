@@ -29,7 +29,7 @@ def identity(cls: type) -> tuple[str, str]:
     return ("__main__" if cls.__module__ == "__mp_main__" else cls.__module__, cls.__qualname__)
 
 
-def names(classes: Iterable[type]) -> str:
+def full_names(classes: Iterable[type]) -> str:
     """Return the full names of classes as an error shows them."""
     return " and ".join(".".join(identity(cls)) for cls in classes)
 

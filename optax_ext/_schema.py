@@ -24,7 +24,7 @@ import pydantic
 from jax.core import Tracer
 from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
 
-from optax_ext import _registry
+from optax_ext._registry import complete_classes, full_names, identity, is_dataclass_itself, note, original
 
 # ---------------------------------------------------------------------------------------------------------
 # Errors: the data first, the text from it.
@@ -219,7 +219,7 @@ class _SchemaType(abc.ABCMeta):
         def __call__(cls, *args, **kwargs):
             if inspect.isabstract(cls):
                 return super().__call__(*args, **kwargs)  # Python's own error, which names what is missing
-            if not _registry.is_dataclass_itself(cls) and _registry.original(cls) is None:
+            if not is_dataclass_itself(cls) and original(cls) is None:
                 raise TypeError(f"{cls.__name__} must be decorated with @dataclasses.dataclass(frozen=True)")
             try:
                 return construct(cls, args, kwargs)
@@ -273,14 +273,14 @@ class _TaggedType(_SchemaType):
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any):
         super().__init__(name, bases, namespace, **kwargs)
         if "__qualname__" in namespace:  # as in a class statement; others may have no tag or name of their own yet
-            tag, own = vars(cls).get("type"), _registry.identity(cls)
-            taken = [known for known in _claims(Tagged).get(tag, ()) if _registry.identity(known) != own] if tag else []
+            tag, own = vars(cls).get("type"), identity(cls)
+            taken = [known for known in _claims(Tagged).get(tag, ()) if identity(known) != own] if tag else []
             if taken:
                 raise TypeError(
-                    f"the type tag {tag!r} of {cls.__qualname__} is taken by {_registry.names(taken)}:"
+                    f"the type tag {tag!r} of {cls.__qualname__} is taken by {full_names(taken)}:"
                     " give the class another in an attribute `type`"
                 )
-        _registry.note(cls, namespace)
+        note(cls, namespace)
 
 
 class Tagged(Schema, metaclass=_TaggedType):
@@ -295,7 +295,7 @@ class Tagged(Schema, metaclass=_TaggedType):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         vars(cls).get("__annotations__", {}).pop("type", None)  # written as a field, it is the tag all the same
-        if "type" not in cls.__dict__ and _registry.original(cls) is None:
+        if "type" not in cls.__dict__ and original(cls) is None:
             cls.type = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         if not isinstance(cls.type, str) or not cls.type:
             raise TypeError(f"the type tag of {cls.__qualname__}, its attribute `type`, must be text, got {cls.type!r}")
@@ -322,7 +322,7 @@ _T = TypeVar("_T", bound=Tagged)
 def _claims(family: type[_T]) -> dict[str, list[type[_T]]]:
     """Return the classes of a family that claim each tag: one, unless two real ones do."""
     claims: dict[str, list[type[_T]]] = {}
-    for cls in _registry.complete_classes():
+    for cls in complete_classes():
         if issubclass(cls, family):
             claims.setdefault(cls.type, []).append(cls)
     return claims
@@ -348,7 +348,7 @@ def from_tagged(family: type[_T], value: object) -> _T:
         text = f"unknown type {shorten(tag)}{did_you_mean(tag, known)}, accepted: {join_words(known)}"
         raise_below("type", text, value)
     if len(known[tag]) > 1:
-        names = _registry.names(known[tag])
+        names = full_names(known[tag])
         raise_below("type", f"{tag!r} is the tag of {names}: give one another in an attribute `type`", value)
     return construct(known[tag][0], (), {key: item for key, item in value.items() if key != "type"})
 
