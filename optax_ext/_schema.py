@@ -24,6 +24,8 @@ import pydantic
 from jax.core import Tracer
 from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
 
+from optax_ext._registry import complete_classes, full_names, identity, is_dataclass_itself, note, original
+
 # ---------------------------------------------------------------------------------------------------------
 # Errors: the data first, the text from it.
 
@@ -188,7 +190,7 @@ def _plain(value: object) -> object:
     return value
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)  # a notebook defines the same classes again and again
 def type_adapter(cls: type) -> pydantic.TypeAdapter[Any]:
     """Return the pydantic validator of a schema or of a family, built once and when first needed."""
     return pydantic.TypeAdapter(cls)
@@ -217,7 +219,7 @@ class _SchemaType(abc.ABCMeta):
         def __call__(cls, *args, **kwargs):
             if inspect.isabstract(cls):
                 return super().__call__(*args, **kwargs)  # Python's own error, which names what is missing
-            if "__dataclass_fields__" not in cls.__dict__:
+            if not is_dataclass_itself(cls) and original(cls) is None:
                 raise TypeError(f"{cls.__name__} must be decorated with @dataclasses.dataclass(frozen=True)")
             try:
                 return construct(cls, args, kwargs)
@@ -248,6 +250,7 @@ class Schema(metaclass=_SchemaType):
     def __get_pydantic_core_schema__(
         cls, source: type, handler: pydantic.GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
+        _restore_missing(source)
         schema = handler(source)
         inner: Any = schema
         while inner["type"] != "dataclass":  # below what a user's own model validators wrap around it
@@ -256,11 +259,35 @@ class Schema(metaclass=_SchemaType):
         return schema
 
 
-class Tagged(Schema):
+def _restore_missing(cls: type) -> None:
+    """Put `dataclasses.MISSING` back into fields that a pickle of the class by value brought a copy of it."""
+    for field in dataclasses.fields(cls):
+        for attribute in ("default", "default_factory", "kw_only"):
+            if isinstance(getattr(field, attribute), type(dataclasses.MISSING)):
+                setattr(field, attribute, dataclasses.MISSING)
+
+
+class _TaggedType(_SchemaType):
+    """The type of tagged schemas: each class it makes is a candidate for its tag."""
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any):
+        super().__init__(name, bases, namespace, **kwargs)
+        if "__qualname__" in namespace:  # as in a class statement; others may have no tag or name of their own yet
+            tag, own = vars(cls).get("type"), identity(cls)
+            taken = [known for known in _claims(Tagged).get(tag, ()) if identity(known) != own] if tag else []
+            if taken:
+                raise TypeError(
+                    f"the type tag {tag!r} of {cls.__qualname__} is taken by {full_names(taken)}:"
+                    " give the class another in an attribute `type`"
+                )
+        note(cls, namespace)
+
+
+class Tagged(Schema, metaclass=_TaggedType):
     """A schema that data chooses by its ``type``: a member of the family that its abstract base is.
 
     The tag is the class's name in snake case, or what the class says in an attribute ``type``. A concrete
-    subclass is a member as soon as it is defined; defining it anew, as a notebook does, replaces it.
+    subclass is a member as soon as it is decorated; defining it anew, as a notebook does, replaces it.
     """
 
     type: ClassVar[str]
@@ -268,21 +295,10 @@ class Tagged(Schema):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         vars(cls).get("__annotations__", {}).pop("type", None)  # written as a field, it is the tag all the same
-        if "type" not in cls.__dict__:
+        if "type" not in cls.__dict__ and original(cls) is None:
             cls.type = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         if not isinstance(cls.type, str) or not cls.type:
             raise TypeError(f"the type tag of {cls.__qualname__}, its attribute `type`, must be text, got {cls.type!r}")
-        known = _TAGGED.get(cls.type)
-        if (
-            known
-            and not inspect.isabstract(known)
-            and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__)
-        ):
-            raise TypeError(
-                f"the type tag {cls.type!r} of {cls.__qualname__} is taken by {known.__module__}.{known.__qualname__}:"
-                " give the class another in an attribute `type`"
-            )
-        _TAGGED[cls.type] = cls
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -300,24 +316,29 @@ class Tagged(Schema):
         return {"x-family": cls.__name__} if inspect.isabstract(cls) else handler(schema)
 
 
-_TAGGED: dict[str, type[Tagged]] = {}  # every class of every family, by its tag
 _T = TypeVar("_T", bound=Tagged)
 
 
+def _claims(family: type[_T]) -> dict[str, list[type[_T]]]:
+    """Return the classes of a family that claim each tag: one, unless two real ones do."""
+    claims: dict[str, list[type[_T]]] = {}
+    for cls in complete_classes():
+        if issubclass(cls, family):
+            claims.setdefault(cls.type, []).append(cls)
+    return claims
+
+
 def members(family: type[_T]) -> dict[str, type[_T]]:
-    """Return the concrete classes of a family, by their tags."""
-    return {
-        tag: member
-        for tag, member in _TAGGED.items()
-        if issubclass(member, family) and not inspect.isabstract(member) and "__dataclass_fields__" in member.__dict__
-    }
+    """Return the concrete classes of a family, by their tags; of two that claim one tag, the older."""
+    return {tag: claiming[0] for tag, claiming in _claims(family).items()}
 
 
 def from_tagged(family: type[_T], value: object) -> _T:
     """Return `value` as a member of a family, built where it is a mapping with a ``type``; for validators."""
     if isinstance(value, family):
         return value
-    known = members(family)
+    refuse_class(family, value)
+    known = _claims(family)
     if not isinstance(value, Mapping):
         raise problem(f"must be a mapping with a 'type', one of {join_words(known)}; got {shorten(value)}")
     if "type" not in value:
@@ -326,7 +347,17 @@ def from_tagged(family: type[_T], value: object) -> _T:
     if not isinstance(tag, str) or tag not in known:
         text = f"unknown type {shorten(tag)}{did_you_mean(tag, known)}, accepted: {join_words(known)}"
         raise_below("type", text, value)
-    return construct(known[tag], (), {key: item for key, item in value.items() if key != "type"})
+    if len(known[tag]) > 1:
+        names = full_names(known[tag])
+        raise_below("type", f"{tag!r} is the tag of {names}: give one another in an attribute `type`", value)
+    return construct(known[tag][0], (), {key: item for key, item in value.items() if key != "type"})
+
+
+def refuse_class(expected: type, value: object) -> None:
+    """Raise, inside a validator, where `value` is a class of what is expected, rather than an instance."""
+    if isinstance(value, type) and issubclass(value, expected):
+        names = [field.name for field in init_fields(value)] if dataclasses.is_dataclass(value) else []
+        raise problem(f"must be constructed, as {value.__name__}({', '.join(names)}); got the class itself")
 
 
 class Nested:
@@ -338,6 +369,7 @@ class Nested:
         def build(value: object) -> Any:
             if isinstance(value, source):
                 return value
+            refuse_class(source, value)
             if not isinstance(value, Mapping):
                 names = join_words(field.name for field in init_fields(source))
                 raise problem(f"must be a mapping of {names}; got {shorten(value)}")

@@ -13,7 +13,7 @@ import optax_ext
 
 PACKAGE = Path(optax_ext.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-LAYERS = ["_schema", "schedules", "transforms", "config", "interop", "cli"]
+LAYERS = ["_registry", "_schema", "schedules", "transforms", "config", "interop", "cli"]
 
 
 def public_modules():

@@ -1,19 +1,22 @@
 """What every schedule is, and the exact step arithmetic that all of them share."""
 
 import abc
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import functools
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pydantic
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from pydantic_core import core_schema
 
 from optax_ext._schema import NonNegativeNumber, Tagged, from_tagged, problem, shorten, type_adapter
 
 BeforeOffset = Literal["extrapolate", "hold"]
+_Formula = TypeVar("_Formula", bound=Callable[..., jax.Array])
 
 
 class Schedule(Tagged):
@@ -50,9 +53,13 @@ class Schedule(Tagged):
           float32, of the shape of ``step``, never weakly typed.
         """
 
+    def _zero_from(self) -> int | None:
+        """Return the step from which a rate that was not zero is zero for good, if there is one; without JAX."""
+        return None
+
 
 def _number_or_schedule(value: object) -> float | Schedule:
-    if isinstance(value, Schedule | Mapping):
+    if isinstance(value, Schedule | Mapping) or (isinstance(value, type) and issubclass(value, Schedule)):
         return from_tagged(Schedule, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return type_adapter(NonNegativeNumber).validate_python(value)
@@ -113,6 +120,43 @@ def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> 
         step = jnp.clip(step, *room)
     elapsed = step - offset
     return jnp.maximum(elapsed, 0) if before_offset == "hold" else elapsed
+
+
+def compile_eager(formula: _Formula) -> _Formula:
+    """Make the ``__call__`` of a schedule of ours run as one compiled program where the step is a value.
+
+    Op by op, an eager call takes a dispatch for each operation of the formula; compiled, one for all, and the result
+    is to the bit that of ``jax.jit(schedule)``. It applies where nothing but our own formulas is in the schedule:
+    what users derive or put into a warm-up may not be hashable or traceable, and may change.
+    """
+
+    @functools.wraps(formula)
+    def call(self: Schedule, step: ArrayLike) -> jax.Array:
+        if isinstance(step, Tracer) or not _is_ours(self):
+            return formula(self, step)
+        if isinstance(step, jax.Array):
+            passes = isinstance(step.dtype, np.dtype) and step.dtype.kind in "iuf"
+        else:
+            passes = type(step) is int and -(2**31) <= step < 2**31  # JAX would wrap others, with no room for 64 bits
+        return _program(self)(step if passes else exact_step(step))
+
+    _formulas[call] = formula
+    return cast(_Formula, call)
+
+
+_formulas: dict[Callable[..., jax.Array], Callable[..., jax.Array]] = {}  # by the method that compiles them
+
+
+def _is_ours(schedule: object) -> bool:
+    own = vars(type(schedule)).get("__call__") in _formulas  # neither derived nor replaced
+    return own and all(_is_ours(value) for value in vars(schedule).values() if callable(value))
+
+
+@functools.lru_cache(maxsize=128)  # a sweep makes schedules without end
+def _program(schedule: Schedule) -> Callable[[ArrayLike], jax.Array]:
+    """Return the formula of a schedule, compiled; inlined where a concrete step meets an outer trace."""
+    formula = _formulas[type(schedule).__call__]
+    return jax.jit(functools.partial(formula, schedule), inline=True)
 
 
 def divide(steps: jax.Array, by: float | jax.Array) -> jax.Array:

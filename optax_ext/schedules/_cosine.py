@@ -19,7 +19,7 @@ from optax_ext._schema import (
     PositiveNumber,
     problem,
 )
-from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps
+from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps
 
 
 def _cosine(fraction: jax.Array, alpha: float) -> jax.Array:
@@ -69,6 +69,7 @@ class CosineDecay(Schedule):
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.warmup_target is None:
@@ -80,6 +81,12 @@ class CosineDecay(Schedule):
         fraction = divide(elapsed, self.warmup_steps)
         rising = (self.warmup_target - self.initial_learning_rate) * fraction + self.initial_learning_rate
         return jnp.where(elapsed < self.warmup_steps, rising, decayed)
+
+    def _zero_from(self) -> int | None:
+        rises = self.warmup_target is not None
+        if self.alpha != 0 or not (self.initial_learning_rate or self.warmup_target):
+            return None
+        return self.offset + (self.warmup_steps if rises else 0) + self.decay_steps
 
     def _decay(self, peak: float, steps: jax.Array) -> jax.Array:
         return peak * _cosine(divide(jnp.minimum(steps, self.decay_steps), self.decay_steps), self.alpha)
@@ -138,12 +145,17 @@ class CosineDecayRestarts(Schedule):
             raise problem(f"must be 1, or at least 1.001, got {t_mul}")
         return t_mul
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         period, fraction = self._even_periods(elapsed) if self.t_mul == 1 else self._growing_periods(elapsed)
         peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 is no rate
         falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * falling + self.alpha)
+
+    def _zero_from(self) -> int | None:
+        only_one = self.m_mul == 0 and self.alpha == 0 and self.initial_learning_rate != 0
+        return self.offset + self.first_decay_steps if only_one else None
 
     def _even_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
         period = jnp.maximum(elapsed // self.first_decay_steps, 0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Integer, NonNegativeNumber, PositiveNumber
-from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps
+from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps
 
 
 def _periods(elapsed: jax.Array, decay_steps: float, staircase: bool) -> jax.Array:
@@ -52,6 +52,7 @@ class ExponentialDecay(Schedule):
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         periods = _periods(elapsed, self.decay_steps, self.staircase)
@@ -91,6 +92,7 @@ class InverseTimeDecay(Schedule):
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         periods = _periods(elapsed, self.decay_steps, self.staircase)

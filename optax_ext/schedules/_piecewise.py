@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pydantic
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Integer, NonNegativeInteger, NonNegativeNumber, problem
-from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps, exact_step
+from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps, exact_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Constant(Schedule):
 
     learning_rate: NonNegativeNumber
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         return jnp.full(jnp.shape(exact_step(step)), self.learning_rate, jnp.float32)
 
@@ -38,6 +40,14 @@ def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
     if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
         raise problem(f"must be strictly increasing, got {list(boundaries)}")
     return boundaries
+
+
+def _first_zero(values: Sequence[float]) -> int | None:
+    """Return where the zeros at the end of `values` begin, if there are any, and other values before them."""
+    before = len(values)
+    while before and values[before - 1] == 0:
+        before -= 1
+    return before if 0 < before < len(values) else None
 
 
 def _one_value_each(values: tuple[float, ...], info: pydantic.ValidationInfo, extra: int) -> tuple[float, ...]:
@@ -90,10 +100,15 @@ class PiecewiseConstantDecay(Schedule):
     def _check_values(cls, values: tuple[float, ...], info: pydantic.ValidationInfo) -> tuple[float, ...]:
         return _one_value_each(values, info, extra=1)
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         passed = elapsed[..., None] > jnp.asarray(self.boundaries, elapsed.dtype)
         return jnp.asarray(self.values, jnp.float32)[jnp.sum(passed, axis=-1)]
+
+    def _zero_from(self) -> int | None:
+        first = _first_zero(self.values)
+        return None if first is None else self.offset + self.boundaries[first - 1] + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +159,7 @@ class StepCosineDecay(Schedule):
     def _check_values(cls, values: tuple[float, ...], info: pydantic.ValidationInfo) -> tuple[float, ...]:
         return _one_value_each(values, info, extra=0)
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = jnp.full(elapsed.shape, self.values[-1], jnp.float32)
@@ -154,3 +170,7 @@ class StepCosineDecay(Schedule):
             cosine = next_value + (value - next_value) * (jnp.cos(jnp.pi * fraction) + 1) / 2
             rate = jnp.where(elapsed < end, cosine, rate)
         return rate
+
+    def _zero_from(self) -> int | None:
+        first = _first_zero(self.values)
+        return None if first is None else self.offset + self.boundaries[first]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Integer, NonNegativeNumber, Number, PositiveInteger
-from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps
+from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ class PolynomialDecay(Schedule):
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.cycle:
@@ -62,3 +63,7 @@ class PolynomialDecay(Schedule):
         span = self.initial_learning_rate - self.end_learning_rate
         left = jnp.maximum(1 - fraction, 0)  # a quotient rounded up must not make a power of a negative number
         return span * left ** jnp.float32(self.power) + self.end_learning_rate
+
+    def _zero_from(self) -> int | None:
+        ends_at_zero = self.end_learning_rate == 0 and self.power > 0 and not self.cycle
+        return self.offset + self.decay_steps if ends_at_zero and self.initial_learning_rate != 0 else None

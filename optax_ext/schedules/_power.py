@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
-from optax_ext.schedules._base import BeforeOffset, Schedule, divide, elapsed_steps, exact_step
+from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps, exact_step
 
 
 def _power(elapsed: jax.Array, power: float) -> jax.Array:
@@ -36,6 +36,7 @@ class DirectPowerDecay(Schedule):
     initial_learning_rate: NonNegativeNumber
     power: Number = 1.0
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         return self.initial_learning_rate * _power(exact_step(step), self.power)
 
@@ -70,6 +71,7 @@ class PowerDecay(Schedule):
     pre_offset_learning_rate: NonNegativeNumber = 1e6
     before_offset: BeforeOffset = "extrapolate"
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         decayed = jnp.minimum(self.initial_learning_rate * _power(elapsed, self.power), self.pre_offset_learning_rate)
@@ -112,6 +114,7 @@ class PowerAndLinearDecay(Schedule):
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = self.initial_learning_rate * _power(elapsed, self.power)
@@ -120,3 +123,7 @@ class PowerAndLinearDecay(Schedule):
             return rate
         left = self.total_decay_steps - jnp.clip(elapsed, 0, self.total_decay_steps)
         return rate * jnp.minimum(divide(left, linear_steps), 1)
+
+    def _zero_from(self) -> int | None:
+        falls = self.total_decay_steps * self.linear_decay_fraction > 0
+        return self.offset + self.total_decay_steps if falls and self.initial_learning_rate != 0 else None

@@ -1,17 +1,54 @@
 """Warm-ups: schedules around a schedule, which replace its first steps."""
 
 import dataclasses
+import inspect
+import warnings
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_ext._schema import NonNegativeInteger, NonNegativeNumber, Number
-from optax_ext.schedules._base import ScalarOrSchedule, Schedule, divide, evaluate, exact_step
+from optax_ext.schedules._base import ScalarOrSchedule, Schedule, compile_eager, divide, evaluate, exact_step
+
+
+class _Warmup(Schedule):
+    """What the warm-ups have in common: they warn where the schedule after them is over before it begins."""
+
+    after: ScalarOrSchedule
+    warmup_steps: NonNegativeInteger
+
+    def __post_init__(self) -> None:
+        over = self._after_is_zero_from()
+        if over is not None and 0 < self.warmup_steps >= over:
+            warnings.warn(
+                f"{type(self).__name__}: the warm-up of {self.warmup_steps} steps climbs to a schedule that is 0 from"
+                f" step {over} on, so that the rate stays 0 after it. A warm-up does not shift the schedule after it:"
+                f" give that one more steps, or an offset of {self.warmup_steps}",
+                stacklevel=_stacklevel_of_user(),
+            )
+
+    def _after_is_zero_from(self) -> int | None:
+        return self.after._zero_from() if isinstance(self.after, Schedule) else None
+
+    def _zero_from(self) -> int | None:
+        over = self._after_is_zero_from()
+        return None if over is None else max(over, self.warmup_steps)
+
+
+def _stacklevel_of_user() -> int:
+    """Return the stacklevel, for whoever calls this, of the line that made the schedule, alone or in a recipe."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+_BETWEEN = ("optax_ext", "pydantic", "dataclasses")  # who may stand between a user's line and a schedule that it makes
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearWarmup(Schedule):
+class LinearWarmup(_Warmup):
     r"""A linear rise to a schedule, in place of its first steps.
 
     For ``step < warmup_steps``, with $\eta_w$ = ``warmup_learning_rate``:
@@ -29,6 +66,9 @@ class LinearWarmup(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
+    Warns:
+      UserWarning: If the schedule after it is 0 for good before the warm-up ends.
+
     Example:
       >>> import optax_ext
       >>> cosine = optax_ext.CosineDecay(initial_learning_rate=6.4, decay_steps=10_000, offset=500)
@@ -44,6 +84,7 @@ class LinearWarmup(Schedule):
     warmup_steps: NonNegativeInteger
     warmup_learning_rate: NonNegativeNumber = 0.0
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         step = exact_step(step)
         if self.warmup_steps == 0:
@@ -55,7 +96,7 @@ class LinearWarmup(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class PolynomialWarmup(Schedule):
+class PolynomialWarmup(_Warmup):
     r"""A polynomial rise to a schedule, in place of its first steps.
 
     For ``step < warmup_steps`` the rate is
@@ -74,6 +115,9 @@ class PolynomialWarmup(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
+    Warns:
+      UserWarning: If the schedule after it is 0 for good before the warm-up ends.
+
     Example:
       >>> import optax_ext
       >>> schedule = optax_ext.PolynomialWarmup(0.5, warmup_steps=8, power=2.0)
@@ -85,6 +129,7 @@ class PolynomialWarmup(Schedule):
     warmup_steps: NonNegativeInteger
     power: Number = 1.0
 
+    @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         step = exact_step(step)
         if self.warmup_steps == 0:

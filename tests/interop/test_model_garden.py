@@ -363,6 +363,7 @@ def places(node, path=()):
             yield from places(item, (*path, key))
 
 
+@pytest.mark.filterwarnings("ignore:.*climbs to a schedule that is 0:UserWarning")  # as some of these do
 @settings(max_examples=200)
 @given(st.data())
 def test_mutated_records_load_or_raise_a_config_error(data):

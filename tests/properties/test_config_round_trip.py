@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import jsonschema
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -193,6 +194,7 @@ recipes = builds(
 configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 
 
+@pytest.mark.filterwarnings("ignore:.*climbs to a schedule that is 0:UserWarning")  # as some of these do
 @settings(max_examples=1000, suppress_health_check=list(HealthCheck))
 @given(original=configs, exclude_defaults=bools)
 def test_any_config_survives_dict_json_yaml_and_pickle(original, exclude_defaults):

@@ -1,0 +1,87 @@
+"""Which class stands for a name, whatever copies of it other software makes.
+
+Gin derives a decorated class from ours, cloudpickle makes an empty one and fills it later, `dataclass(slots=True)`
+makes each class twice, a notebook and `importlib.reload` define it anew. At the moment a class is made nobody can tell
+which of these it is. So classes are only noted down then, and which of them count is asked when one is looked for.
+"""
+
+import inspect
+import sys
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class _Noted(NamedTuple):
+    cls: weakref.ref[type]
+    was_empty: bool  # when it was made, to be filled by whoever made it
+
+
+_lock = threading.RLock()
+_noted: tuple[_Noted, ...] = ()  # in order of definition; replaced as a whole, so that readers need no lock
+_kept: dict[tuple[str, str], tuple[type, ...]] = {}  # so that no class is lost, and none that was replaced is kept
+
+
+def identity(cls: type) -> tuple[str, str]:
+    """Return the module and the qualified name of a class: what a new definition has in common with the old one."""
+    # A process that multiprocessing spawned has the module of the script under another name.
+    return ("__main__" if cls.__module__ == "__mp_main__" else cls.__module__, cls.__qualname__)
+
+
+def full_names(classes: Iterable[type]) -> str:
+    """Return the full names of classes as an error shows them."""
+    return " and ".join(".".join(identity(cls)) for cls in classes)
+
+
+def is_dataclass_itself(cls: type) -> bool:
+    """Return whether a class was decorated, rather than derived from one that was."""
+    return "__dataclass_fields__" in vars(cls)
+
+
+def original(cls: type) -> type | None:
+    """Return the dataclass that a class merely dresses up: its base of the same name, to which it adds no field."""
+    if is_dataclass_itself(cls) or inspect.get_annotations(cls):
+        return None
+    bases = (base for base in cls.__mro__[1:] if identity(base) == identity(cls))
+    return next(filter(is_dataclass_itself, bases), None)
+
+
+def note(cls: type, namespace: Mapping[str, Any]) -> None:
+    """Note down a class that was just made of a namespace; what it replaces is kept as long as it counts."""
+    global _noted
+    was_empty = all(name in ("__module__", "__doc__", "__dict__", "__slots__") for name in namespace)
+    key = identity(cls)
+    with _lock:
+        counting = _standing([known for known in _kept.get(key, ()) if _is_complete(known)])
+        _kept[key] = (*counting, cls)
+        _noted = (*(entry for entry in _noted if entry.cls() is not None), _Noted(weakref.ref(cls), was_empty))
+
+
+def complete_classes() -> list[type]:
+    """Return the classes that count, one of each name: decorated, not abstract, in order of first definition."""
+    same: dict[tuple[str, str], list[tuple[bool, type]]] = {}
+    for entry in _noted:
+        cls = entry.cls()
+        if cls is not None and _is_complete(cls):
+            # By the short name: cloudpickle does not restore the `f.<locals>` before it.
+            same.setdefault((identity(cls)[0], cls.__name__), []).append((not entry.was_empty, cls))
+    by_rank = (sorted(group, key=lambda ranked: ranked[0]) for group in same.values())
+    return [cls for group in by_rank for cls in _standing([cls for _, cls in group])]
+
+
+def _is_complete(cls: type) -> bool:
+    return is_dataclass_itself(cls) and not inspect.isabstract(cls)
+
+
+def _standing(definitions: Sequence[type]) -> Sequence[type]:
+    """Return the one definition that counts, if any: the one its module has, or else the last."""
+    return [cls for cls in definitions if _in_its_module(cls)] or definitions[-1:]
+
+
+def _in_its_module(cls: type) -> bool:
+    """Return whether a class is what its module has under its name: how pickle tells a class from a copy."""
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls
