@@ -24,9 +24,20 @@ def root(squared: jax.Array) -> jax.Array:
 
     What it is the root of has a derivative of 0 there, and zero times infinity would be NaN.
     """
-    squared = squared.real if jnp.iscomplexobj(squared) else squared
+    return _root(squared.real if jnp.iscomplexobj(squared) else squared)
+
+
+@jax.custom_jvp
+def _root(squared: jax.Array) -> jax.Array:
+    return jnp.sqrt(squared)
+
+
+@_root.defjvp
+def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (squared,), (tangent,) = primals, tangents
     is_zero = squared == 0
-    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
+    slope = jnp.where(is_zero, 0, 0.5 / jnp.sqrt(jnp.where(is_zero, 1, squared)))
+    return _root(squared), slope * tangent
 
 
 def divide(x: jax.Array, root: jax.Array, eps: Scalar) -> jax.Array:
