@@ -200,6 +200,6 @@ class LAMB(Optimizer):
         )
 
 
-def _rounded(b1: float, b2: float) -> tuple[float, float]:
+def _rounded(beta_1: float, beta_2: float) -> tuple[float, float]:
     """Return decays in float32: TensorFlow subtracts those from 1, and 1 - float32(0.999) is off by 1.3e-5."""
-    return float(np.float32(b1)), float(np.float32(b2))
+    return float(np.float32(beta_1)), float(np.float32(beta_2))

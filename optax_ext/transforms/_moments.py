@@ -24,19 +24,20 @@ def root(squared: jax.Array) -> jax.Array:
 
     What it is the root of has a derivative of 0 there, and zero times infinity would be NaN.
     """
-    return _sqrt(squared.real if jnp.iscomplexobj(squared) else squared)
+    return _root(squared.real if jnp.iscomplexobj(squared) else squared)
 
 
 @jax.custom_jvp  # and no selection, with which XLA on a CPU fuses no sum
-def _sqrt(x: jax.Array) -> jax.Array:
-    return jnp.sqrt(x)
+def _root(squared: jax.Array) -> jax.Array:
+    return jnp.sqrt(squared)
 
 
-@_sqrt.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    (x,), (tangent,) = primals, tangents
-    is_zero = x == 0
-    return _sqrt(x), jnp.where(is_zero, 0, tangent / (2 * _sqrt(jnp.where(is_zero, 1, x))))
+@_root.defjvp
+def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (squared,), (tangent,) = primals, tangents
+    is_zero = squared == 0
+    slope = jnp.where(is_zero, 0, 0.5 / jnp.sqrt(jnp.where(is_zero, 1, squared)))
+    return _root(squared), slope * tangent
 
 
 def divide(x: jax.Array, root: jax.Array, eps: Scalar) -> jax.Array:

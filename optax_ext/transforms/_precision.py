@@ -26,7 +26,7 @@ def widen(x: Any) -> Any:
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize >= 4:
         return x
     if isinstance(x, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
+        return jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)  # pyright: ignore[reportReturnType]
     return x.astype(jnp.float32)
 
 

@@ -217,7 +217,7 @@ def test_zero_gradients_are_no_problem(schema):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_low_precision_keeps_its_dtype_and_trains_on_large_and_small_gradients(schema, dtype):
     """In float16 the square of 300 overflows and that of 1e-4 vanishes; the state is in float32 and never changes."""
-    tx = optax_ext.fixed_loss_scaling(schema.make(), 1.0)
+    tx = schema.make()
     params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)
     grads = {"kernel": jnp.full((1, 2), 300.0, dtype), "bias": jnp.full(2, 1e-4, dtype)}
     exact = jax.tree.map(lambda p: p.astype(jnp.float32), params), jax.tree.map(lambda g: g.astype(jnp.float32), grads)
@@ -231,6 +231,21 @@ def test_low_precision_keeps_its_dtype_and_trains_on_large_and_small_gradients(s
     for name in params:
         assert updates[name].dtype == dtype
         np.testing.assert_allclose(np.float32(updates[name]), expected[name], rtol=2e-2, atol=1e-6)
+
+
+@every_new
+def test_of_complex_numbers_the_magnitude_counts_and_the_direction_stays(schema):
+    """Turned by an angle, gradients and parameters make updates that are turned by the same."""
+    turn = jnp.exp(1j * jnp.float32(0.7))
+    results = []
+    for factor in (1.0, turn):
+        params, tx = jax.tree.map(lambda p, factor=factor: p * factor, PARAMS), schema.make()
+        state, update = tx.init(params), jax.jit(tx.update)
+        for step in range(4):
+            grads = jax.tree.map(lambda g, factor=factor: jnp.float32(g) * factor, make_grads(step))
+            updates, state = update(grads, state, params)
+        results.append(jax.tree.map(lambda u, factor=factor: u / factor, updates))
+    chex.assert_trees_all_close(results[1], jax.tree.map(jnp.complex64, results[0]), rtol=1e-4, atol=1e-7)
 
 
 @every_new

@@ -95,7 +95,8 @@ def test_under_an_explicit_mesh_the_state_is_sharded_from_init_on_as_a_step_retu
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
     with jax.set_mesh(mesh):
         shardings = {"kernel": NamedSharding(mesh, PartitionSpec("data")), "bias": NamedSharding(mesh, PartitionSpec())}
-        params, grads = (jax.device_put(tree, shardings) for tree in (make_params(), make_grads()))
+        dtype = "bfloat16" if form == "bare" else "float32"  # in which moments are of another dtype
+        params, grads = (jax.device_put(tree, shardings) for tree in (make_params(dtype), make_grads(dtype)))
         tx = make(name, form)
         state = tx.init(params)
         for leaf in jax.tree.leaves(types(state)):

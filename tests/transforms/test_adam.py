@@ -82,3 +82,13 @@ def test_the_derivative_at_a_gradient_of_zero_is_that_of_the_formula():
     tx = scale_by_adam(0.9, 0.999, 0.5, epsilon_hat=False)
     slope = jax.grad(lambda grad: tx.update(grad, tx.init(grad))[0])(jnp.float32(0.0))
     np.testing.assert_allclose(slope, 1 / 0.5, rtol=1e-5)  # g / (|g| + eps)
+
+
+def test_derivatives_elsewhere_are_optaxs():
+    def slopes(tx):
+        return jax.grad(lambda grads: sum(jax.tree.leaves(jax.tree.map(jnp.sum, tx.update(grads, tx.init(grads))[0]))))(
+            PARAMS
+        )
+
+    ours = slopes(scale_by_adam(0.9, 0.99, 0.5, epsilon_hat=False))
+    chex.assert_trees_all_close(ours, slopes(optax.scale_by_adam(0.9, 0.99, 0.5)), rtol=1e-5)

@@ -57,11 +57,12 @@ def test_a_state_is_that_of_the_inner_transformation():
 
 @pytest.mark.parametrize("number", [1.5, 2.0 + 1j, np.float32(1.5)])
 def test_numbers_become_arrays_of_their_own_type(number):
-    tx = for_inexact(optax.trace(0.5))
-    state = tx.init({"t": number})
-    updates, new_state = tx.update({"t": 1}, state, {"t": number})  # an integer gradient is as good as a floating one
-    for leaf in jax.tree.leaves((updates, state, new_state)):
-        assert (leaf.dtype, leaf.weak_type) == (jnp.result_type(number), False)
+    for inner in (optax.identity(), optax.trace(0.5)):
+        tx = for_inexact(inner)
+        state = tx.init({"t": number})
+        updates, new_state = tx.update({"t": 1}, state, {"t": number})  # an integer gradient is as good as another
+        for leaf in jax.tree.leaves((updates, state, new_state)):
+            assert (leaf.dtype, leaf.weak_type) == (jnp.result_type(number), False)
 
 
 def test_functions_among_parameters_are_passed_by():

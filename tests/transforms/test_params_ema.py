@@ -249,6 +249,11 @@ def test_python_numbers_are_averaged_as_arrays_are():
         assert jax.tree.map(jax.typeof, new_state) == jax.tree.map(jax.typeof, state)
         average = optax_ext.ema_params(new_state, {"t": param})["t"]
         assert (average, average.dtype, average.weak_type) == (1.5, jnp.float32, False)
+    state = tx.init({"steps": 7})
+    for update in (0, None):
+        _, new_state = tx.update({"steps": update}, state, {"steps": 8})
+        assert new_state.ema["steps"] == 8
+        assert jax.tree.map(jax.typeof, new_state) == jax.tree.map(jax.typeof, state)
 
 
 def test_integers_and_keys_come_back_in_the_types_of_the_parameters():
