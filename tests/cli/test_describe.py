@@ -67,6 +67,8 @@ def test_clipping_comes_before_and_loss_scaling_around():
     fixed = config.OptimizationConfig(optimizer=sgd, loss_scale=config.FixedLossScale(128.0))
     assert names(fixed) == ["unscale", *inner]
     assert names(config.SGD(0.1, clipnorm=1.0)) == ["clip by norm", "learning rate"]
+    masters = config.OptimizationConfig(sgd, config.FixedLossScale(128.0), master_weights=True)
+    assert names(masters) == ["unscale", "master weights", *inner]
 
 
 def test_the_effects_name_the_numbers():
@@ -80,6 +82,9 @@ def test_the_effects_name_the_numbers():
         assert expected in effects
     for expected in ("at first 32768", "counts", "up to 65536", "from number 2 in a row on"):
         assert expected in effects
+    unforgiving = config.DynamicLossScale(hysteresis=3, consecutive_hysteresis=False, check_updates=True)
+    assert "any gradient or new parameter is not finite" in chain(unforgiving)[0].effect
+    assert "from number 3 since it last grew on" in chain(unforgiving)[-1].effect
     assert "whether finite or not" in chain(config.FixedLossScale(2.0, skip_nonfinite=False))[0].effect
 
 

@@ -104,8 +104,26 @@ def test_loss_scaling_is_outermost_so_that_clipping_sees_unscaled_gradients():
     assert optax.tree.get(config.OptimizationConfig(config.SGD(1.0)).make().init(PARAMS), "loss_scale") is None
 
 
+def test_master_weights_stand_inside_the_skip_and_around_the_optimizer_and_its_average():
+    recipe = config.OptimizationConfig(
+        config.SGD(1.0), config.FixedLossScale(8.0), config.ParamsEma(0.5, initial="params"), master_weights=True
+    )
+    params, tx = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS), recipe.make()
+    state = tx.init(params)
+    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2.0**-7), params)
+    for bad in (0, jnp.nan, 0):
+        updates, state = jax.jit(tx.update)(jax.tree.map(lambda leaf: leaf + bad, grads), state, params)
+        params = optax.apply_updates(params, updates)
+    masters = state.inner_state.master
+    chex.assert_trees_all_close(masters, jax.tree.map(lambda leaf: leaf - 2 * 2.0**-10, PARAMS), rtol=1e-6)
+    assert int(state.skipped_steps) == 1
+    chex.assert_trees_all_equal(params, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), masters))
+    averages = optax_ext.ema_params(state)  # of the copies: no bfloat16 number lies as near
+    assert all((a > m).all() for a, m in zip(*map(jax.tree.leaves, (averages, masters)), strict=True))
+
+
 TRANSLATED = {"weight_decay_rate": "weight_decay", "eeta": "trust_coefficient"}
-NOT_IN_THE_SCHEMA = {"inner", "axis_name", "eps", "weight_decay_mask", "trust_ratio_mask"}
+NOT_IN_THE_SCHEMA = {"inner", "axis_name", "eps", "weight_decay_mask", "trust_ratio_mask", "accumulator_dtype"}
 NOT_IN_THE_FUNCTION = {
     "clipnorm",
     "clipvalue",

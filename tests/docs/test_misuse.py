@@ -40,12 +40,11 @@ def test_every_row_has_four_cells():
 
 
 # Until the schedules warn of a decay that ends inside its warm-up.
-NOT_YET = pytest.mark.xfail(strict=False, reason="LinearWarmup does not warn yet")
 
 
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(row, id=code_of(row[0]), marks=NOT_YET if "LinearWarmup" in row[0] else ()) for row in ROWS],
+    [pytest.param(row, id=code_of(row[0])) for row in ROWS],
 )
 def test_what_is_said(row, namespace):
     said = said_in(row[2])
@@ -106,7 +105,6 @@ def test_each_claim_that_the_checks_find_something_is_tried():
     assert claims == {*FOUND_BY_THE_CHECKS, "tx.update(unscale(grads, state), state, params)"}
 
 
-@pytest.mark.xfail(strict=False, reason="the scaler checks gradients that nothing reads, as yet")
 def test_a_frozen_group_is_not_checked(namespace):
     (row,) = [row for row in ROWS if "gradients that nothing reads are not checked" in row[3]]
     names = dict(namespace)

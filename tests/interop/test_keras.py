@@ -293,6 +293,7 @@ def test_all_problems_are_told_at_once():
             "loss_scale.skip_nonfinite",
         ),
         (config.OptimizationConfig(config.SGD(0.1), ema=config.ParamsEma(initial="params")), "ema.initial"),
+        (config.OptimizationConfig(config.SGD(0.1), master_weights=True), "master_weights: Keras keeps none"),
         (3, "must be a schedule or an optimizer"),
     ],
 )

@@ -167,6 +167,8 @@ dynamic = st.tuples(
             "multiplier": st.floats(1.5, 8, width=32),
             "hysteresis": positive_steps,
             "count_skipped_steps": bools,
+            "consecutive_hysteresis": bools,
+            "check_updates": bools,
         },
     ),
 ).map(
@@ -174,7 +176,11 @@ dynamic = st.tuples(
         min_scale=given[0][0], initial_scale=given[0][1], max_scale=given[0][2], **given[1]
     )
 )
-fixed = builds(config.FixedLossScale, {"scale": positive}, {"skip_nonfinite": bools, "count_skipped_steps": bools})
+fixed = builds(
+    config.FixedLossScale,
+    {"scale": positive},
+    {"skip_nonfinite": bools, "count_skipped_steps": bools, "check_updates": bools},
+)
 ema = builds(
     config.ParamsEma,
     {},
@@ -189,7 +195,7 @@ ema = builds(
 recipes = builds(
     config.OptimizationConfig,
     {"optimizer": sgd | lars | family},
-    {"loss_scale": st.none() | dynamic | fixed, "ema": st.none() | ema},
+    {"loss_scale": st.none() | dynamic | fixed, "ema": st.none() | ema, "master_weights": bools},
 )
 configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 

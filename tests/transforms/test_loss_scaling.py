@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import optax_ext
+from optax_ext import config
 from optax_ext.transforms._finite import all_finite
 from optax_ext.transforms._remat import remat_scope, rematerializable
 
@@ -61,6 +62,47 @@ class TestScale:
         assert [int(state.consecutive_skips) for state in states] == [0, 1, 0, 1, 2, 3, 0]
         assert [int(state.skipped_steps) for state in states] == [0, 1, 1, 2, 3, 4, 4]
 
+    def test_alternating_overflows_lower_the_scale_if_finite_steps_do_not_forgive_them(self):
+        def skips(**options):
+            tx = dynamic(initial_scale=65536.0, hysteresis=2, **options)
+
+            def step(state, is_even):
+                grads = jax.tree.map(lambda g: jnp.where(is_even & (state.loss_scale >= 65536), jnp.inf, g), GOOD)
+                return tx.update(grads, state, PARAMS)[1], None
+
+            state, _ = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(2000) % 2 == 0))(tx.init(PARAMS))
+            return int(state.skipped_steps), float(state.loss_scale)
+
+        assert skips() == (1000, 65536.0)
+        assert skips(consecutive_hysteresis=False) == (2, 32768.0)
+
+    def test_growth_refills_the_patience(self):
+        tx = dynamic(hysteresis=2, growth_steps=2, consecutive_hysteresis=False)
+        _, states = run(tx, [BAD, GOOD, BAD, BAD, GOOD, GOOD, BAD, BAD])
+        assert scales(states) == [8, 8, 8, 4, 2, 2, 4, 4, 2]
+        assert [int(state.skips_since_growth) for state in states] == [0, 1, 1, 2, 3, 3, 0, 1, 2]
+        assert [int(state.consecutive_skips) for state in states] == [0, 1, 0, 1, 2, 0, 0, 1, 2]
+
+    @pytest.mark.parametrize(
+        ("found", "grads", "then"), [(2.0**20, GOOD, 2**14), (2.0**20, BAD, 2**14), (4, GOOD, 256)]
+    )
+    @pytest.mark.parametrize("number", [float, jnp.float32])
+    def test_a_scale_from_elsewhere_is_held_in_the_limits_from_the_next_step_on(self, found, grads, then, number):
+        tx = dynamic(initial_scale=1024.0, min_scale=256.0, max_scale=2.0**14)
+        state = optax.tree.set(tx.init(PARAMS), loss_scale=number(found))
+        for update in (tx.update, jax.jit(tx.update)):
+            updates, after = update(grads, state, PARAMS)
+            assert (float(after.loss_scale), after.loss_scale.dtype) == (then, jnp.float32)
+            if grads is GOOD:  # divided by what the loss was multiplied with
+                chex.assert_trees_all_close(updates, jax.tree.map(lambda g: -g / found, GOOD))
+
+    @pytest.mark.parametrize("scale", [np.nan, 0.0, -1.0])
+    def test_a_scale_that_is_none_costs_one_skip(self, scale):
+        tx = dynamic(min_scale=2.0)
+        _, state = tx.update(GOOD, tx.init(PARAMS)._replace(loss_scale=jnp.float32(scale)), PARAMS)
+        assert float(state.loss_scale) == 2.0
+        assert bool(tx.update(GOOD, state, PARAMS)[1].grads_finite)
+
     def test_gradients_of_a_growth_step_are_divided_by_the_old_scale(self):
         updates, states = run(dynamic(growth_steps=1), [GOOD])
         assert scales(states) == [8, 16]
@@ -106,6 +148,25 @@ class TestSkip:
         updates, states = run(dynamic(initial_scale=1.0), [grads], params)
         chex.assert_trees_all_equal(updates, jnp.zeros(2, jnp.bfloat16))
         assert not states[-1].grads_finite
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    @pytest.mark.parametrize("form", [lambda update: update, jax.jit])
+    def test_updates_that_would_leave_the_finite_numbers_are_skipped_on_request(self, form, dtype):
+        params, largest = jnp.ones(3, dtype), float(jnp.finfo(dtype).max)
+        inner = optax.chain(optax.trace(0.5), optax.scale(-1.0))
+        plain, checked = (
+            optax_ext.fixed_loss_scaling(inner, 1.0, check_updates=check_updates) for check_updates in (False, True)
+        )
+        grads = jnp.array([1.0, 0.75 * largest, 0.0], jnp.float32)  # finite, but the momentum takes it further
+        for tx in (plain, checked):
+            state, moved = tx.init(params), params
+            for _ in range(3):
+                updates, state = form(tx.update)(grads, state, moved)
+                moved = optax.apply_updates(moved, updates)
+            assert bool(jnp.isfinite(moved).all()) is (tx is checked)
+            assert int(state.skipped_steps) == (2 if tx is checked else 0)
+        _, good = form(checked.update)(-grads, state, moved)
+        assert good.grads_finite
 
     def test_a_fixed_scale_applies_what_comes_on_request(self):
         tx = optax_ext.fixed_loss_scaling(optax.sgd(1.0), 8.0, skip_nonfinite=False)
@@ -213,6 +274,49 @@ class TestLeaves:
         assert not updates["scalar"]
         chex.assert_trees_all_equal(last.inner_state, next_state.inner_state)
 
+    @pytest.mark.parametrize(
+        "make", [optax_ext.lamb, lambda rate: config.Adam(rate).make(), optax.adam, optax_ext.lars]
+    )
+    @pytest.mark.parametrize("form", [lambda update: update, jax.jit])
+    def test_float16_parameters_train_as_float32_do(self, make, form):
+        params, small = jnp.ones(4, jnp.float16), jnp.full(4, 1e-8)
+        tx = optax_ext.dynamic_loss_scaling(make(0.1))
+        updates, state = form(tx.update)((small * 2.0**15).astype(jnp.float16), tx.init(params), params)
+        wide = params.astype(jnp.float32)
+        expected, _ = make(0.1).update(small, make(0.1).init(wide), wide)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-3)
+        assert (np.abs(updates) > 1e-5).all()
+        assert updates.dtype == jnp.float32
+        assert all(leaf.dtype != jnp.float16 for leaf in jax.tree.leaves(state))
+        updates, state = form(tx.update)(jnp.zeros(4, jnp.float16), tx.init(params), params)
+        chex.assert_tree_all_finite((updates, state))
+
+    @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+    def test_so_do_float8_parameters(self, dtype):
+        params = jnp.ones(4, dtype)
+        tx = optax_ext.dynamic_loss_scaling(optax.adam(0.5), initial_scale=8.0)
+        updates, state = jax.jit(tx.update)(jnp.full(4, 8.0), tx.init(params), params)
+        chex.assert_trees_all_close(updates, jnp.full(4, -0.5), rtol=1e-5)
+        assert state.inner_state[0].mu.dtype == jnp.float32
+
+    def test_momentum_of_float16_parameters_does_not_overflow(self):
+        tx = optax_ext.dynamic_loss_scaling(optax_ext.lars(0.1, classic_momentum=False), initial_scale=1.0)
+        params, update = jnp.ones(4, jnp.float16), jax.jit(tx.update)
+        state = tx.init(params)
+        for _ in range(20):
+            updates, state = update(jnp.full(4, 1e4, jnp.float16), state, params)
+            params = optax.apply_updates(params, updates)
+        chex.assert_tree_all_finite((params, state))
+
+    def test_python_numbers_are_parameters_too(self):
+        params = {"temperature": 1.0, "kernel": jnp.ones(2)}
+        grads = {"temperature": 8.0, "kernel": jnp.full(2, 8.0)}
+        tx = dynamic()
+        for update in (tx.update, jax.jit(tx.update)):
+            updates, state = update(grads, tx.init(params), params)
+            assert optax.apply_updates(params, updates)["temperature"] == 0
+            assert not update({**grads, "temperature": float("nan")}, state, params)[1].grads_finite
+
     @pytest.mark.parametrize("empty", [{}, (), None])
     def test_an_empty_tree_is_finite(self, empty):
         updates, states = run(dynamic(growth_steps=1), [empty], empty)
@@ -256,6 +360,8 @@ class TestLeaves:
         ({"min_scale": 0.0}, "min_scale must be a finite, normal float32 number, more than 0; got 0.0"),
         ({"max_scale": -1.0}, "max_scale must be a finite, normal float32 number, more than 0; got -1.0"),
         ({"hysteresis": 0}, "hysteresis must be an integer, at least 1; got 0"),
+        ({"consecutive_hysteresis": 1}, "consecutive_hysteresis must be True or False, got 1"),
+        ({"check_updates": "no"}, "check_updates must be True or False, got 'no'"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, message):
