@@ -29,6 +29,11 @@ def is_concrete(*values: object) -> bool:
     return not any(isinstance(value, Tracer) for value in values)
 
 
+def is_eager(*values: object) -> bool:
+    """Whether no value is traced, nor what is computed from them here, as in a branch of `lax.cond`."""
+    return is_concrete(*values, jnp.zeros([], jnp.int32) + 0)
+
+
 def check_number(name: str, value: object, accepted: str, *, integer: bool = False, or_infinite: bool = False) -> None:
     """Raise ValueError unless `value` is traced, or a number in the range that `accepted` names and in float32's."""
     if not is_concrete(value) or (or_infinite and isinstance(value, float | jax.Array) and np.isposinf(value)):

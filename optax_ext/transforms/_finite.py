@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._arguments import is_concrete
+from optax_ext.transforms._arguments import is_eager
 from optax_ext.transforms._norms import AxisName, reduce_over, sum_of_squares
 from optax_ext.transforms._precision import is_inexact, widen
 from optax_ext.transforms._remat import remat_scope, rematerializable, rematerialize_with
@@ -32,7 +32,7 @@ def all_finite_unscaled(scale: jax.Array, scaled: Any, unscaled: Any) -> jax.Arr
     these are at most 2**64, and divided by 1 or more they are so still. If it is not, it may just have overflowed.
     """
     leaves = [leaf for leaf in jax.tree.leaves(scaled) if is_inexact(leaf)]
-    if is_concrete(*leaves):
+    if is_eager(*leaves):
         return all_finite(unscaled)
 
     def on_cpu() -> jax.Array:

@@ -11,7 +11,7 @@ import optax
 
 from optax_ext._schema import FLOAT32_MAX
 from optax_ext.schedules._base import divide
-from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete
+from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete, is_eager
 from optax_ext.transforms._early_selection import select_leaf, trace_update
 from optax_ext.transforms._finite import agree, all_finite_after, all_finite_unscaled
 from optax_ext.transforms._loss_scale_state import (
@@ -300,10 +300,10 @@ def _loss_scaling(
                 return agree(all_finite_unscaled(scale, leaves, unscaled), axis_name)
 
         # A step that is not compiled is traced only to see whether what is not finite is read at all.
-        concrete = is_concrete(*jax.tree.leaves((updates, state, params, extra_args)))
-        traced = None if concrete else trace_update(unscaled_update, scaled, state.inner_state)
+        eager = is_eager(*jax.tree.leaves((updates, state, params, extra_args)))
+        traced = None if eager else trace_update(unscaled_update, scaled, state.inner_state)
         finite = grads_finite(traced.reads if traced else None)
-        if concrete and not finite:
+        if eager and not finite:
             finite = grads_finite(trace_update(unscaled_update, scaled, state.inner_state).reads)
 
         kept = increment_counts(state.inner_state) if count_skipped_steps else state.inner_state

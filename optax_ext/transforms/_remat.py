@@ -3,7 +3,7 @@
 XLA on a CPU fuses a sum with what is summed, but only if nothing else reads that. A gradient that a norm and the update
 both read is therefore written to memory and read twice, and memory is all that an optimizer's step waits for: on
 ResNet-50, LARS took twice as long so, as benchmarks/RESULTS.md shows. On other devices XLA computes such values twice
-by itself, and reads an array once for several sums, so that nothing is hidden from it there.
+by itself, and reads an array once for several sums, so that no array is hidden from it there.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
@@ -102,8 +103,16 @@ def read_alone(value: Any) -> Any:
 
 
 def _hide(values: Any) -> Any:
-    """Keep XLA on a CPU from seeing that it has these values already, and from sharing broadcasts among leaves."""
+    """Keep XLA on a CPU from seeing that it has these values already, and from sharing broadcasts among leaves.
+
+    Elsewhere only the scalars are hidden: what is made of them again is another value then, which XLA computes where it
+    is read, rather than one of so many readers that it is kept.
+    """
     hidden = jax.lax.optimization_barrier(values)
     if jax.tree.map(jax.typeof, hidden) != jax.tree.map(jax.typeof, values):
         return hidden  # in `shard_map` all now vary over the mesh axes of each, which what is not hidden does not
-    return jax.lax.platform_dependent(values, cpu=jax.lax.optimization_barrier, default=lambda values: values)
+
+    def hide_scalars(values: Any) -> Any:
+        return jax.tree.map(lambda x: x if jnp.ndim(x) else jax.lax.optimization_barrier(x), values)
+
+    return jax.lax.platform_dependent(values, cpu=jax.lax.optimization_barrier, default=hide_scalars)

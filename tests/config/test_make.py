@@ -110,9 +110,9 @@ def test_master_weights_stand_inside_the_skip_and_around_the_optimizer_and_its_a
     )
     params, tx = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS), recipe.make()
     state = tx.init(params)
-    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2.0**-7), params)
-    for bad in (0, jnp.nan, 0):
-        updates, state = jax.jit(tx.update)(jax.tree.map(lambda leaf: leaf + bad, grads), state, params)
+    for gradient in (2.0**-7, jnp.nan, 2.0**-7):
+        grads = optax.tree.full_like(params, gradient)
+        updates, state = jax.jit(tx.update)(grads, state, params)
         params = optax.apply_updates(params, updates)
     masters = state.inner_state.master
     chex.assert_trees_all_close(masters, jax.tree.map(lambda leaf: leaf - 2 * 2.0**-10, PARAMS), rtol=1e-6)

@@ -90,19 +90,19 @@ def make():
     return optax_ext.dynamic_loss_scaling(chain, initial_scale=2.0**10, growth_steps=2)
 
 
-def make_params(dtype=np.float32):
+def make_params(dtype=np.float32, second=np.float16):
     generator = np.random.default_rng(0)
     kernels = {name: generator.normal(0, 0.1, (64, 64)).astype(np.float32) for name in ("first", "second")}
     return {
         "first": {"kernel": jnp.asarray(kernels["first"], dtype), "bias": jnp.zeros(64, dtype)},
-        "second": {"kernel": jnp.asarray(kernels["second"], np.float16), "bias": jnp.zeros(64, dtype)},
+        "second": {"kernel": jnp.asarray(kernels["second"], second), "bias": jnp.zeros(64, dtype)},
     }
 
 
 def loss_fn(params, batch):
     first, second = params["first"], params["second"]
     hidden = jax.nn.relu(batch.astype(first["kernel"].dtype) @ first["kernel"] + first["bias"])
-    logits = hidden.astype(jnp.float16) @ second["kernel"]
+    logits = hidden.astype(second["kernel"].dtype) @ second["kernel"]
     return jnp.mean(jnp.square(logits.astype(jnp.float32) + second["bias"].astype(jnp.float32)))
 
 
@@ -162,7 +162,10 @@ PAIRS = [(setting, run) for setting in SETTINGS for run in RUNS if run != "eager
 
 @pytest.mark.parametrize(("setting", "run"), PAIRS)
 def test_a_whole_training_is_the_same_under(setting, run, expected):
-    params = make_params()
+    # Updates of float16 parameters are in float32, and under strict promotion `optax.apply_updates` adds no such two.
+    params = make_params(second=np.float32 if setting == "strict promotion" else np.float16)
+    if setting == "strict promotion":
+        expected = RUNS[run](params)
     with SETTINGS[setting]():
         assert_close(RUNS[run](params), expected)
 
@@ -172,7 +175,8 @@ def test_parameters_of_64_bits_stay_so():
         params, state = train(make_params(np.float64))
         for tree in (params, optax_ext.ema_params(state), optax.tree.get(state, "trace")):
             assert tree["first"]["kernel"].dtype == np.float64
-        assert [leaf.dtype.name for leaf in state[:-1]] == ["float32", "int32", "bool", "int32", "int32"]
+        numbers = jax.tree.leaves(state._replace(inner_state=None))
+        assert [leaf.dtype.name for leaf in numbers] == ["float32", "int32", "bool", "int32", "int32", "int32"]
         chex.assert_tree_all_finite(params)
         tx = optax_ext.fixed_loss_scaling(optax.identity(), 3.0)  # unscaled in the wider type, not in float32
         updates, _ = tx.update(jnp.float64(1.0), tx.init(jnp.float64(0.0)), jnp.float64(0.0))

@@ -15,7 +15,7 @@ PUBLIC = {
     if not inspect.ismodule(getattr(module, name))
 }
 # States are what their transformations return, families what their members are, a problem what an error holds.
-WITHOUT_EXAMPLE = {"LossScaleState", "ParamsEmaState", "Optimizer", "LossScale", "Problem"}
+WITHOUT_EXAMPLE = {"LossScaleState", "MasterWeightsState", "ParamsEmaState", "Optimizer", "LossScale", "Problem"}
 
 
 @pytest.mark.parametrize("name", PUBLIC)

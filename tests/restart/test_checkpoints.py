@@ -158,6 +158,7 @@ class WithOtherName(NamedTuple):
     skipped_steps: Any
     consecutive_skips: Any
     inner_state: Any
+    skips_since_growth: Any
 
 
 class WithOneMore(NamedTuple):
@@ -167,6 +168,7 @@ class WithOneMore(NamedTuple):
     skipped_steps: Any
     consecutive_skips: Any
     inner_state: Any
+    skips_since_growth: Any
     last_loss: Any
 
 
@@ -182,16 +184,18 @@ LAYOUTS = {
     "field renamed": (
         WithOtherName(*STATE),
         ["counter", "good_steps"],
-        "WithOtherName(loss_scale, good_steps, grads_finite, skipped_steps, consecutive_skips, inner_state):",
+        "WithOtherName(loss_scale, good_steps, grads_finite, skipped_steps, consecutive_skips, inner_state, "
+        "skips_since_growth):",
     ),
     "field more": (
         WithOneMore(*STATE, jnp.ones([])),
         ["last_loss"],
-        "WithOneMore(loss_scale, counter, grads_finite, skipped_steps, consecutive_skips, inner_state, last_loss):",
+        "WithOneMore(loss_scale, counter, grads_finite, skipped_steps, consecutive_skips, inner_state, "
+        "skips_since_growth, last_loss):",
     ),
     "bare tuple": (
         tuple(STATE),
-        ["loss_scale", "'5'"],
+        ["loss_scale", "'6'"],
         "tuple(",  # and the types of its items, which for arrays are JAX's own business
     ),
     "bare dict": (
@@ -231,7 +235,7 @@ def test_an_older_layout_does_not_restore_from_flax(old: Any, names: list[str], 
 @every_layout
 @pytest.mark.parametrize("tx", [dynamic(), fixed()], ids=["dynamic", "fixed"])
 def test_an_older_layout_does_not_update(tx: Transformation, old: Any, names: list[str], outline: str) -> None:
-    fields = "loss_scale, counter, grads_finite, skipped_steps, consecutive_skips, inner_state"
+    fields = ", ".join(optax_ext.LossScaleState._fields)
     for update in (tx.update, jax.jit(tx.update)):
         with pytest.raises(ValueError, match=r"tx\.init\(params\)") as error:
             update(PARAMS, old, PARAMS)
