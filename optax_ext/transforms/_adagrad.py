@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from optax_ext.transforms._moments import divide, root, square
+from optax_ext.transforms._moments import clip_to_finite, divide, root, square
 from optax_ext.transforms._precision import in_float32
 
 
@@ -22,7 +22,7 @@ def scale_by_rss(initial_accumulator_value: float, eps: float, *, eps_in_sqrt: b
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         del params
-        total = jax.tree.map(lambda g, a: a + square(g).astype(a.dtype), updates, state.sum_of_squares)
+        total = jax.tree.map(lambda g, a: clip_to_finite(a + square(g).astype(a.dtype)), updates, state.sum_of_squares)
 
         def scale(update: jax.Array, total: jax.Array) -> jax.Array:
             return divide(update, root(total.real + eps), 0) if eps_in_sqrt else divide(update, root(total), eps)

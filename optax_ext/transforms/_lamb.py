@@ -9,7 +9,7 @@ from optax_ext.transforms._inexact import for_inexact
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._norms import AxisName
 from optax_ext.transforms._remat import within_remat_scope
-from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+from optax_ext.transforms._trust_ratio import scale_updates_by_trust_ratio
 from optax_ext.transforms._weight_decay import add_decayed_weights
 
 
@@ -78,10 +78,12 @@ def lamb(
     check_rate("weight_decay", weight_decay)
     weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
+    # What Adam makes of gradients of any size is never large.
+    scale_by_trust = scale_updates_by_trust_ratio(1.0, 0.0, axis_name, may_overflow=False)
     chain = optax.chain(
         scale_by_adam(b1, b2, eps, epsilon_hat=False, mu_dtype=accumulator_dtype),
         add_decayed_weights(weight_decay, weight_decay_mask),
-        optax.masked(scale_by_trust_ratio(axis_name=axis_name), trust_ratio_mask),
+        optax.masked(scale_by_trust, trust_ratio_mask),
         scale_by_learning_rate(learning_rate),
     )
     return within_remat_scope(for_inexact(chain))

@@ -14,9 +14,18 @@ def average(old: jax.Array, new: jax.Array, decay: Scalar) -> jax.Array:
 
 def square(x: jax.Array) -> jax.Array:
     """Return the square of the magnitude, in the dtype of `x`: Optax keeps it as a complex number too."""
-    if not jnp.iscomplexobj(x):
-        return jnp.square(x)
-    return (jnp.square(x.real) + jnp.square(x.imag)).astype(x.dtype)
+    squared = jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
+    return clip_to_finite(squared.astype(x.dtype))
+
+
+def clip_to_finite(squared: jax.Array) -> jax.Array:
+    """Return a square, or a sum of some, with a large number for infinity, of which averages are finite too.
+
+    An infinite moment would stay one, and its parameter would never move again, without a word.
+    """
+    real = squared.real if jnp.iscomplexobj(squared) else squared
+    largest = jnp.asarray(float(jnp.finfo(real.dtype).max) * (1 - 2.0**-10), real.dtype)
+    return jnp.minimum(real, largest).astype(squared.dtype)
 
 
 def root(squared: jax.Array) -> jax.Array:

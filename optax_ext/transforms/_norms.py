@@ -14,13 +14,18 @@ from optax_ext.transforms._remat import rematerialize, rematerialize_with
 AxisName = Hashable | tuple[Hashable, ...]
 
 
-def norms(*groups: Sequence[Any], axis_name: AxisName | None = None) -> tuple[jax.Array, ...]:
+def norms(
+    *groups: Sequence[Any], axis_name: AxisName | None = None, may_overflow: bool = True
+) -> tuple[jax.Array, ...]:
     """Return the Euclidean norm of all numbers of each group of leaves, at least in float32; its derivative at 0 is 0.
 
     Squares of numbers past 2**64 overflow in float32. Where a sum of them does, that of the numbers times a small
-    power of two takes its place: what vanishes then is too small to matter beside what overflowed.
+    power of two takes its place: what vanishes then is too small to matter beside what overflowed. That costs some
+    time on a GPU, and `may_overflow=False` leaves it out for numbers that are known not to be so large.
     """
     sums = [reduce_over(jax.lax.psum, sum_of_squares(leaves), axis_name) for leaves in groups]
+    if not may_overflow:
+        return tuple(map(root, sums))
     overflow = jnp.logical_not(jnp.stack([jnp.isfinite(total) for total in sums]).all())
 
     def as_they_are() -> tuple[jax.Array, ...]:

@@ -59,12 +59,23 @@ def scale_by_trust_ratio(
     """
     check_number("trust_coefficient", trust_coefficient, "at least 0")
     check_number("eps", eps, "at least 0")
+    return scale_updates_by_trust_ratio(trust_coefficient, eps, axis_name)
+
+
+def scale_updates_by_trust_ratio(
+    trust_coefficient: Scalar, eps: Scalar, axis_name: AxisName | None, *, may_overflow: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    """Scale by the trust ratio, of updates whose squares may overflow or are known not to."""
 
     def scale(update: Any, param: Any) -> Any:
         if update is None:
             return None
         update = read_alone(update)
-        update_norm, param_norm = norms([update], [param], axis_name=axis_name)
+        if may_overflow:
+            update_norm, param_norm = norms([update], [param], axis_name=axis_name)
+        else:
+            (update_norm,) = norms([update], axis_name=axis_name, may_overflow=False)
+            (param_norm,) = norms([param], axis_name=axis_name)
         trusted = (param_norm > 0) & (update_norm > 0)
         # The quotient that is not chosen must be finite too, or the derivative of the choice is not.
         ratio = jnp.where(trusted, trust_coefficient * param_norm / jnp.where(trusted, update_norm + eps, 1), 1)
