@@ -42,7 +42,7 @@ class TracedUpdate(NamedTuple):
         """Compute updates, and the next state if `applied`, else `kept`, in the types of the latter."""
         kept_leaves = self.state_structure.flatten_up_to(kept)
         free = [None] * self.updates_structure.num_leaves
-        outputs = _evaluate(self.jaxpr, self.arguments, applied, [*kept_leaves, *free])
+        _, outputs = _evaluate(self.jaxpr, self.arguments, applied, [*kept_leaves, *free])
         updates = self.updates_structure.unflatten(outputs[len(kept_leaves) :])
         return updates, self.state_structure.unflatten(outputs[: len(kept_leaves)])
 
@@ -73,11 +73,17 @@ def select_leaf(applied: jax.Array, new: Any, old: Any) -> Any:
     return jnp.where(applied, new, old)
 
 
-def _evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], applied: jax.Array, kept: Sequence[Any]) -> list[Any]:
-    """Evaluate a jaxpr; an output that has an array in `kept` is that array unless `applied`."""
+def _evaluate(
+    closed: ClosedJaxpr, arguments: Sequence[Any], applied: jax.Array, kept: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Evaluate a jaxpr; return its outputs for whatever reads them, and with those selected that have one in `kept`.
+
+    The two are the same but where the selection changes a type, such as what varies over a mesh in `shard_map`.
+    """
     jaxpr = closed.jaxpr
     values: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     values |= zip(jaxpr.invars, arguments, strict=True)
+    selected: dict[Var, Any] = {}
     # One variable may be two leaves with different old ones: its readers then read what was selected for the first.
     # Where a state stores less than was computed, its readers must read all of it.
     early: dict[Var, Any] = {}
@@ -90,21 +96,27 @@ def _evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], applied: jax.Array,
 
     for equation in jaxpr.eqns:
         inputs, outputs = [read(atom) for atom in equation.invars], equation.outvars
-        kept_outputs = [early.get(variable) for variable in outputs]
-        is_kept = [old is not None for old in kept_outputs]
-        if any(is_kept) and _is_plain_jit(equation):
-            values |= zip(outputs, _evaluate(equation.params["jaxpr"], inputs, applied, kept_outputs), strict=True)
-            continue
-        results = _bind(equation, inputs)
-        for variable, result, old in zip(outputs, results, kept_outputs, strict=True):
-            values[variable] = result if old is None else select_leaf(applied, result, old)
+        olds = [early.get(variable) for variable in outputs]
+        if any(old is not None for old in olds) and _is_plain_jit(equation):
+            results, choices = _evaluate(equation.params["jaxpr"], inputs, applied, olds)
+        else:
+            results = [*_bind(equation, inputs)]
+            choices = [*results]
+            for index, old in enumerate(olds):
+                if old is not None:
+                    choices[index] = select_leaf(applied, results[index], old)
+                    if jax.typeof(choices[index]) == jax.typeof(results[index]):
+                        results[index] = choices[index]
+        values |= zip(outputs, results, strict=True)
+        selected |= zip(outputs, choices, strict=True)
 
-    def output(variable: Any, old: Any) -> Any:
-        value = read(variable)
-        is_selected = old is None or (isinstance(variable, Var) and early.get(variable) is old)
-        return value if is_selected else select_leaf(applied, value, old)
+    def select(variable: Any, old: Any) -> Any:
+        is_selected = isinstance(variable, Var) and variable in early and early[variable] is old
+        return selected[variable] if is_selected else select_leaf(applied, read(variable), old)
 
-    return [output(variable, old) for variable, old in zip(jaxpr.outvars, kept, strict=True)]
+    pairs = [*zip(jaxpr.outvars, kept, strict=True)]
+    outputs = [read(variable) for variable, _ in pairs]
+    return outputs, [read(variable) if old is None else select(variable, old) for variable, old in pairs]
 
 
 def _bind(equation: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
@@ -128,7 +140,8 @@ def _is_plain_jit(equation: JaxprEqn) -> bool:
 
 @functools.cache
 def _plain_jit() -> JaxprEqn:
-    (equation,) = jax.make_jaxpr(jax.jit(lambda x: x))(0.0).eqns
+    with jax.disable_jit(False):
+        (equation,) = jax.make_jaxpr(jax.jit(lambda x: x))(0.0).eqns
     return equation
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from optax_ext.transforms._arguments import is_concrete
-from optax_ext.transforms._trees import find_nodes
+from optax_ext.transforms._trees import find_nodes, is_none
 
 
 class LossScaleState(NamedTuple):
@@ -60,8 +60,11 @@ def _outline(state: Any) -> str:
 
 
 def check_structure(old: optax.OptState, new: optax.OptState) -> None:
-    """Raise ValueError unless the inner state keeps its structure, without which no step can be skipped."""
-    if jax.tree.structure(old) == jax.tree.structure(new):
+    """Raise ValueError unless the inner state keeps its structure, but for None where a gradient is missing.
+
+    No step can be skipped otherwise.
+    """
+    if _structure(old) == _structure(new):
         return
     name, found, expected = _first_difference(type(old).__name__, old, new)
     hint = ": to record a measure, use optax.snapshot, whose state is whole from init on" if "Monitor" in name else ""
@@ -71,14 +74,18 @@ def check_structure(old: optax.OptState, new: optax.OptState) -> None:
     )
 
 
-def _first_difference(name: str, old: Any, new: Any) -> tuple[str, str, str]:
-    """Return the innermost named tuple in which two states differ, and what of each differs there."""
+def _structure(state: Any) -> Any:
+    return jax.tree.structure(state, is_leaf=is_none)
+
+
+def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """Return the name of the innermost named tuple in which two states differ, and the structures that differ there."""
     if type(old) is type(new) and isinstance(old, tuple) and len(old) == len(new):
         for before, after in zip(old, new, strict=True):
-            if jax.tree.structure(before) != jax.tree.structure(after):
+            if _structure(before) != _structure(after):
                 inside = type(before).__name__ if hasattr(before, "_fields") else name
                 return _first_difference(inside, before, after)
-    return name, str(jax.tree.structure(old)), str(jax.tree.structure(new))
+    return name, _structure(old), _structure(new)
 
 
 def copy_strongly_typed(leaf: Any) -> Any:

@@ -287,9 +287,8 @@ def _loss_scaling(
                 grads = unscale_by(scale, scaled, wide)
                 shown = params if has_master_weights(inner_state) else wide
                 updates, new_state = inner.update(grads, inner_state, shown, **extra_args)
-            new_state = keep_without_gradient(new_state, inner_state)
             check_structure(inner_state, new_state)
-            return zero_where_not_inexact(updates, params), new_state
+            return zero_where_not_inexact(updates, params), keep_without_gradient(new_state, inner_state)
 
         def grads_finite(reads: Sequence[bool] | None = None) -> jax.Array:
             with remat_scope():
