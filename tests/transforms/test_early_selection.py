@@ -63,12 +63,12 @@ def cast_like(tree, like):
 
 
 def check(inner, wrap=dynamic, params=PARAMS, grads=GRADS):
-    """Apply a step, skip one and apply another: as the bare transformation does, compiled or not."""
+    """Skip and apply steps in turn, as the bare transformation does, compiled or not."""
     tx = wrap(inner)
     first = tx.init(params)
     for update in (tx.update, jax.jit(tx.update)):
         state = first
-        for bad in (False, True, False):
+        for bad in (True, False, True, False):
             updates, after = update(scaled(grads, bad), state, params)
             if bad:
                 assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(updates))
@@ -137,6 +137,12 @@ def test_one_value_may_be_two_leaves(update, wrap):
     check(transformation({"a": ZEROS, "b": ONES}, update), wrap)
 
 
+def read_all(grads, state):
+    """Read a next state of more digits than the state stores."""
+    new = grads * 2049 + state
+    return 2 * new, new
+
+
 LEAVES = {
     "the gradient": (ZEROS, lambda grads, state: (state, grads)),
     "itself": (ONES, lambda grads, state: (grads, state)),
@@ -153,11 +159,8 @@ LEAVES = {
     "the updates": (ZEROS, lambda grads, state: (average(grads, state),) * 2),
     "with no numbers": (jnp.zeros((0, 3)), lambda grads, state: (grads, state + 1)),
     # What reads the next state must read all of it, of which the state stores less.
-    "narrower": (jnp.zeros(3, jnp.bfloat16), lambda grads, state: (grads * 257 + state, grads * 257 + state)),
-    "narrower, and read": (
-        jnp.zeros(3, jnp.float16),
-        lambda grads, state: (2 * (grads * 2049 + state), grads * 2049 + state),
-    ),
+    "narrower": (jnp.zeros(3, jnp.bfloat16), lambda grads, state: (grads * 257 + state,) * 2),
+    "narrower, and read": (jnp.zeros(3, jnp.float16), read_all),
     "wider": (jnp.zeros(3), lambda grads, state: (grads, (grads + state).astype(jnp.bfloat16))),
 }
 
@@ -187,6 +190,14 @@ def test_keys(impl):
     keys = dict(zip(("key", "kept", "last"), jax.random.split(jax.random.key(3, impl=impl), 3), strict=True))
     check(transformation(keys, update))
     check(transformation({"key": jax.random.PRNGKey(3)}, lambda g, s: (g, {"key": jax.random.split(s["key"])[0]})))
+
+
+def test_what_is_traced_in_a_context_is_computed_in_it():
+    def update(grads, state):
+        with jax.threefry_partitionable(False):  # which makes other numbers of a key
+            return grads + jax.random.bits(state, (3,), jnp.uint8), jax.random.split(state)[0]
+
+    check(transformation(jax.random.key(3), update))
 
 
 def test_a_state_of_the_updates_structure_with_holes():
