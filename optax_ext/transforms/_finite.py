@@ -1,6 +1,6 @@
 """Whether all numbers of a tree are finite, in one pass over each leaf."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import optax
 from optax_ext.transforms._arguments import is_eager
 from optax_ext.transforms._norms import AxisName, reduce_over, sum_of_squares
 from optax_ext.transforms._precision import is_inexact, widen
-from optax_ext.transforms._remat import remat_scope, rematerializable, rematerialize_with
+from optax_ext.transforms._remat import hide, rematerialize_with
 from optax_ext.transforms._trees import is_none
 
 
@@ -48,14 +48,16 @@ def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:
     if params is None:
         return all_finite(updates)
 
-    def apply(update: Any, param: Any) -> Any:
+    def add_up(update: Any, param: Any) -> jax.Array | None:
         if update is None or not is_inexact(param):
             return None
         param = jnp.asarray(param)
-        return rematerializable(lambda u, p: (widen(p) + u).astype(p.dtype), update, param)
+        # Of a sum that is in no memory, which the one below is computed with; only constants are hidden.
+        return _sum_scaled_down(
+            (widen(param) + update).astype(param.dtype), lambda leaf, *rest: (leaf, *map(hide, rest))
+        )
 
-    with remat_scope():
-        return all_finite(jax.tree.map(apply, updates, params, is_leaf=is_none))
+    return _is_finite(_add_up(jax.tree.leaves(jax.tree.map(add_up, updates, params, is_leaf=is_none))))
 
 
 def agree(flag: jax.Array, axis_name: AxisName | None) -> jax.Array:
@@ -73,7 +75,7 @@ def _is_finite(number: jax.Array) -> jax.Array:
     return (jax.lax.bitcast_convert_type(number, jnp.int32) & exponent) != exponent
 
 
-def _sum_scaled_down(leaf: Any) -> jax.Array:
+def _sum_scaled_down(leaf: Any, read: Callable[..., tuple[Any, ...]] = rematerialize_with) -> jax.Array:
     """Return a float32 number that is finite exactly if all numbers of a leaf are.
 
     XLA may leave out a rounding to float16 or bfloat16 and back, so this does not rely on one. A number is rounded to
@@ -85,7 +87,7 @@ def _sum_scaled_down(leaf: Any) -> jax.Array:
     constants = [2.0 ** (64 - jnp.finfo(dtype).maxexp)]
     if limits.bits < 32:
         constants += [2.0 ** (128 - limits.maxexp), 2.0 ** (126 - limits.nmant)]
-    leaf, small, *rounding = rematerialize_with(leaf, *(jnp.asarray(constant, dtype) for constant in constants))
+    leaf, small, *rounding = read(leaf, *(jnp.asarray(constant, dtype) for constant in constants))
     leaf = widen(leaf)
     if rounding:
         factor, half_unit = rounding

@@ -283,9 +283,8 @@ def _loss_scaling(
 
         def unscaled_update(scaled: optax.Updates, inner_state: optax.OptState) -> tuple[optax.Updates, optax.OptState]:
             with remat_scope():
-                wide = widen_range(params)
-                grads = unscale_by(scale, scaled, wide)
-                shown = params if has_master_weights(inner_state) else wide
+                shown = widen_range(params)
+                grads = unscale_by(scale, scaled, shown)
                 updates, new_state = inner.update(grads, inner_state, shown, **extra_args)
             check_structure(inner_state, new_state)
             return zero_where_not_inexact(updates, params), keep_without_gradient(new_state, inner_state)

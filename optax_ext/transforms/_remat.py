@@ -72,7 +72,7 @@ def rematerialize(*values: Any) -> tuple[Any, ...]:
                 yield from inputs(operand)
 
     arrays = {id(array): array for value in values for array in inputs(value)}
-    arrays = dict(zip(arrays, _hide([*arrays.values()]), strict=True))
+    arrays = dict(zip(arrays, hide([*arrays.values()]), strict=True))
 
     def compute(value: Any) -> Any:
         recipe = recipes.get(id(value))
@@ -89,7 +89,7 @@ def rematerialize_with(value: Any, *constants: jax.Array) -> tuple[Any, ...]:
     is_remembered = id(value) in (_recipes.get() or {})
     if is_remembered or not isinstance(value, Tracer):
         return rematerialize(value, *constants)
-    return tuple(_hide([value, *constants]))
+    return tuple(hide([value, *constants]))
 
 
 def read_alone(value: Any) -> Any:
@@ -99,10 +99,10 @@ def read_alone(value: Any) -> Any:
     """
     if id(value) in (_recipes.get() or {}) or not isinstance(value, Tracer) or value.dtype.itemsize >= 4:
         return value
-    return _hide(value)
+    return hide(value)
 
 
-def _hide(values: Any) -> Any:
+def hide(values: Any) -> Any:
     """Keep XLA on a CPU from seeing that it has these values already, and from sharing broadcasts among leaves.
 
     Elsewhere only the scalars are hidden: what is made of them again is another value then, which XLA computes where it
