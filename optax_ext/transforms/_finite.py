@@ -10,7 +10,7 @@ import optax
 from optax_ext.transforms._arguments import is_eager
 from optax_ext.transforms._norms import AxisName, reduce_over, sum_of_squares
 from optax_ext.transforms._precision import is_inexact, widen
-from optax_ext.transforms._remat import hide, rematerialize_with
+from optax_ext.transforms._remat import by_platform, hide, rematerialize_with
 from optax_ext.transforms._trees import is_none
 
 
@@ -40,7 +40,7 @@ def all_finite_unscaled(scale: jax.Array, scaled: Any, unscaled: Any) -> jax.Arr
         certain = _is_finite(squares) & (scale >= 1)
         return jax.lax.cond(certain, lambda: jnp.ones_like(certain), lambda: all_finite(unscaled))
 
-    return jax.lax.platform_dependent(cpu=on_cpu, default=lambda: all_finite(unscaled))
+    return by_platform(cpu=on_cpu, default=lambda: all_finite(unscaled))
 
 
 def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:

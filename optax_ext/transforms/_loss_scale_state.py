@@ -8,7 +8,8 @@ import numpy as np
 import optax
 
 from optax_ext.transforms._arguments import is_concrete
-from optax_ext.transforms._trees import find_nodes, is_none
+from optax_ext.transforms._precision import keep_without_gradient
+from optax_ext.transforms._trees import find_nodes
 
 
 class LossScaleState(NamedTuple):
@@ -59,13 +60,17 @@ def _outline(state: Any) -> str:
     return kind.__name__ if names is None else f"{kind.__name__}({', '.join(map(str, names))})"
 
 
-def check_structure(old: optax.OptState, new: optax.OptState) -> None:
-    """Raise ValueError unless the inner state keeps its structure, but for None where a gradient is missing.
+def keep_structure(new: optax.OptState, old: optax.OptState) -> optax.OptState:
+    """Return the new inner state, with the old one's part where a gradient is missing.
 
-    No step can be skipped otherwise.
+    Raise ValueError if its structure is another, with which no step can be skipped.
     """
-    if _structure(old) == _structure(new):
-        return
+    try:
+        filled = keep_without_gradient(new, old)
+    except ValueError:  # of JAX, in its own words
+        filled = new
+    if jax.tree.structure(filled) == jax.tree.structure(old):
+        return filled
     name, found, expected = _first_difference(type(old).__name__, old, new)
     hint = ": to record a measure, use optax.snapshot, whose state is whole from init on" if "Monitor" in name else ""
     raise ValueError(
@@ -74,18 +79,14 @@ def check_structure(old: optax.OptState, new: optax.OptState) -> None:
     )
 
 
-def _structure(state: Any) -> Any:
-    return jax.tree.structure(state, is_leaf=is_none)
-
-
 def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
     """Return the name of the innermost named tuple in which two states differ, and the structures that differ there."""
     if type(old) is type(new) and isinstance(old, tuple) and len(old) == len(new):
         for before, after in zip(old, new, strict=True):
-            if _structure(before) != _structure(after):
+            if jax.tree.structure(before) != jax.tree.structure(after):
                 inside = type(before).__name__ if hasattr(before, "_fields") else name
                 return _first_difference(inside, before, after)
-    return name, _structure(old), _structure(new)
+    return name, jax.tree.structure(old), jax.tree.structure(new)
 
 
 def copy_strongly_typed(leaf: Any) -> Any:

@@ -17,15 +17,15 @@ from optax_ext.transforms._finite import agree, all_finite_after, all_finite_uns
 from optax_ext.transforms._loss_scale_state import (
     LossScaleState,
     check_state,
-    check_structure,
     copy_strongly_typed,
     increment_counts,
+    keep_structure,
     loss_scale_states,
     replicate_like,
 )
 from optax_ext.transforms._master_weights import has_master_weights
 from optax_ext.transforms._norms import AxisName
-from optax_ext.transforms._precision import keep_without_gradient, unscale_by, widen_range, zero_where_not_inexact
+from optax_ext.transforms._precision import unscale_by, widen_range, zero_where_not_inexact
 from optax_ext.transforms._remat import remat_scope
 
 
@@ -286,8 +286,7 @@ def _loss_scaling(
                 shown = widen_range(params)
                 grads = unscale_by(scale, scaled, shown)
                 updates, new_state = inner.update(grads, inner_state, shown, **extra_args)
-            check_structure(inner_state, new_state)
-            return zero_where_not_inexact(updates, params), keep_without_gradient(new_state, inner_state)
+            return zero_where_not_inexact(updates, params), keep_structure(new_state, inner_state)
 
         def grads_finite(reads: Sequence[bool] | None = None) -> jax.Array:
             with remat_scope():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from optax_ext.transforms._arguments import is_concrete
 from optax_ext.transforms._moments import root
 from optax_ext.transforms._precision import widen
-from optax_ext.transforms._remat import rematerialize, rematerialize_with
+from optax_ext.transforms._remat import by_platform, rematerialize, rematerialize_with
 
 AxisName = Hashable | tuple[Hashable, ...]
 
@@ -44,7 +44,7 @@ def norms(
     if is_concrete(overflow):
         return of_large() if overflow else as_they_are()
     # XLA on a CPU would read the leaves once more for the second sum; elsewhere one pass has both as its results.
-    return jax.lax.platform_dependent(cpu=lambda: jax.lax.cond(overflow, of_large, as_they_are), default=of_large)
+    return by_platform(cpu=lambda: jax.lax.cond(overflow, of_large, as_they_are), default=of_large)
 
 
 def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Array:

@@ -9,12 +9,14 @@ by itself, and reads an array once for several sums, so that no array is hidden 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+
+_T = TypeVar("_T")
 
 
 class _Recipe(NamedTuple):
@@ -112,7 +114,28 @@ def hide(values: Any) -> Any:
     if jax.tree.map(jax.typeof, hidden) != jax.tree.map(jax.typeof, values):
         return hidden  # in `shard_map` all now vary over the mesh axes of each, which what is not hidden does not
 
-    def hide_scalars(values: Any) -> Any:
+    def hide_scalars() -> Any:
         return jax.tree.map(lambda x: x if jnp.ndim(x) else jax.lax.optimization_barrier(x), values)
 
-    return jax.lax.platform_dependent(values, cpu=jax.lax.optimization_barrier, default=hide_scalars)
+    return by_platform(cpu=lambda: jax.lax.optimization_barrier(values), default=hide_scalars)
+
+
+_platform: ContextVar[str | None] = ContextVar("_platform", default=None)
+
+
+def by_platform(*, cpu: Callable[[], _T], default: Callable[[], _T]) -> _T:
+    """Compute one or the other as `jax.lax.platform_dependent` does, and within that without asking again."""
+
+    def within(platform: str, function: Callable[[], _T]) -> Callable[[], _T]:
+        def call() -> _T:
+            token = _platform.set(platform)
+            try:
+                return function()
+            finally:
+                _platform.reset(token)
+
+        return call
+
+    if platform := _platform.get():
+        return cpu() if platform == "cpu" else default()
+    return jax.lax.platform_dependent(cpu=within("cpu", cpu), default=within("default", default))
