@@ -187,3 +187,17 @@ def test_lamb_is_its_formula():
             u = m / (1 - 0.8 ** (step + 1)) / (np.sqrt(v / (1 - 0.95 ** (step + 1))) + 1e-3) + 0.1 * p
             expected[name] = p - float(SCHEDULE(step)) * np.linalg.norm(p) / np.linalg.norm(u) * u
         chex.assert_trees_all_close(params, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("make", "field"), [(optax_ext.lars, "trace"), (optax_ext.lamb, "mu")], ids=["lars", "lamb"])
+@pytest.mark.parametrize(("dtype", "accumulator"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_momentum_is_kept_in_the_dtype_that_is_asked_for(make, field, dtype, accumulator):
+    tx = make(0.1, weight_decay=optax_ext.Constant(0.1), accumulator_dtype=accumulator)
+    params = jnp.ones(3, dtype)
+    state, update = tx.init(params), jax.jit(tx.update)
+    for _ in range(2):
+        updates, state = update(params, state, params)
+        assert optax.tree.get(state, field).dtype == accumulator
+        assert jnp.isfinite(updates).all()
+    default = make(0.1).init(params)
+    assert optax.tree.get(default, field).dtype == ("float32" if make is optax_ext.lamb else dtype)
