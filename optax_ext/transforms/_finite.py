@@ -10,7 +10,7 @@ import optax
 from optax_ext.transforms._arguments import is_eager
 from optax_ext.transforms._norms import AxisName, reduce_over, sum_of_squares
 from optax_ext.transforms._precision import is_inexact, widen
-from optax_ext.transforms._remat import by_platform, hide, rematerialize_with
+from optax_ext.transforms._remat import by_platform, hide, rematerialize
 from optax_ext.transforms._trees import is_none
 
 
@@ -75,7 +75,7 @@ def _is_finite(number: jax.Array) -> jax.Array:
     return (jax.lax.bitcast_convert_type(number, jnp.int32) & exponent) != exponent
 
 
-def _sum_scaled_down(leaf: Any, read: Callable[..., tuple[Any, ...]] = rematerialize_with) -> jax.Array:
+def _sum_scaled_down(leaf: Any, read: Callable[..., tuple[Any, ...]] = rematerialize) -> jax.Array:
     """Return a float32 number that is finite exactly if all numbers of a leaf are.
 
     XLA may leave out a rounding to float16 or bfloat16 and back, so this does not rely on one. A number is rounded to

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from optax_ext.transforms._arguments import is_concrete
 from optax_ext.transforms._moments import root
 from optax_ext.transforms._precision import widen
-from optax_ext.transforms._remat import by_platform, rematerialize, rematerialize_with
+from optax_ext.transforms._remat import by_platform, rematerialize
 
 AxisName = Hashable | tuple[Hashable, ...]
 
@@ -55,7 +55,7 @@ def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Ar
         if factor is None:
             (leaf,) = map(widen, rematerialize(leaf))
         else:
-            wide, small = rematerialize_with(leaf, jnp.asarray(factor, widen(leaf).dtype))
+            wide, small = rematerialize(leaf, jnp.asarray(factor, widen(leaf).dtype))
             leaf = widen(wide) * small
         return jnp.square(leaf.real) + jnp.square(leaf.imag) if jnp.iscomplexobj(leaf) else jnp.square(leaf)
 

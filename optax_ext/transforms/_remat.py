@@ -12,7 +12,6 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
@@ -59,11 +58,16 @@ def rematerializable(function: Callable[..., Any], *operands: Any) -> Any:
     return value
 
 
-def rematerialize(*values: Any) -> tuple[Any, ...]:
-    """Return values made anew, to be read together, if one of them is remembered; else as they are, for one reader."""
+def rematerialize(value: Any, *constants: jax.Array) -> tuple[Any, ...]:
+    """Return a value, made anew if it is remembered and else for one reader, and constants to compute with it.
+
+    XLA on a CPU would let leaves of one shape share an array of each constant, and keep that in memory.
+    """
     recipes = _recipes.get() or {}
-    if not any(id(value) in recipes for value in values):
-        return tuple(map(read_alone, values))
+    if id(value) not in recipes:
+        if constants and isinstance(value, Tracer):
+            return tuple(hide([value, *constants], scalars=True))
+        return (read_alone(value), *constants)
 
     def inputs(value: Any) -> Iterator[Any]:
         recipe = recipes.get(id(value))
@@ -73,25 +77,14 @@ def rematerialize(*values: Any) -> tuple[Any, ...]:
             for operand in recipe.operands:
                 yield from inputs(operand)
 
-    arrays = {id(array): array for value in values for array in inputs(value)}
-    arrays = dict(zip(arrays, hide([*arrays.values()]), strict=True))
+    arrays = {id(array): array for array in (*inputs(value), *constants)}
+    arrays = dict(zip(arrays, hide([*arrays.values()], scalars=bool(constants)), strict=True))
 
     def compute(value: Any) -> Any:
         recipe = recipes.get(id(value))
         return arrays[id(value)] if recipe is None else recipe.function(*map(compute, recipe.operands))
 
-    return tuple(compute(value) if id(value) in recipes else read_alone(arrays[id(value)]) for value in values)
-
-
-def rematerialize_with(value: Any, *constants: jax.Array) -> tuple[Any, ...]:
-    """Return a value, made anew if it is remembered, and constants to compute with it.
-
-    XLA on a CPU would let leaves of one shape share an array of each constant, and keep that in memory.
-    """
-    is_remembered = id(value) in (_recipes.get() or {})
-    if is_remembered or not isinstance(value, Tracer):
-        return rematerialize(value, *constants)
-    return tuple(hide([value, *constants]))
+    return (compute(value), *(arrays[id(constant)] for constant in constants))
 
 
 def read_alone(value: Any) -> Any:
@@ -104,18 +97,18 @@ def read_alone(value: Any) -> Any:
     return hide(value)
 
 
-def hide(values: Any) -> Any:
+def hide(values: Any, *, scalars: bool = False) -> Any:
     """Keep XLA on a CPU from seeing that it has these values already, and from sharing broadcasts among leaves.
 
-    Elsewhere only the scalars are hidden: what is made of them again is another value then, which XLA computes where it
-    is read, rather than one of so many readers that it is kept.
+    With `scalars`, these are hidden from XLA elsewhere too: what is made of them again is another value then, which XLA
+    computes where it is read, rather than one of so many readers that it is kept.
     """
     hidden = jax.lax.optimization_barrier(values)
     if jax.tree.map(jax.typeof, hidden) != jax.tree.map(jax.typeof, values):
         return hidden  # in `shard_map` all now vary over the mesh axes of each, which what is not hidden does not
 
     def hide_scalars() -> Any:
-        return jax.tree.map(lambda x: x if jnp.ndim(x) else jax.lax.optimization_barrier(x), values)
+        return jax.tree.map(lambda x: jax.lax.optimization_barrier(x) if scalars and x.ndim == 0 else x, values)
 
     return by_platform(cpu=lambda: jax.lax.optimization_barrier(values), default=hide_scalars)
 
