@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+
+from optax_ext.transforms._remat import by_platform
 
 Update = Callable[[Any, Any], tuple[Any, Any]]  # from gradients and a state to updates and the next state
 
@@ -41,8 +43,17 @@ class TracedUpdate(NamedTuple):
     def __call__(self, applied: jax.Array, kept: Any) -> tuple[Any, Any]:
         """Compute updates, and the next state if `applied`, else `kept`, in the types of the latter."""
         kept_leaves = self.state_structure.flatten_up_to(kept)
-        free = [None] * self.updates_structure.num_leaves
-        _, outputs = _evaluate(self.jaxpr, self.arguments, applied, [*kept_leaves, *free])
+        olds = [*kept_leaves, *[None] * self.updates_structure.num_leaves]
+
+        def select_early() -> list[Any]:
+            return _evaluate(self.jaxpr, self.arguments, applied, olds)[1]
+
+        def select_at_the_end() -> list[Any]:
+            pairs = zip(jaxpr_as_fun(self.jaxpr)(*self.arguments), olds, strict=True)
+            return [output if old is None else select_leaf(applied, output, old) for output, old in pairs]
+
+        # Elsewhere XLA fuses the selection with the update either way, and norms need not wait for the check.
+        outputs = by_platform(cpu=select_early, default=select_at_the_end)
         updates = self.updates_structure.unflatten(outputs[len(kept_leaves) :])
         return updates, self.state_structure.unflatten(outputs[: len(kept_leaves)])
 
