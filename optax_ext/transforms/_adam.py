@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from optax_ext.transforms._arguments import Scalar
 from optax_ext.transforms._moments import average, divide, root, square
-from optax_ext.transforms._precision import in_float32
+from optax_ext.transforms._precision import accumulator_dtype_of, in_float32
 from optax_ext.transforms._remat import rematerializable
 
 
@@ -37,7 +37,7 @@ def scale_by_adam(
 
     def init_fn(params: optax.Params) -> optax.OptState:
         count = jnp.zeros([], jnp.int32)
-        mu = jax.tree.map(lambda param: jnp.zeros_like(param, dtype=_accumulator_dtype(param, mu_dtype)), params)
+        mu = jax.tree.map(lambda param: jnp.zeros_like(param, dtype=accumulator_dtype_of(param, mu_dtype)), params)
         nu = optax.tree.zeros_like(params)
         if amsgrad:
             return optax.ScaleByAmsgradState(count, mu, nu, optax.tree.zeros_like(params))
@@ -72,10 +72,3 @@ def scale_by_adam(
         return jax.tree.map(scaled, mu, below), new_state
 
     return in_float32(optax.GradientTransformation(init_fn, update_fn))
-
-
-def _accumulator_dtype(param: jax.Array, mu_dtype: DTypeLike | None) -> DTypeLike:
-    """Return the dtype asked for, but that of the parameter where one of the two is complex and the other is not."""
-    is_complex = jnp.issubdtype(param.dtype, jnp.complexfloating)
-    fits = mu_dtype is not None and jnp.issubdtype(mu_dtype, jnp.complexfloating) == is_complex
-    return mu_dtype if mu_dtype is not None and fits else param.dtype

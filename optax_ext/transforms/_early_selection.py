@@ -20,6 +20,11 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
 from optax_ext.transforms._remat import by_platform
 
+_NEEDS_NUMBERS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 Update = Callable[[Any, Any], tuple[Any, Any]]  # from gradients and a state to updates and the next state
 
 
@@ -73,6 +78,14 @@ def trace_update(update: Update, grads: Any, state: Any) -> TracedUpdate:
 
     jaxpr, (_, shapes) = jax.make_jaxpr(program, return_shape=True)(*arguments)
     return TracedUpdate(jaxpr, arguments, _reads(jaxpr)[:count], state_structure, jax.tree.structure(shapes))
+
+
+def read_gradients(update: Update, grads: Any, state: Any) -> list[bool]:
+    """Return for each leaf of the gradients whether `update` reads it; all, if it runs on concrete numbers alone."""
+    try:
+        return trace_update(update, grads, state).reads
+    except _NEEDS_NUMBERS:
+        return [True] * len(jax.tree.leaves(grads))
 
 
 def select_leaf(applied: jax.Array, new: Any, old: Any) -> Any:

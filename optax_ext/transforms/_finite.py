@@ -9,7 +9,7 @@ import optax
 
 from optax_ext.transforms._arguments import is_eager
 from optax_ext.transforms._norms import AxisName, reduce_over, sum_of_squares
-from optax_ext.transforms._precision import is_inexact, widen
+from optax_ext.transforms._precision import apply_update, is_inexact, widen
 from optax_ext.transforms._remat import by_platform, hide, rematerialize
 from optax_ext.transforms._trees import is_none
 
@@ -51,11 +51,11 @@ def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:
     def add_up(update: Any, param: Any) -> jax.Array | None:
         if update is None or not is_inexact(param):
             return None
-        param = jnp.asarray(param)
-        # Of a sum that is in no memory, which the one below is computed with; only constants are hidden.
-        return _sum_scaled_down(
-            (widen(param) + update).astype(param.dtype), lambda leaf, *rest: (leaf, *map(hide, rest))
-        )
+        # Only constants are hidden: the sum is in no memory yet, and is computed as it is added up.
+        return _sum_scaled_down(apply_update(param, update), hide_constants)
+
+    def hide_constants(leaf: Any, *constants: jax.Array) -> tuple[Any, ...]:
+        return leaf, *map(hide, constants)
 
     return _is_finite(_add_up(jax.tree.leaves(jax.tree.map(add_up, updates, params, is_leaf=is_none))))
 

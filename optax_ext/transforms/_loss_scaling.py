@@ -12,7 +12,7 @@ import optax
 from optax_ext._schema import FLOAT32_MAX
 from optax_ext.schedules._base import divide
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete, is_eager
-from optax_ext.transforms._early_selection import select_leaf, trace_update
+from optax_ext.transforms._early_selection import read_gradients, select_leaf, trace_update
 from optax_ext.transforms._finite import agree, all_finite_after, all_finite_unscaled
 from optax_ext.transforms._loss_scale_state import (
     LossScaleState,
@@ -23,7 +23,7 @@ from optax_ext.transforms._loss_scale_state import (
     loss_scale_states,
     replicate_like,
 )
-from optax_ext.transforms._master_weights import has_master_weights
+from optax_ext.transforms._master_weights import masters_of
 from optax_ext.transforms._norms import AxisName
 from optax_ext.transforms._precision import unscale_by, widen_range, zero_where_not_inexact
 from optax_ext.transforms._remat import remat_scope
@@ -110,7 +110,15 @@ def dynamic_loss_scaling(
 
     Note:
       Frozen parameters: put this around ``optax.partition({"train": tx, "frozen": optax.set_to_zero()}, labels)``.
-      Gradients that the inner transformation never reads, as ``set_to_zero`` reads none, need not be finite.
+      Gradients that the inner transformation never reads, as ``set_to_zero`` reads none, need not be finite. An
+      accumulator reads all of them, so ``optax.MultiSteps`` belongs around the group that trains, inside ``partition``.
+
+      float8 parameters: JAX adds no float8 to the float32 of an update, so apply it with
+      ``jax.tree.map(lambda p, u: (p.astype(u.dtype) + u).astype(p.dtype), params, updates)`` instead of
+      ``optax.apply_updates``. ``eqx.apply_updates`` of Equinox does not cast back at all, and makes float16 parameters
+      float32: use ``optax.apply_updates`` on the arrays that ``eqx.filter`` gives, and ``eqx.combine``.
+
+      Keys: Optax's own optimizers cannot compute with typed random keys among the parameters. Keep them elsewhere.
 
       Around ``optax.MultiSteps``, each micro-batch is unscaled and checked by itself, and a bad one is left out: use
       this order. ``growth_steps`` then counts micro-batches. Inside it, the accumulator adds up scaled gradients, and
@@ -160,7 +168,8 @@ def dynamic_loss_scaling(
         patience_ends = (consecutive_skips if consecutive_hysteresis else skips_since_growth) >= hysteresis
         shrunk = jnp.where(patience_ends, divide(scale, factor), scale)
         scale = jnp.where(finite, jnp.where(full, grown, scale), shrunk)
-        scale = jnp.minimum(jnp.where(scale > smallest, scale, smallest), largest)  # a NaN that was restored, too
+        # A NaN or an infinity that was restored is no scale, and the smallest is one that every run can start from.
+        scale = jnp.minimum(jnp.where(jnp.isfinite(scale) & (scale > smallest), scale, smallest), largest)
         return scale, jnp.where(full, 0, counter), skips_since_growth
 
     return _loss_scaling(
@@ -260,8 +269,7 @@ def _loss_scaling(
 
     def init_fn(params: optax.Params) -> LossScaleState:
         inner_state = inner.init(widen_range(params))
-        if has_master_weights(inner_state):  # which are to be of the parameters as they are
-            inner_state = inner.init(params)
+        inner_state = masters_of(inner_state, lambda: inner.init(params))
         if loss_scale_states(inner_state):
             raise ValueError("inner must not scale losses itself: it holds a LossScaleState already, and one is enough")
         state = LossScaleState(
@@ -301,7 +309,7 @@ def _loss_scaling(
         traced = None if eager else trace_update(unscaled_update, scaled, state.inner_state)
         finite = grads_finite(traced.reads if traced else None)
         if eager and not finite:
-            finite = grads_finite(trace_update(unscaled_update, scaled, state.inner_state).reads)
+            finite = grads_finite(read_gradients(unscaled_update, scaled, state.inner_state))
 
         kept = increment_counts(state.inner_state) if count_skipped_steps else state.inner_state
         if traced and skip_nonfinite and not check_updates:

@@ -1,5 +1,6 @@
 """Float32 copies of narrower parameters, which small updates can move."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +76,7 @@ def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransfo
     def init_fn(params: optax.Params) -> MasterWeightsState:
         master = jax.tree.map(_copy_if_narrow, params)
         inner_state = inner.init(_in_float32(params, master))
-        if has_master_weights(inner_state):
+        if find_nodes(inner_state, MasterWeightsState):
             raise ValueError(
                 "inner must not keep master weights itself: it has a MasterWeightsState, and one is enough"
             )
@@ -109,9 +110,15 @@ def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransfo
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def has_master_weights(state: optax.OptState) -> bool:
-    """Whether a state has float32 copies of parameters, which must be shown the parameters as they are."""
-    return bool(find_nodes(state, MasterWeightsState))
+def masters_of(state: optax.OptState, init: Callable[[], optax.OptState]) -> optax.OptState:
+    """Return a state whose master weights are those of `init()`, which knows the dtypes of the parameters."""
+
+    def is_masters(node: Any) -> bool:
+        return isinstance(node, MasterWeightsState)
+
+    if not find_nodes(state, MasterWeightsState):
+        return state
+    return jax.tree.map(lambda other, own: own if is_masters(own) else other, state, init(), is_leaf=is_masters)
 
 
 def _copy_if_narrow(param: Any) -> Any:

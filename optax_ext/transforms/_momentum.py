@@ -8,7 +8,7 @@ import optax
 from jax.typing import DTypeLike
 
 from optax_ext.transforms._arguments import Scalar
-from optax_ext.transforms._precision import keep_without_gradient
+from optax_ext.transforms._precision import accumulator_dtype_of, keep_without_gradient
 from optax_ext.transforms._trees import is_none
 
 
@@ -20,7 +20,7 @@ def add_momentum(
     `optax.trace` puts None in its place, which loses the momentum and changes the structure of the state. Nor does the
     trace change its dtype with a wider update.
     """
-    trace = optax.trace(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
+    trace = optax.trace(momentum, nesterov=nesterov)  # its sums are cast below, leaf by leaf
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
@@ -36,4 +36,10 @@ def add_momentum(
             jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, state),
         )
 
-    return optax.GradientTransformation(trace.init, update_fn)
+    def init_fn(params: optax.Params) -> optax.TraceState:
+        def zeros(param: Any) -> jax.Array:
+            return jnp.zeros_like(param, dtype=accumulator_dtype_of(param, accumulator_dtype))
+
+        return optax.TraceState(trace=jax.tree.map(zeros, params))
+
+    return optax.GradientTransformation(init_fn, update_fn)

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_ext.transforms._arguments import Scalar, check_flag, check_number
-from optax_ext.transforms._precision import as_array, is_inexact, widen
+from optax_ext.transforms._precision import apply_update, as_array, is_inexact, widen
 from optax_ext.transforms._trees import find_nodes, is_one_parameter, join_path
 
 
@@ -119,7 +118,7 @@ def params_ema(
         weight, started = jax.lax.optimization_barrier((1 - decay, count >= start_step))
 
         def average(old: jax.Array, param: jax.Array, update: Any) -> jax.Array:
-            new = _apply(param, update)
+            new = apply_update(param, update)
             if not is_inexact(new):
                 return new
             new = new.astype(old.dtype)
@@ -221,18 +220,3 @@ def _cast(path: tuple[Any, ...], average: Any, param: Any) -> Any:
     del path
     dtype = as_array(param).dtype
     return average if average.dtype == dtype else average.astype(dtype)
-
-
-def _apply(param: Any, update: Any) -> jax.Array:
-    """Return the parameter that `optax.apply_updates` makes; without an update, the parameter."""
-    param = as_array(param)
-    is_key = jnp.issubdtype(param.dtype, jax.dtypes.prng_key)
-    if update is None or is_key or jnp.result_type(update) == jax.dtypes.float0:
-        return param
-    if not is_inexact(param):
-        return param + jnp.asarray(update).astype(param.dtype)
-    # What JAX promotes to, said here, since under strict promotion it does not. Numbers narrower than float32 round
-    # from there as they would from their own sum.
-    wide_param, wide_update = widen(param), widen(update)
-    dtype = np.promote_types(wide_param.dtype, wide_update.dtype)
-    return (wide_param.astype(dtype) + wide_update.astype(dtype)).astype(param.dtype)

@@ -13,8 +13,8 @@ _State = TypeVar("_State")
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether a leaf holds floating or complex numbers; integers, keys and float0 do not."""
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    """Whether a leaf holds floating or complex numbers; integers, keys, float0 and functions do not."""
+    return not callable(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def widen(x: Any) -> Any:
@@ -23,7 +23,7 @@ def widen(x: Any) -> Any:
     A Python number becomes an array, and a ``jax.ShapeDtypeStruct`` stays one.
     """
     x = as_array(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize >= 4:
+    if callable(x) or not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize >= 4:
         return x
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)  # pyright: ignore[reportReturnType]
@@ -39,6 +39,8 @@ def as_array(leaf: Any) -> Any:
         return leaf
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    if callable(leaf):  # an activation, which an Equinox module has among its leaves
+        return leaf
     return jnp.asarray(leaf, dtype=jnp.result_type(leaf))
 
 
@@ -51,8 +53,8 @@ def widen_range(params: Any) -> Any:
 
     def widen_leaf(leaf: Any) -> Any:
         leaf = as_array(leaf)
-        has_range = not jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.finfo(leaf.dtype).maxexp >= 128
-        return leaf if has_range else rematerializable(widen, leaf)
+        is_narrow = is_inexact(leaf) and jnp.finfo(leaf.dtype).maxexp < 128
+        return rematerializable(widen, leaf) if is_narrow else leaf
 
     return jax.tree.map(widen_leaf, params)
 
@@ -72,8 +74,8 @@ def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any
     def unscale(leaf: Any, param: Any = None) -> Any:
         if leaf is None:
             return None
-        if param is not None and jnp.result_type(leaf) == jax.dtypes.float0:  # JAX's gradient of an integer
-            return jnp.zeros_like(param)
+        if param is not None and not is_inexact(param):  # whose gradient is of float0, and no use to an optimizer
+            return jnp.zeros(jnp.shape(param), jnp.float32)
         if not is_inexact(leaf):
             return leaf
         leaf = jnp.asarray(leaf)
@@ -95,12 +97,34 @@ def trained(params: Any) -> Any:
     return params.fast if isinstance(params, optax.LookaheadParams) else params
 
 
+def apply_update(param: Any, update: Any) -> Any:
+    """Return the parameter that `optax.apply_updates` makes; without an update, the parameter."""
+    param = as_array(param)
+    if update is None or callable(param) or jnp.issubdtype(param.dtype, jax.dtypes.prng_key):
+        return param
+    if jnp.result_type(update) == jax.dtypes.float0:
+        return param
+    if not is_inexact(param):
+        return param + jnp.asarray(update).astype(param.dtype)
+    # What JAX promotes to, said here, since under strict promotion it does not. Numbers narrower than float32 round
+    # from there as they would from their own sum.
+    wide_param, wide_update = widen(param), widen(update)
+    dtype = jnp.promote_types(wide_param.dtype, wide_update.dtype)
+    return (wide_param.astype(dtype) + wide_update.astype(dtype)).astype(param.dtype)
+
+
+def accumulator_dtype_of(param: Any, dtype: Any) -> Any:
+    """Return the dtype asked for, but that of the parameter where one of the two is complex and the other is not."""
+    is_complex = jnp.issubdtype(param.dtype, jnp.complexfloating)
+    return dtype if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating) == is_complex else param.dtype
+
+
 def zero_where_not_inexact(updates: Any, params: optax.Params | None) -> Any:
     """Return the updates with zeros for integers and keys, which nothing that an optimizer computes may change."""
     if params is None:
         return updates
     return jax.tree.map(
-        lambda update, param: update if update is None or is_inexact(param) else jnp.zeros_like(param),
+        lambda update, param: update if update is None or is_inexact(param) else jnp.zeros_like(jnp.asarray(param)),
         updates,
         params,
         is_leaf=is_none,

@@ -201,3 +201,15 @@ def test_momentum_is_kept_in_the_dtype_that_is_asked_for(make, field, dtype, acc
         assert jnp.isfinite(updates).all()
     default = make(0.1).init(params)
     assert optax.tree.get(default, field).dtype == ("float32" if make is optax_ext.lamb else dtype)
+
+
+def test_momentum_of_complex_parameters_stays_complex():
+    params, grads = jnp.ones(3, jnp.complex64), jnp.full(3, 1 + 1j)
+    updates = []
+    for accumulator_dtype in (None, "float32"):
+        tx = optax_ext.lars(0.1, trust_ratio_mask=False, accumulator_dtype=accumulator_dtype)
+        state = tx.init(params)
+        for _ in range(3):
+            update, state = tx.update(grads, state, params)
+        updates.append(update)
+    chex.assert_trees_all_equal(*updates)

@@ -1,6 +1,7 @@
 """Loss scaling: when the scale moves, what is skipped, and what a skip leaves alone."""
 
 import chex
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,8 +32,9 @@ def scales(states):
     return [float(state.loss_scale) for state in states]
 
 
-def dynamic(**options):
-    return optax_ext.dynamic_loss_scaling(optax.sgd(1.0, momentum=0.5), **{"initial_scale": 8.0, **options})
+def dynamic(inner=None, **options):
+    inner = optax.sgd(1.0, momentum=0.5) if inner is None else inner
+    return optax_ext.dynamic_loss_scaling(inner, **{"initial_scale": 8.0, **options})
 
 
 class TestScale:
@@ -96,9 +98,9 @@ class TestScale:
             if grads is GOOD:  # divided by what the loss was multiplied with
                 chex.assert_trees_all_close(updates, jax.tree.map(lambda g: -g / found, GOOD))
 
-    @pytest.mark.parametrize("scale", [np.nan, 0.0, -1.0])
+    @pytest.mark.parametrize("scale", [np.nan, np.inf, 0.0, -1.0])
     def test_a_scale_that_is_none_costs_one_skip(self, scale):
-        tx = dynamic(min_scale=2.0)
+        tx = dynamic(min_scale=2.0, max_scale=np.inf)
         _, state = tx.update(GOOD, tx.init(PARAMS)._replace(loss_scale=jnp.float32(scale)), PARAMS)
         assert float(state.loss_scale) == 2.0
         assert bool(tx.update(GOOD, state, PARAMS)[1].grads_finite)
@@ -298,6 +300,8 @@ class TestLeaves:
         updates, state = jax.jit(tx.update)(jnp.full(4, 8.0), tx.init(params), params)
         chex.assert_trees_all_close(updates, jnp.full(4, -0.5), rtol=1e-5)
         assert state.inner_state[0].mu.dtype == jnp.float32
+        moved = jax.tree.map(lambda p, u: (p.astype(u.dtype) + u).astype(p.dtype), params, updates)  # as the Note says
+        chex.assert_trees_all_equal(moved, jnp.full(4, 0.5, dtype))
 
     def test_momentum_of_float16_parameters_does_not_overflow(self):
         tx = optax_ext.dynamic_loss_scaling(optax_ext.lars(0.1, classic_momentum=False), initial_scale=1.0)
@@ -307,6 +311,38 @@ class TestLeaves:
             updates, state = update(jnp.full(4, 1e4, jnp.float16), state, params)
             params = optax.apply_updates(params, updates)
         chex.assert_tree_all_finite((params, state))
+
+    @pytest.mark.parametrize("form", [lambda update: update, jax.jit])
+    def test_integers_pass_through_optaxs_own_clip_and_adamw(self, form):
+        params = {"table": jnp.arange(3), "w": jnp.ones(2)}
+        grads = {"table": np.zeros(3, jax.dtypes.float0), "w": jnp.full(2, 8.0)}
+        tx = dynamic(inner=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1)))
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = form(tx.update)(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        np.testing.assert_array_equal(params["table"], [0, 1, 2])
+        assert (params["w"] < 0.8).all()
+
+    def test_an_eager_inner_transformation_that_reads_numbers_may_skip_too(self):
+        def update(updates, state, params=None):
+            return jax.tree.map(lambda u: -u if int(state) < 10 else u, updates), state + 1
+
+        tx = optax_ext.dynamic_loss_scaling(optax.GradientTransformation(lambda params: jnp.zeros([], int), update))
+        _, state = tx.update(GOOD, tx.init(PARAMS), PARAMS)
+        updates, state = tx.update(BAD, state, PARAMS)
+        chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, PARAMS))
+        assert (int(state.inner_state), int(state.skipped_steps)) == (1, 1)
+
+    def test_functions_among_the_parameters_are_left_alone(self):
+        model = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
+        tx = dynamic()
+        grads = eqx.filter_grad(lambda model: 8 * jnp.sum(model(jnp.ones(2))))(model)
+        updates, state = tx.update(grads, tx.init(model), model)
+        assert state.grads_finite
+        moved = eqx.apply_updates(model, updates)
+        assert moved.activation is model.activation
+        assert not jnp.array_equal(moved.layers[0].bias, model.layers[0].bias)
 
     def test_python_numbers_are_parameters_too(self):
         params = {"temperature": 1.0, "kernel": jnp.ones(2)}

@@ -352,3 +352,27 @@ def test_bfloat16_moves_as_far_as_float32():
     assert bare < 0.8 * expected
     assert still > 0.35
     assert copied_still < 0.05  # where a move of 0.02 is within half a unit in the last place
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        optax.partition(
+            {"a": optax_ext.master_weights(optax.sgd(1e-6)), "b": optax_ext.lars(0.1, classic_momentum=False)},
+            {"a": "a", "b": "b"},
+        ),
+        optax.chain(optax.trace(0.9), optax_ext.master_weights(optax.adam(0.1))),
+        optax.inject_hyperparams(lambda rate: optax_ext.master_weights(optax.adam(rate)))(0.1),
+    ],
+    ids=["partition", "chain", "inject"],
+)
+def test_masters_in_a_part_leave_the_rest_of_the_state_in_float32(inner):
+    tx = optax_ext.dynamic_loss_scaling(inner, initial_scale=1.0)
+    params = {"a": jnp.ones(4, jnp.float16), "b": jnp.ones(4, jnp.float16)}
+    state, update = tx.init(params), jax.jit(tx.update)
+    assert all(leaf.dtype != jnp.float16 for leaf in jax.tree.leaves(state))
+    assert optax.tree.get(state, "master") is not None
+    for _ in range(20):
+        updates, state = update(jax.tree.map(lambda p: jnp.full_like(p, 1e4), params), state, params)
+        params = optax.apply_updates(params, updates)
+    chex.assert_tree_all_finite(params)
