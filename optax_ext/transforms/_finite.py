@@ -19,8 +19,10 @@ def all_finite(tree: Any) -> jax.Array:
 
     A sum of numbers is not finite if one of them is not, and numbers that are divided by 2**64 and more are finite in a
     sum of up to 2**63. XLA makes one pass over the numbers of such a sum on every backend, where ``isfinite(x).all()``
-    writes its booleans to memory on a CPU. It may reorder the sum, and leave out tests of what is not finite, as its
-    fast-math flags allow, since only the sum is tested, and that by its bits.
+    writes its booleans to memory on a CPU. It may reorder the sum, and leave out tests of what is not finite, as
+    ``--xla_cpu_enable_fast_math`` allows, since only the sum is tested, and that by its bits. (Reordered, a few numbers
+    near the largest one may count as not finite; a NaN never counts as finite, unless XLA is told to honor neither NaN
+    nor infinity.)
     """
     return _is_finite(_add_up([_sum_scaled_down(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]))
 

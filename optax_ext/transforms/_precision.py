@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_ext.transforms._remat import rematerializable
@@ -74,8 +75,8 @@ def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any
     def unscale(leaf: Any, param: Any = None) -> Any:
         if leaf is None:
             return None
-        if param is not None and not is_inexact(param):  # whose gradient is of float0, and no use to an optimizer
-            return jnp.zeros(jnp.shape(param), jnp.float32)
+        if param is not None and jnp.result_type(leaf) == jax.dtypes.float0:  # JAX's gradient of an integer
+            return jnp.zeros(jnp.shape(param), jnp.float32)  # since Optax's clips take no integers
         if not is_inexact(leaf):
             return leaf
         leaf = jnp.asarray(leaf)
@@ -109,7 +110,7 @@ def apply_update(param: Any, update: Any) -> Any:
     # What JAX promotes to, said here, since under strict promotion it does not. Numbers narrower than float32 round
     # from there as they would from their own sum.
     wide_param, wide_update = widen(param), widen(update)
-    dtype = jnp.promote_types(wide_param.dtype, wide_update.dtype)
+    dtype = np.promote_types(wide_param.dtype, wide_update.dtype)
     return (wide_param.astype(dtype) + wide_update.astype(dtype)).astype(param.dtype)
 
 

@@ -336,7 +336,7 @@ class TestLeaves:
 
     def test_functions_among_the_parameters_are_left_alone(self):
         model = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
-        tx = dynamic()
+        tx = dynamic(optax.sgd(1.0))
         grads = eqx.filter_grad(lambda model: 8 * jnp.sum(model(jnp.ones(2))))(model)
         updates, state = tx.update(grads, tx.init(model), model)
         assert state.grads_finite
