@@ -880,6 +880,7 @@ FAST_MATH = """
 """
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 10, 1), reason="older XLA keeps what is NaN with the flag alone")
 def test_what_is_not_finite_is_seen_with_fast_arithmetic():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_enable_fast_math=true"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
