@@ -491,8 +491,9 @@ def test_shard_map_of_a_split_state(update):
 @pytest.mark.parametrize("update", [in_jit, in_cond, in_scan, restart])
 @pytest.mark.parametrize("spec", [P(), P("data")])
 def test_an_explicit_mesh(update, spec):
-    with jax.set_mesh(make_mesh(AxisType.Explicit)):
-        where = NamedSharding(jax.sharding.get_mesh(), spec)
+    mesh = make_mesh(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        where = NamedSharding(mesh, spec)
         params = jax.device_put(jnp.tile(PARAMS, 8), where)
         if update is restart:
             update = lambda grads, state: (grads, 0 * grads + 2)  # noqa: E731
