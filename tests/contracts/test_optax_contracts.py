@@ -267,6 +267,8 @@ class TestInjectHyperparams:
     @pytest.mark.parametrize("param_dtype", ["bfloat16", "float32"])
     @pytest.mark.parametrize("grad_dtype", ["bfloat16", "float32"])
     def test_types_are_stable_whatever_they_are(self, name, hyperparam_dtype, param_dtype, grad_dtype):
+        if hyperparam_dtype is None and param_dtype != grad_dtype and optax.__version__ == "0.2.7":
+            pytest.skip("this Optax gives hyperparameters the type of the parameters, and then that of the gradients")
         function, hyperparams = INJECTED[name]
         tx = optax.inject_hyperparams(function, hyperparam_dtype=hyperparam_dtype)(**hyperparams)
         params = make_params(param_dtype)

@@ -491,8 +491,9 @@ def test_shard_map_of_a_split_state(update):
 @pytest.mark.parametrize("update", [in_jit, in_cond, in_scan, restart])
 @pytest.mark.parametrize("spec", [P(), P("data")])
 def test_an_explicit_mesh(update, spec):
-    with jax.set_mesh(make_mesh(AxisType.Explicit)):
-        where = NamedSharding(jax.sharding.get_mesh(), spec)
+    mesh = make_mesh(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        where = NamedSharding(mesh, spec)
         params = jax.device_put(jnp.tile(PARAMS, 8), where)
         if update is restart:
             update = lambda grads, state: (grads, 0 * grads + 2)  # noqa: E731
@@ -880,6 +881,7 @@ FAST_MATH = """
 """
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 10, 1), reason="older XLA keeps what is NaN with the flag alone")
 def test_what_is_not_finite_is_seen_with_fast_arithmetic():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_enable_fast_math=true"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
