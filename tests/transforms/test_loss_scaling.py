@@ -170,6 +170,15 @@ class TestSkip:
         _, good = form(checked.update)(-grads, state, moved)
         assert good.grads_finite
 
+    @pytest.mark.parametrize("form", [lambda update: update, jax.jit])
+    def test_a_gradient_that_a_small_scale_makes_infinite_is_not_finite(self, form):
+        tx = optax_ext.fixed_loss_scaling(optax.sgd(1.0), 2.0**-100)
+        state = tx.init(PARAMS)
+        for gradient, finite in [(1e10, False), (1e-30, True)]:
+            updates, after = form(tx.update)(optax.tree.full_like(PARAMS, gradient), state, PARAMS)
+            assert bool(after.grads_finite) is finite
+            chex.assert_tree_all_finite(updates)
+
     def test_a_fixed_scale_applies_what_comes_on_request(self):
         tx = optax_ext.fixed_loss_scaling(optax.sgd(1.0), 8.0, skip_nonfinite=False)
         updates, states = run(tx, [BAD])
