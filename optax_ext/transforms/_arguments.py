@@ -73,6 +73,13 @@ def check_flag(name: str, value: object) -> None:
         raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
+def check_transformation(name: str, value: object) -> None:
+    """Raise ValueError unless `value` is a transformation of Optax."""
+    if not isinstance(value, optax.GradientTransformation):
+        hint = ": call its gradient_transformation()" if isinstance(value, optax.MultiSteps) else ""
+        raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}{hint}")
+
+
 def check_mask(name: str, mask: Mask | None) -> Mask:
     """Return a mask, where None means every parameter; raise ValueError unless it is a function or a tree of bool."""
     if mask is None:

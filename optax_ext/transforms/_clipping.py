@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext.transforms._norms import norms
-from optax_ext.transforms._precision import is_inexact, widen
+from optax_ext.transforms._precision import widen
 from optax_ext.transforms._remat import read_alone, rematerializable
 
 
@@ -33,7 +33,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
     def clip(updates: Any, params: Any) -> Any:
         del params
-        leaves = [leaf for leaf in jax.tree.leaves(updates) if is_inexact(leaf)]
+        leaves = jax.tree.leaves(updates)
         if not leaves:
             return updates
         (norm,) = jax.lax.optimization_barrier(norms(leaves))  # or each leaf's fusion adds up all of the sums again
@@ -42,10 +42,8 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def _shrink(update: Any, norm: jax.Array, max_norm: float) -> Any:
-    if not is_inexact(update):
-        return update
-    update = read_alone(jnp.asarray(update))
+def _shrink(update: jax.Array, norm: jax.Array, max_norm: float) -> jax.Array:
+    update = read_alone(update)
     factor = max_norm / jnp.where(norm > max_norm, norm, 1)
 
     def shrink(update: jax.Array, norm: jax.Array, factor: jax.Array) -> jax.Array:

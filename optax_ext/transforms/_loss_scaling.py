@@ -11,7 +11,14 @@ import optax
 
 from optax_ext._schema import FLOAT32_MAX
 from optax_ext.schedules._base import divide
-from optax_ext.transforms._arguments import Scalar, check_flag, check_number, is_concrete, is_eager
+from optax_ext.transforms._arguments import (
+    Scalar,
+    check_flag,
+    check_number,
+    check_transformation,
+    is_concrete,
+    is_eager,
+)
 from optax_ext.transforms._early_selection import read_gradients, select_leaf, trace_update
 from optax_ext.transforms._finite import agree, all_finite_after, all_finite_unscaled
 from optax_ext.transforms._loss_scale_state import (
@@ -259,9 +266,7 @@ def _loss_scaling(
     count_skipped_steps: bool,
     axis_name: AxisName | None,
 ) -> optax.GradientTransformationExtraArgs:
-    if not isinstance(inner, optax.GradientTransformation):
-        hint = ": call its gradient_transformation()" if isinstance(inner, optax.MultiSteps) else ""
-        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}{hint}")
+    check_transformation("inner", inner)
     check_flag("skip_nonfinite", skip_nonfinite)
     check_flag("check_updates", check_updates)
     check_flag("count_skipped_steps", count_skipped_steps)

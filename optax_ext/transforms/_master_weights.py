@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._precision import is_inexact, trained, widen, zero_where_not_inexact
+from optax_ext.transforms._arguments import check_transformation
+from optax_ext.transforms._precision import as_array, is_inexact, trained, widen, zero_where_not_inexact
 from optax_ext.transforms._trees import find_nodes, is_none
 
 
@@ -68,9 +69,7 @@ def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransfo
     References:
       Micikevicius et al., Mixed precision training, [arXiv:1710.03740](https://arxiv.org/abs/1710.03740), section 3.1.
     """
-    if not isinstance(inner, optax.GradientTransformation):
-        hint = ": call its gradient_transformation()" if isinstance(inner, optax.MultiSteps) else ""
-        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}{hint}")
+    check_transformation("inner", inner)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> MasterWeightsState:
@@ -122,12 +121,9 @@ def masters_of(state: optax.OptState, init: Callable[[], optax.OptState]) -> opt
 
 
 def _copy_if_narrow(param: Any) -> Any:
-    param = param if hasattr(param, "dtype") else jnp.asarray(param)
-    if not jnp.issubdtype(param.dtype, jnp.floating) or param.dtype.itemsize >= 4:
-        return optax.MaskedNode()
-    if isinstance(param, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(param.shape, jnp.float32, sharding=param.sharding)
-    return param.astype(jnp.float32)
+    param = as_array(param)
+    wide = widen(param)
+    return optax.MaskedNode() if wide is param else wide
 
 
 def _in_float32(params: Any, master: Any) -> Any:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext.transforms._arguments import Mask
-from optax_ext.transforms._precision import is_inexact
 from optax_ext.transforms._remat import rematerializable
 from optax_ext.transforms._trees import is_none
 
@@ -30,8 +29,8 @@ def add_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -> opt
         rate = weight_decay(state.count) if callable(weight_decay) else weight_decay
 
         def decay(update: Any, param: Any) -> Any:
-            if update is None or not is_inexact(param):
-                return update
+            if update is None:
+                return None
             update, param = jnp.asarray(update), jnp.asarray(param)
             dtype = jnp.promote_types(update.dtype, param.dtype)
 
