@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: With status 2 for arguments that cannot be parsed, with status 0 after ``--help`` and ``--version``.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> from optax_ext import cli, config
       >>> with tempfile.TemporaryDirectory() as folder:

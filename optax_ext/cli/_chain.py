@@ -4,7 +4,8 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from optax_ext._schema import FLOAT32_MAX, Schema, init_fields
+from optax_ext._core.field_types import FLOAT32_MAX
+from optax_ext._core.schema import Schema, init_fields
 from optax_ext.config import LARS, SGD, DynamicLossScale, FixedLossScale, OptimizationConfig, Optimizer, to_dict
 from optax_ext.schedules import Schedule
 

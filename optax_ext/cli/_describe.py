@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optax_ext import config
-from optax_ext._schema import Schema, init_fields
+from optax_ext._core.schema import Schema, init_fields
 from optax_ext.cli._chain import chain, title
 from optax_ext.cli._errors import CommandError, need
 from optax_ext.cli._params import Shapes, pattern_lists, read_shapes, size, unmatched
@@ -18,7 +18,7 @@ from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
 if TYPE_CHECKING:
     from rich.table import Table
 
-_MOST_PATHS = 4  # of the parameters that a pattern matches, before they are only counted
+_MAX_PATHS = 4  # of the parameters that a pattern matches, before they are only counted
 
 
 def describe(file: str, params: str | None, run_steps: int | None) -> int:
@@ -84,7 +84,7 @@ def _patterns(optimizer: Optimizer, shapes: Shapes) -> "Table":
         if matches is None:
             rows.append((field, "", "as exclude_from_weight_decay"))
         for pattern, paths in matches or ():
-            found = ", ".join(paths[:_MOST_PATHS]) + (", ..." if len(paths) > _MOST_PATHS else "")
+            found = ", ".join(paths[:_MAX_PATHS]) + (", ..." if len(paths) > _MAX_PATHS else "")
             rows.append((field, pattern, f"{len(paths)}: {found}" if paths else "NOTHING"))
         what = field.removeprefix("exclude_from_").replace("_", " ")
         idle = ", at a rate of 0" if what == "weight decay" and getattr(optimizer, "weight_decay_rate", 1) == 0 else ""

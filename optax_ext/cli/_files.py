@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optax_ext import config
+from optax_ext._core.files import json_text
+from optax_ext._core.yaml_files import yaml_text
 from optax_ext.cli._errors import CommandError
 from optax_ext.config import ConfigError
-from optax_ext.config._files import json_text, yaml_text
 
 
 def check(files: Sequence[str]) -> int:

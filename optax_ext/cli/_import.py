@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from optax_ext import config
+from optax_ext._core.files import json_text, write_text
+from optax_ext._core.yaml_files import yaml_text
 from optax_ext.cli._errors import CommandError
 from optax_ext.cli._files import convert as convert_ours
 from optax_ext.cli._params import pattern_lists, read_shapes, size, unmatched
 from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
-from optax_ext.config._files import json_text, write_text, yaml_text
 from optax_ext.interop._from_keras import translate_keras
 from optax_ext.interop._model_garden import translate_model_garden
 from optax_ext.interop._yaml import read_mapping

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from optax_ext import path_mask
-from optax_ext._schema import shorten
+from optax_ext._core.errors import shorten
+from optax_ext._core.field_types import Pattern
+from optax_ext._core.trees import join_path
 from optax_ext.cli._errors import CommandError
 from optax_ext.config import ConfigError, Optimizer, Problem
-from optax_ext.config._optimizers import Pattern
-from optax_ext.transforms._trees import join_path
 
 Shapes = dict[str, Any]  # a nested dict of jax.ShapeDtypeStruct
 

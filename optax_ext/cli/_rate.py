@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_ext.config import OptimizationConfig, Optimizer
-from optax_ext.schedules import Schedule
-from optax_ext.schedules._base import evaluate
+from optax_ext.schedules import Schedule, evaluate
 
 LAST_STEP = 2**31 - 1  # steps are int32
 

@@ -19,7 +19,7 @@ from optax_ext.schedules import (
     Schedule,
 )
 
-_MOST_ROWS = 12
+_MAX_ROWS = 12
 _REPETITIONS = 4  # how much is shown of what goes on for ever
 _OPEN_END = 1000  # how far to follow what has no steps of its own
 
@@ -50,12 +50,12 @@ def telling_steps(loaded: object, run_steps: int | None = None) -> list[TellingS
     named = _thin_out(sorted(step for step in reasons if run_steps is None or step < run_steps))
 
     before, after = max(itertools.pairwise(named), key=lambda pair: pair[1] - pair[0], default=(0, 0))
-    if after - before > 2 and len(named) < _MOST_ROWS:
+    if after - before > 2 and len(named) < _MAX_ROWS:
         reasons[(before + after) // 2] = ["half-way"]
         named.append((before + after) // 2)
 
     neighbors = [step for step in _neighbors(loaded, named) if run_steps is None or step < run_steps]
-    shown = sorted({*named, *neighbors[: _MOST_ROWS - len(named)]})
+    shown = sorted({*named, *neighbors[: _MAX_ROWS - len(named)]})
     return [TellingStep(step, ", ".join(reasons.get(step, []))) for step in shown]
 
 
@@ -118,9 +118,9 @@ def _repetitions(schedule: Schedule, start: int) -> Iterator[tuple[int, str]]:
 
 def _thin_out(steps: list[int]) -> list[int]:
     """Leave out steps evenly, but for the first two and the last, if they are more than the rows."""
-    if len(steps) <= _MOST_ROWS:
+    if len(steps) <= _MAX_ROWS:
         return steps
-    chosen = np.linspace(2, len(steps) - 1, _MOST_ROWS - 2).round().astype(int)
+    chosen = np.linspace(2, len(steps) - 1, _MAX_ROWS - 2).round().astype(int)
     return [*steps[:2], *(steps[index] for index in chosen)]
 
 

@@ -1,16 +1,20 @@
 """Recipes as data: schemas of optimizers, schedules and loss scales, read, written and checked."""
 
-from optax_ext._schema import ConfigError, Problem
+from optax_ext._core.errors import ConfigError, Problem
 from optax_ext.config._adagrad import Adagrad
-from optax_ext.config._adam import LAMB, Adam, AdamW
+from optax_ext.config._adam import Adam
+from optax_ext.config._adamw import AdamW
 from optax_ext.config._codec import from_dict, to_dict
 from optax_ext.config._files import load, save
 from optax_ext.config._json_schema import json_schema
+from optax_ext.config._lamb import LAMB
+from optax_ext.config._lars import LARS
 from optax_ext.config._loss_scale import DynamicLossScale, FixedLossScale, LossScale
-from optax_ext.config._optimization import OptimizationConfig
-from optax_ext.config._optimizers import LARS, SGD, Optimizer
+from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
+from optax_ext.config._recipe import OptimizationConfig
 from optax_ext.config._rmsprop import RMSprop
+from optax_ext.config._sgd import SGD
 
 __all__ = [
     "Adagrad",

@@ -4,9 +4,9 @@ import dataclasses
 
 import optax
 
-from optax_ext._schema import NonNegativeNumber, PositiveNumber
-from optax_ext.config._optimizers import Optimizer
-from optax_ext.transforms._adagrad import scale_by_rss
+from optax_ext._core.field_types import NonNegativeNumber, PositiveNumber
+from optax_ext.config._optimizer import Optimizer
+from optax_ext.transforms import scale_by_rss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Adagrad(Optimizer):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> from optax_ext import config
       >>> adagrad = config.Adagrad(0.1)
       >>> config.from_dict(config.to_dict(adagrad)) == adagrad

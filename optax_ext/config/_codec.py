@@ -1,33 +1,16 @@
 """Configs to plain data and back."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from optax_ext._schema import (
-    ConfigError,
-    Problem,
-    Schema,
-    Tagged,
-    as_config_error,
-    construct,
-    did_you_mean,
-    from_tagged,
-    init_fields,
-    join_keys,
-    join_words,
-    members,
-    shorten,
-)
-from optax_ext.config._optimization import OptimizationConfig
-
-_DEEPEST = 32  # levels of nesting; real recipes have five
-_LARGEST = 100_000  # values in all
-_MOST_BITS = 14_000  # of an integer: no float comes near, and Python would soon refuse to write it out in an error
+from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_words, shorten
+from optax_ext._core.plain_data import plain_data
+from optax_ext._core.schema import Schema, as_config_error, construct, init_fields
+from optax_ext._core.tagged import Tagged, from_tagged, members
+from optax_ext.config._recipe import OptimizationConfig
 
 
 def from_dict(data: Any, *, source: str = "config") -> Any:
@@ -45,7 +28,7 @@ def from_dict(data: Any, *, source: str = "config") -> Any:
     Raises:
       ConfigError: If anything is unknown, missing, of a wrong type or out of range.
 
-    Example:
+    Examples:
       >>> from optax_ext import config
       >>> config.from_dict({"type": "polynomial_decay", "initial_learning_rate": 0.1, "decay_steps": 0})
       Traceback (most recent call last):
@@ -85,7 +68,7 @@ def to_dict(config: Schema, *, exclude_defaults: bool = False) -> dict[str, Any]
     Raises:
       ConfigError: If it is not a config, or holds a value that is not data.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> optax_ext.config.to_dict(optax_ext.Constant(0.1))
       {'type': 'constant', 'learning_rate': 0.1}
@@ -108,49 +91,3 @@ def _write(value: Any, path: str, exclude_defaults: bool) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ConfigError("config", [Problem(path, f"cannot be written as data, got {shorten(value)}")])
-
-
-def plain_data(data: Any, source: str) -> Any:
-    """Turn whatever maps text to values into dicts, within bounds that no recipe comes near."""
-    problems: list[Problem] = []
-    seen = 0
-
-    def read(value: Any, path: tuple[str, ...]) -> Any:
-        nonlocal seen
-        seen += 1
-        if len(path) > _DEEPEST or seen > _LARGEST:
-            text = f"must have at most {_DEEPEST} levels and {_LARGEST} values in all"
-            raise ConfigError(source, [Problem(join_keys(path[:4]), text)])
-        value = _from_container(value, path, problems)
-        if isinstance(value, Mapping):
-            place = join_keys(path)  # one text for all of them: it can be as long as the file
-            wrong = [key for key in value if not isinstance(key, str)]
-            problems.extend(Problem(place, f"must have text for keys, got {shorten(key)}") for key in wrong)
-            texts = ((key if isinstance(key, str) else shorten(key), item) for key, item in value.items())
-            return {key: read(item, (*path, key)) for key, item in texts}
-        if isinstance(value, np.ndarray) and value.ndim:
-            value = value.tolist()
-        if isinstance(value, list | tuple):
-            return [read(item, (*path, str(index))) for index, item in enumerate(value)]
-        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            problems.append(Problem(join_keys(path), f"must be a finite number, got {shorten(value)}"))
-        return value
-
-    plain = read(data, ())
-    if problems:
-        raise ConfigError(source, problems)
-    return plain
-
-
-def _from_container(value: Any, path: tuple[str, ...], problems: list[Problem]) -> Any:
-    """Open the containers of config libraries, which can be here only if their library is."""
-    ml_collections, omegaconf = sys.modules.get("ml_collections"), sys.modules.get("omegaconf")
-    if ml_collections is not None and isinstance(value, ml_collections.ConfigDict):
-        return value.to_dict()
-    if omegaconf is not None and omegaconf.OmegaConf.is_config(value):
-        try:
-            return omegaconf.OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
-        except omegaconf.errors.OmegaConfBaseException as error:
-            problems.append(Problem(join_keys(path), f"omegaconf cannot resolve it: {error}"))
-            return None
-    return value

@@ -5,11 +5,12 @@ import inspect
 import re
 from typing import Any
 
-from optax_ext._schema import Schema, Tagged, members, type_adapter
+from optax_ext._core.schema import Schema, type_adapter
+from optax_ext._core.tagged import Tagged, members
 from optax_ext.config._loss_scale import LossScale
-from optax_ext.config._optimization import OptimizationConfig
-from optax_ext.config._optimizers import Optimizer
+from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
+from optax_ext.config._recipe import OptimizationConfig
 from optax_ext.schedules import Schedule
 
 
@@ -22,7 +23,7 @@ def json_schema() -> dict[str, Any]:
     Returns:
       Plain data, by draft 2020-12.
 
-    Example:
+    Examples:
       >>> from optax_ext import config
       >>> config.json_schema()["$defs"]["constant"]["properties"]["learning_rate"]["minimum"]
       0

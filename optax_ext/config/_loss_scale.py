@@ -7,8 +7,10 @@ from typing import Annotated
 import optax
 import pydantic
 
-from optax_ext._schema import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber, Tagged, problem
-from optax_ext.transforms import dynamic_loss_scaling, fixed_loss_scaling
+from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber
+from optax_ext._core.schema import problem
+from optax_ext._core.tagged import Tagged
+from optax_ext.loss_scaling import dynamic_loss_scaling, fixed_loss_scaling
 
 
 class LossScale(Tagged):
@@ -37,7 +39,7 @@ class DynamicLossScale(LossScale):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax
       >>> from optax_ext import config
       >>> tx = config.DynamicLossScale(growth_steps=100).wrap(optax.sgd(0.1))
@@ -83,7 +85,7 @@ class FixedLossScale(LossScale):
     Raises:
       ConfigError: If the scale is not more than 0 and finite.
 
-    Example:
+    Examples:
       >>> import optax
       >>> from optax_ext import config
       >>> tx = config.FixedLossScale(128.0).wrap(optax.sgd(0.1))

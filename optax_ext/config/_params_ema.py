@@ -5,7 +5,8 @@ from typing import Literal
 
 import optax
 
-from optax_ext._schema import Fraction, NonNegativeInteger, Schema
+from optax_ext._core.field_types import Fraction, NonNegativeInteger
+from optax_ext._core.schema import Schema
 from optax_ext.transforms import params_ema
 
 
@@ -25,7 +26,7 @@ class ParamsEma(Schema):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_ext import config
       >>> ema = config.ParamsEma(average_decay=0.9999, trainable_weights_only=False)

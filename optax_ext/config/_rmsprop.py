@@ -4,10 +4,9 @@ import dataclasses
 
 import optax
 
-from optax_ext._schema import Fraction, FractionBelowOne, PositiveNumber
-from optax_ext.config._optimizers import Optimizer
-from optax_ext.transforms._momentum import add_momentum
-from optax_ext.transforms._rmsprop import scale_by_rms
+from optax_ext._core.field_types import Fraction, FractionBelowOne, PositiveNumber
+from optax_ext.config._optimizer import Optimizer
+from optax_ext.transforms import add_momentum, scale_by_rms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class RMSprop(Optimizer):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> from optax_ext import config
       >>> rmsprop = config.RMSprop(0.01, momentum=0.9)
       >>> config.from_dict(config.to_dict(rmsprop)) == rmsprop

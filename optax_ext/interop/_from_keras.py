@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from optax_ext._schema import did_you_mean, init_fields, join_words, shorten
+from optax_ext._core.errors import did_you_mean, join_words, shorten
+from optax_ext._core.plain_data import plain_data
+from optax_ext._core.schema import init_fields
 from optax_ext.config import OptimizationConfig, Optimizer, ParamsEma
-from optax_ext.config._codec import plain_data
 from optax_ext.interop._keras_classes import (
     BACKEND_EPSILON,
     CLIPS,
@@ -57,7 +58,7 @@ def from_keras(
         value out of range. Only ``name``, ``module`` and ``registered_name`` are dropped, which carry no numbers,
         and ``jit_compile``.
 
-    Example:
+    Examples:
       >>> from optax_ext import interop
       >>> interop.from_keras({"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 9}})
       CosineDecay(initial_learning_rate=0.1, decay_steps=9, alpha=0.0, warmup_target=None, warmup_steps=0, offset=0, \

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from optax_ext._schema import Schema, init_fields, shorten
+from optax_ext._core.errors import shorten
+from optax_ext._core.schema import Schema, init_fields
 from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, OptimizationConfig, Optimizer, RMSprop
 from optax_ext.interop._report import Report, is_number, join
 from optax_ext.schedules import (

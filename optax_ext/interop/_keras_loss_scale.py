@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from optax_ext._schema import did_you_mean, join_words, shorten
+from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale
 from optax_ext.interop._report import Report, is_number, join
 

@@ -6,15 +6,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from optax_ext._schema import Schema, init_fields, join_words, shorten
-from optax_ext.config import (
-    DynamicLossScale,
-    FixedLossScale,
-    LossScale,
-    OptimizationConfig,
-    Optimizer,
-    ParamsEma,
-)
+from optax_ext._core.errors import join_words, shorten
+from optax_ext._core.schema import Schema, init_fields
+from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, OptimizationConfig, Optimizer, ParamsEma
 from optax_ext.interop._keras_classes import BACKEND_EPSILON, CLIPS, PATTERN_FIELDS, clip_as_newer, note_clipping
 from optax_ext.interop._model_garden_schema import EMA, NO_NUMBERS, RENAMED, SCHEMAS, SECTIONS, Block
 from optax_ext.interop._overrides import Recipe, Section, read_recipe
@@ -57,7 +51,7 @@ def from_model_garden(
       TranslationWarning: Where TensorFlow silently does what nobody meant, and what was meant is done instead: a
         field beside the ``type`` is read, a text in place of a list of patterns is one pattern, not its letters.
 
-    Example:
+    Examples:
       >>> from optax_ext import interop
       >>> recipe = interop.from_model_garden({
       ...     "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from optax_ext._schema import Schema
+from optax_ext._core.schema import Schema
 from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, RMSprop
 from optax_ext.schedules import (
     Constant,

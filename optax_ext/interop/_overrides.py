@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from optax_ext._schema import did_you_mean, join_words, shorten
+from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.interop._model_garden_schema import EMA, RUNTIME, SECTIONS, Block
 from optax_ext.interop._report import Report, join
 

@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from optax_ext._schema import ConfigError, Problem, Schema, join_keys
+from optax_ext._core.errors import ConfigError, Problem, join_keys
+from optax_ext._core.schema import Schema
 
 _S = TypeVar("_S", bound=Schema)
 
@@ -13,7 +14,7 @@ _S = TypeVar("_S", bound=Schema)
 class TranslationWarning(UserWarning):
     """A recipe was read as what it means, which is not what TensorFlow makes of it, or not all it may have meant.
 
-    Example:
+    Examples:
       >>> import warnings
       >>> from optax_ext import interop
       >>> warnings.simplefilter("ignore", interop.TranslationWarning)

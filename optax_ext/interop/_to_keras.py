@@ -3,15 +3,8 @@
 import dataclasses
 from typing import Any
 
-from optax_ext._schema import ConfigError, Problem, shorten
-from optax_ext.config import (
-    DynamicLossScale,
-    FixedLossScale,
-    LossScale,
-    OptimizationConfig,
-    Optimizer,
-    to_dict,
-)
+from optax_ext._core.errors import ConfigError, Problem, shorten
+from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, OptimizationConfig, Optimizer, to_dict
 from optax_ext.interop._keras_classes import class_of
 from optax_ext.interop._report import Report, join
 from optax_ext.schedules import Schedule
@@ -33,7 +26,7 @@ def to_keras(config: Schedule | Optimizer | OptimizationConfig) -> dict[str, Any
       ConfigError: If there is something that Keras cannot express: ``before_offset="hold"``, a schedule class of
         your own, a loss scale with ``hysteresis``, with other limits or another multiplier, …
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> from optax_ext import interop
       >>> interop.to_keras(optax_ext.PolynomialWarmup(0.1, warmup_steps=5))

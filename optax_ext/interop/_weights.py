@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from optax_ext._schema import did_you_mean, join_words
-from optax_ext.transforms._trees import find_nodes, join_path
+from optax_ext._core.errors import did_you_mean, join_words
+from optax_ext._core.trees import find_nodes, join_path
 
 _NO_COUNT = object()
 
@@ -34,7 +34,7 @@ def lars_state_from_weights(
     Raises:
       ValueError: If the state does not hold the momentum of one optimizer, or paths or shapes do not fit.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import optax_ext
       >>> from optax_ext import interop
@@ -87,7 +87,7 @@ def lars_weights_from_state(
       ValueError: If the state does not hold the momentum of one optimizer, the paths do not fit, or the iterations
         are not known.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import optax_ext
       >>> from optax_ext import interop

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from optax_ext._schema import ConfigError, Problem, shorten
-from optax_ext.config._codec import plain_data
-from optax_ext.config._files import YamlLoader, read_json, read_text, read_yaml
+from optax_ext._core.errors import ConfigError, Problem, shorten
+from optax_ext._core.files import read_json, read_text
+from optax_ext._core.plain_data import plain_data
+from optax_ext._core.yaml_files import YamlLoader, read_yaml
 
 
 class _Loader(YamlLoader):

@@ -1,11 +1,11 @@
 """Learning-rate schedules: frozen dataclasses that are pure functions of the step."""
 
-from optax_ext.schedules._base import Schedule
 from optax_ext.schedules._cosine import CosineDecay, CosineDecayRestarts
 from optax_ext.schedules._exponential import ExponentialDecay, InverseTimeDecay
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
 from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
+from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
 from optax_ext.schedules._warmup import LinearWarmup, PolynomialWarmup
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "PolynomialWarmup",
     "PowerAndLinearDecay",
     "PowerDecay",
+    "ScalarOrSchedule",
     "Schedule",
     "StepCosineDecay",
+    "evaluate",
 ]

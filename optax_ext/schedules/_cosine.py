@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pydantic
 from jax.typing import ArrayLike
 
-from optax_ext._schema import (
+from optax_ext._core.field_types import (
     FLOAT32_MAX,
     Fraction,
     Integer,
@@ -17,9 +17,11 @@ from optax_ext._schema import (
     NonNegativeNumber,
     PositiveInteger,
     PositiveNumber,
-    problem,
 )
-from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps
+from optax_ext._core.schema import problem
+from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
+from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._schedule import Schedule
 
 
 def _cosine(fraction: jax.Array, alpha: float) -> jax.Array:
@@ -51,7 +53,7 @@ class CosineDecay(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.CosineDecay(initial_learning_rate=0.5, decay_steps=100, alpha=0.1)
       >>> print(schedule(0), schedule(100), schedule(10_000))
@@ -78,7 +80,7 @@ class CosineDecay(Schedule):
         if self.warmup_steps == 0:
             since_start = jnp.minimum(elapsed, 0)  # before an offset the fall goes on backwards, as in TensorFlow
             return jnp.where(elapsed < 0, self._decay(self.warmup_target, since_start), decayed)
-        fraction = divide(elapsed, self.warmup_steps)
+        fraction = true_divide(elapsed, self.warmup_steps)
         rising = (self.warmup_target - self.initial_learning_rate) * fraction + self.initial_learning_rate
         return jnp.where(elapsed < self.warmup_steps, rising, decayed)
 
@@ -89,7 +91,7 @@ class CosineDecay(Schedule):
         return self.offset + (self.warmup_steps if rises else 0) + self.decay_steps
 
     def _decay(self, peak: float, steps: jax.Array) -> jax.Array:
-        return peak * _cosine(divide(jnp.minimum(steps, self.decay_steps), self.decay_steps), self.alpha)
+        return peak * _cosine(true_divide(jnp.minimum(steps, self.decay_steps), self.decay_steps), self.alpha)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,7 @@ class CosineDecayRestarts(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.CosineDecayRestarts(0.1, first_decay_steps=100, m_mul=0.5)
       >>> print(schedule(0), schedule(100), schedule(300))
@@ -159,7 +161,7 @@ class CosineDecayRestarts(Schedule):
 
     def _even_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
         period = jnp.maximum(elapsed // self.first_decay_steps, 0)
-        fraction = divide(elapsed - period * self.first_decay_steps, self.first_decay_steps)
+        fraction = true_divide(elapsed - period * self.first_decay_steps, self.first_decay_steps)
         return period.astype(jnp.float32), fraction
 
     def _growing_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:

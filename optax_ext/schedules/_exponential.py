@@ -6,17 +6,19 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_ext._schema import Integer, NonNegativeNumber, PositiveNumber
-from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps
+from optax_ext._core.field_types import Integer, NonNegativeNumber, PositiveNumber
+from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
+from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._schedule import Schedule
 
 
 def _periods(elapsed: jax.Array, decay_steps: float, staircase: bool) -> jax.Array:
     """Return how many times `decay_steps` have passed, in whole numbers for a staircase."""
     if not staircase:
-        return divide(elapsed, decay_steps)
+        return true_divide(elapsed, decay_steps)
     if decay_steps.is_integer() and jnp.issubdtype(elapsed.dtype, jnp.integer):
         return (elapsed // int(decay_steps)).astype(jnp.float32)  # exact, however late the step
-    return jnp.floor(divide(elapsed, decay_steps))
+    return jnp.floor(true_divide(elapsed, decay_steps))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ExponentialDecay(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.ExponentialDecay(0.5, decay_steps=100, decay_rate=0.5, staircase=True)
       >>> print(schedule(0), schedule(99), schedule(100), schedule(200))
@@ -78,7 +80,7 @@ class InverseTimeDecay(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.InverseTimeDecay(0.5, decay_steps=100, decay_rate=1.0)
       >>> print(schedule(0), schedule(100), schedule(300))

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import pydantic
 from jax.typing import ArrayLike
 
-from optax_ext._schema import Integer, NonNegativeInteger, NonNegativeNumber, problem
-from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps, exact_step
+from optax_ext._core.field_types import Integer, NonNegativeInteger, NonNegativeNumber
+from optax_ext._core.schema import problem
+from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
+from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._schedule import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Constant(Schedule):
     Raises:
       ConfigError: If the rate is negative or not finite.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> print(optax_ext.Constant(0.1)(1_000))
       0.1
@@ -77,7 +80,7 @@ class PiecewiseConstantDecay(Schedule):
     Raises:
       ConfigError: If the boundaries are not increasing, or the values too few or too many.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.PiecewiseConstantDecay(boundaries=(100, 200), values=(1.0, 0.5, 0.1))
       >>> print(schedule(100), schedule(101), schedule(1_000))
@@ -132,7 +135,7 @@ class StepCosineDecay(Schedule):
     Raises:
       ConfigError: If the boundaries are not increasing, or the values too few or too many.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.StepCosineDecay(boundaries=(0, 100, 200), values=(1.0, 0.5, 0.1))
       >>> print(schedule(0), schedule(50), schedule(100), schedule(200))
@@ -166,7 +169,7 @@ class StepCosineDecay(Schedule):
         pieces = list(zip(itertools.pairwise(self.boundaries), itertools.pairwise(self.values), strict=True))
         for index, ((start, end), (value, next_value)) in reversed(list(enumerate(pieces))):
             since = elapsed if index == 0 else jnp.maximum(elapsed, start) - start
-            fraction = divide(since, end - start)
+            fraction = true_divide(since, end - start)
             cosine = next_value + (value - next_value) * (jnp.cos(jnp.pi * fraction) + 1) / 2
             rate = jnp.where(elapsed < end, cosine, rate)
         return rate

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_ext._schema import Integer, NonNegativeNumber, Number, PositiveInteger
-from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps
+from optax_ext._core.field_types import Integer, NonNegativeNumber, Number, PositiveInteger
+from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
+from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._schedule import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class PolynomialDecay(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.PolynomialDecay(1.0, decay_steps=100, end_learning_rate=0.0, power=2.0)
       >>> print(schedule(0), schedule(50), schedule(100))
@@ -59,7 +61,7 @@ class PolynomialDecay(Schedule):
             cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, in integers where steps are
             fraction = elapsed.astype(jnp.float32) / (cycles.astype(jnp.float32) * self.decay_steps)
         else:
-            fraction = divide(jnp.minimum(elapsed, self.decay_steps), self.decay_steps)
+            fraction = true_divide(jnp.minimum(elapsed, self.decay_steps), self.decay_steps)
         span = self.initial_learning_rate - self.end_learning_rate
         left = jnp.maximum(1 - fraction, 0)  # a quotient rounded up must not make a power of a negative number
         return span * left ** jnp.float32(self.power) + self.end_learning_rate

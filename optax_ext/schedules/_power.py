@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_ext._schema import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
-from optax_ext.schedules._base import BeforeOffset, Schedule, compile_eager, divide, elapsed_steps, exact_step
+from optax_ext._core.field_types import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
+from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._schedule import Schedule
 
 
 def _power(elapsed: jax.Array, power: float) -> jax.Array:
@@ -26,7 +28,7 @@ class DirectPowerDecay(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.DirectPowerDecay(0.5, power=-0.5)
       >>> print(schedule(0), schedule(4), schedule(100))
@@ -58,7 +60,7 @@ class PowerDecay(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.PowerDecay(0.5, power=-0.5, offset=100, pre_offset_learning_rate=0.4)
       >>> print(schedule(0), schedule(101), schedule(104))
@@ -100,7 +102,7 @@ class PowerAndLinearDecay(Schedule):
     Raises:
       ConfigError: If an argument is out of its range.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.PowerAndLinearDecay(1.0, total_decay_steps=100, power=-0.5, linear_decay_fraction=0.5)
       >>> print(schedule(1), schedule(25), schedule(100))
@@ -122,7 +124,7 @@ class PowerAndLinearDecay(Schedule):
         if linear_steps == 0:
             return rate
         left = self.total_decay_steps - jnp.clip(elapsed, 0, self.total_decay_steps)
-        return rate * jnp.minimum(divide(left, linear_steps), 1)
+        return rate * jnp.minimum(true_divide(left, linear_steps), 1)
 
     def _zero_from(self) -> int | None:
         falls = self.total_decay_steps * self.linear_decay_fraction > 0

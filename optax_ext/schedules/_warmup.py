@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_ext._schema import NonNegativeInteger, NonNegativeNumber, Number
-from optax_ext.schedules._base import ScalarOrSchedule, Schedule, compile_eager, divide, evaluate, exact_step
+from optax_ext._core.field_types import NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.steps import exact_step, true_divide
+from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
 
 
 class _Warmup(Schedule):
@@ -69,7 +71,7 @@ class LinearWarmup(_Warmup):
     Warns:
       UserWarning: If the schedule after it is 0 for good before the warm-up ends.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> cosine = optax_ext.CosineDecay(initial_learning_rate=6.4, decay_steps=10_000, offset=500)
       >>> schedule = optax_ext.LinearWarmup(cosine, warmup_steps=500)
@@ -90,7 +92,7 @@ class LinearWarmup(_Warmup):
         if self.warmup_steps == 0:
             return evaluate(self.after, step)
         target = evaluate(self.after, self.warmup_steps)
-        fraction = divide(step, self.warmup_steps)
+        fraction = true_divide(step, self.warmup_steps)
         rising = self.warmup_learning_rate + fraction * (target - self.warmup_learning_rate)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
 
@@ -118,7 +120,7 @@ class PolynomialWarmup(_Warmup):
     Warns:
       UserWarning: If the schedule after it is 0 for good before the warm-up ends.
 
-    Example:
+    Examples:
       >>> import optax_ext
       >>> schedule = optax_ext.PolynomialWarmup(0.5, warmup_steps=8, power=2.0)
       >>> print(schedule(0), schedule(4), schedule(8))
@@ -134,6 +136,6 @@ class PolynomialWarmup(_Warmup):
         step = exact_step(step)
         if self.warmup_steps == 0:
             return evaluate(self.after, step)
-        fraction = divide(jnp.maximum(step, 1), self.warmup_steps)
+        fraction = true_divide(jnp.maximum(step, 1), self.warmup_steps)
         rising = evaluate(self.after, self.warmup_steps) * fraction ** jnp.float32(self.power)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))

@@ -1,33 +1,29 @@
-"""Gradient transformations that compose into `optax.chain`."""
+"""Gradient transformations that compose into `optax.chain`: `lars`, `lamb`, and the pieces of these and of recipes."""
 
+from optax_ext.transforms._adagrad import scale_by_rss
+from optax_ext.transforms._adam import scale_by_adam
+from optax_ext.transforms._chain import Chain, chain
+from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
 from optax_ext.transforms._lamb import lamb
 from optax_ext.transforms._lars import lars
-from optax_ext.transforms._loss_scale_state import LossScaleState
-from optax_ext.transforms._loss_scaling import dynamic_loss_scaling, fixed_loss_scaling
-from optax_ext.transforms._masks import path_mask
-from optax_ext.transforms._master_weights import MasterWeightsState, master_weights
-from optax_ext.transforms._nonfinite import NonfiniteCounts, nonfinite_leaves, raise_if_stalled
+from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._params_ema import ParamsEmaState, ema_params, params_ema
-from optax_ext.transforms._scaled_loss import scale_loss, unscale, value_and_grad
+from optax_ext.transforms._rmsprop import scale_by_rms
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 
 __all__ = [
-    "LossScaleState",
-    "MasterWeightsState",
-    "NonfiniteCounts",
+    "Chain",
     "ParamsEmaState",
-    "dynamic_loss_scaling",
+    "add_momentum",
+    "chain",
+    "clip_by_global_norm",
+    "clip_by_norm",
     "ema_params",
-    "fixed_loss_scaling",
     "lamb",
     "lars",
-    "master_weights",
-    "nonfinite_leaves",
     "params_ema",
-    "path_mask",
-    "raise_if_stalled",
+    "scale_by_adam",
+    "scale_by_rms",
+    "scale_by_rss",
     "scale_by_trust_ratio",
-    "scale_loss",
-    "unscale",
-    "value_and_grad",
 ]

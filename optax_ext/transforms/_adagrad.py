@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import optax
 
-from optax_ext.transforms._moments import clip_to_finite, divide, root, square
-from optax_ext.transforms._precision import in_float32
+from optax_ext._core.norms import root
+from optax_ext.transforms._float32 import in_float32
+from optax_ext.transforms._moments import clip_to_finite, divide, square
 
 
 def scale_by_rss(initial_accumulator_value: float, eps: float, *, eps_in_sqrt: bool) -> optax.GradientTransformation:

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from optax_ext.transforms._arguments import Scalar
-from optax_ext.transforms._moments import average, divide, root, square
-from optax_ext.transforms._precision import accumulator_dtype_of, in_float32
-from optax_ext.transforms._remat import rematerializable
+from optax_ext._core.arguments import Scalar
+from optax_ext._core.norms import root
+from optax_ext._core.remat import rematerializable
+from optax_ext.transforms._float32 import accumulator_dtype_of, in_float32
+from optax_ext.transforms._moments import average, divide, square
 
 
 def scale_by_adam(

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._norms import norms
-from optax_ext.transforms._precision import widen
-from optax_ext.transforms._remat import read_alone, rematerializable
+from optax_ext._core.norms import norms
+from optax_ext._core.precision import widen
+from optax_ext._core.remat import read_alone, rematerializable
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:

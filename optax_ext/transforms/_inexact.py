@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._precision import as_array, is_inexact
-from optax_ext.transforms._trees import is_none
+from optax_ext._core.precision import as_array, is_inexact
+from optax_ext._core.trees import is_none
 
 
 def for_inexact(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

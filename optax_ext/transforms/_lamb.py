@@ -3,12 +3,11 @@
 import optax
 from jax.typing import DTypeLike
 
+from optax_ext._core.arguments import Mask, Scalar, check_mask, check_number, check_rate
+from optax_ext._core.norms import AxisName
 from optax_ext.transforms._adam import scale_by_adam
-from optax_ext.transforms._arguments import Mask, Scalar, check_mask, check_number, check_rate
-from optax_ext.transforms._inexact import for_inexact
+from optax_ext.transforms._chain import Chain, chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
-from optax_ext.transforms._norms import AxisName
-from optax_ext.transforms._remat import within_remat_scope
 from optax_ext.transforms._trust_ratio import scale_updates_by_trust_ratio
 from optax_ext.transforms._weight_decay import add_decayed_weights
 
@@ -24,7 +23,7 @@ def lamb(
     trust_ratio_mask: Mask | None = True,
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> Chain:
     r"""Make the LAMB optimizer, for large batches of attention models.
 
     With $\hat m$ and $\hat v$ the bias-corrected moments of Adam,
@@ -54,7 +53,7 @@ def lamb(
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import optax
       >>> import optax_ext
@@ -80,10 +79,11 @@ def lamb(
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
     # What Adam makes of gradients of any size is never large.
     scale_by_trust = scale_updates_by_trust_ratio(1.0, 0.0, axis_name, may_overflow=False)
-    chain = optax.chain(
-        scale_by_adam(b1, b2, eps, epsilon_hat=False, mu_dtype=accumulator_dtype),
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        optax.masked(scale_by_trust, trust_ratio_mask),
-        scale_by_learning_rate(learning_rate),
+    return chain(
+        {
+            "moments": scale_by_adam(b1, b2, eps, epsilon_hat=False, mu_dtype=accumulator_dtype),
+            "weight decay": add_decayed_weights(weight_decay, weight_decay_mask),
+            "trust ratio": optax.masked(scale_by_trust, trust_ratio_mask),
+            "learning rate": scale_by_learning_rate(learning_rate),
+        }
     )
-    return within_remat_scope(for_inexact(chain))

@@ -3,12 +3,11 @@
 import optax
 from jax.typing import DTypeLike
 
-from optax_ext.transforms._arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
-from optax_ext.transforms._inexact import for_inexact
+from optax_ext._core.arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
+from optax_ext._core.norms import AxisName
+from optax_ext.transforms._chain import Chain, chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._momentum import add_momentum
-from optax_ext.transforms._norms import AxisName
-from optax_ext.transforms._remat import within_remat_scope
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 from optax_ext.transforms._weight_decay import add_decayed_weights
 
@@ -26,7 +25,7 @@ def lars(
     trust_ratio_mask: Mask | None = True,
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> Chain:
     r"""Make the LARS optimizer, for large batches.
 
     First weight decay: $g \leftarrow g + \mathrm{weight\_decay} \cdot p$. Then, with
@@ -62,7 +61,7 @@ def lars(
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import optax
       >>> import optax_ext
@@ -98,7 +97,7 @@ def lars(
     scale_by_rate = scale_by_learning_rate(learning_rate)
     trace = add_momentum(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
     if classic_momentum:
-        chain = optax.chain(add_weight_decay, scale_by_trust, scale_by_rate, trace)
+        after_decay = {"trust ratio": scale_by_trust, "learning rate": scale_by_rate, "momentum": trace}
     else:
-        chain = optax.chain(add_weight_decay, trace, scale_by_trust, scale_by_rate)
-    return within_remat_scope(for_inexact(chain))
+        after_decay = {"momentum": trace, "trust ratio": scale_by_trust, "learning rate": scale_by_rate}
+    return chain({"weight decay": add_weight_decay, **after_decay})

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from optax_ext.transforms._arguments import Scalar
+from optax_ext._core.arguments import Scalar
 
 
 def average(old: jax.Array, new: jax.Array, decay: Scalar) -> jax.Array:
@@ -26,27 +26,6 @@ def clip_to_finite(squared: jax.Array) -> jax.Array:
     real = squared.real if jnp.iscomplexobj(squared) else squared
     largest = jnp.asarray(float(jnp.finfo(real.dtype).max) * (1 - 2.0**-10), real.dtype)
     return jnp.minimum(real, largest).astype(squared.dtype)
-
-
-def root(squared: jax.Array) -> jax.Array:
-    """Return the root of a squared magnitude, a real number, whose derivative at 0 is 0 rather than infinite.
-
-    What it is the root of has a derivative of 0 there, and zero times infinity would be NaN.
-    """
-    return _root(squared.real if jnp.iscomplexobj(squared) else squared)
-
-
-@jax.custom_jvp  # and no selection, with which XLA on a CPU fuses no sum
-def _root(squared: jax.Array) -> jax.Array:
-    return jnp.sqrt(squared)
-
-
-@_root.defjvp
-def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    (squared,), (tangent,) = primals, tangents
-    is_zero = squared == 0
-    slope = jnp.where(is_zero, 0, 0.5 / jnp.sqrt(jnp.where(is_zero, 1, squared)))
-    return _root(squared), slope * tangent
 
 
 def divide(x: jax.Array, root: jax.Array, eps: Scalar) -> jax.Array:

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from optax_ext.transforms._arguments import Scalar
-from optax_ext.transforms._precision import accumulator_dtype_of, keep_without_gradient
-from optax_ext.transforms._trees import is_none
+from optax_ext._core.arguments import Scalar
+from optax_ext._core.precision import keep_without_gradient
+from optax_ext._core.trees import is_none
+from optax_ext.transforms._float32 import accumulator_dtype_of
 
 
 def add_momentum(

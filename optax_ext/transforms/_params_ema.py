@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._arguments import Scalar, check_flag, check_number
-from optax_ext.transforms._precision import apply_update, as_array, is_inexact, widen
-from optax_ext.transforms._trees import find_nodes, is_one_parameter, join_path
+from optax_ext._core.arguments import Scalar, check_flag, check_number
+from optax_ext._core.precision import apply_update, as_array, is_inexact, widen
+from optax_ext._core.trees import find_nodes, is_one_parameter, join_path
 
 
 class ParamsEmaState(NamedTuple):
@@ -60,7 +60,7 @@ def params_ema(
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import optax
       >>> import optax_ext
@@ -148,7 +148,7 @@ def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) ->
       ValueError: If the state holds no average of parameters, or several of one parameter, or averages of parameters of
         another structure than ``params``.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import optax
       >>> import optax_ext

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._moments import average, divide, root, square
-from optax_ext.transforms._precision import in_float32
+from optax_ext._core.norms import root
+from optax_ext.transforms._float32 import in_float32
+from optax_ext.transforms._moments import average, divide, square
 
 
 def scale_by_rms(decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool) -> optax.GradientTransformation:

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._arguments import Scalar, check_number
+from optax_ext._core.arguments import Scalar, check_number
+from optax_ext._core.norms import AxisName, norms
+from optax_ext._core.precision import widen
+from optax_ext._core.remat import read_alone
+from optax_ext._core.trees import is_none
 from optax_ext.transforms._inexact import for_inexact
-from optax_ext.transforms._norms import AxisName, norms
-from optax_ext.transforms._precision import widen
-from optax_ext.transforms._remat import read_alone
-from optax_ext.transforms._trees import is_none
 
 
 def scale_by_trust_ratio(
@@ -41,7 +41,7 @@ def scale_by_trust_ratio(
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import optax_ext
       >>> tx = optax_ext.scale_by_trust_ratio(trust_coefficient=0.5)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext.transforms._arguments import Mask
-from optax_ext.transforms._remat import rematerializable
-from optax_ext.transforms._trees import is_none
+from optax_ext._core.arguments import Mask
+from optax_ext._core.remat import rematerializable
+from optax_ext._core.trees import is_none
 
 
 def add_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -> optax.GradientTransformation:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import optax_ext
-from optax_ext.schedules import _base
+from optax_ext.schedules import _compile_eager
 
 DECAY = optax_ext.CosineDecay(0.5, 97, alpha=0.1, offset=13)
 SCHEDULES = [
@@ -106,11 +106,11 @@ def test_under_a_trace_a_value_is_worth_what_it_is_outside(schedule):
 
 
 def test_a_traced_step_meets_the_formula_itself():
-    _base._program.cache_clear()
+    _compile_eager._program.cache_clear()
     for transform in (jax.jit, jax.make_jaxpr, jax.vmap):
         transform(DECAY)(STEPS)
     jax.grad(DECAY)(3.5)
-    assert _base._program.cache_info().currsize == 0
+    assert _compile_eager._program.cache_info().currsize == 0
 
 
 @every_schedule
@@ -211,4 +211,4 @@ def test_what_is_not_a_step_is_shown(step):
 
 
 def test_a_partial_is_no_schedule_of_ours():
-    assert not _base._is_ours(functools.partial(DECAY))
+    assert not _compile_eager._is_ours(functools.partial(DECAY))

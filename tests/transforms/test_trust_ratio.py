@@ -11,8 +11,8 @@ import pytest
 
 import optax_ext
 from optax_ext import config
+from optax_ext._core.norms import norms
 from optax_ext.transforms import _remat
-from optax_ext.transforms._norms import norms
 
 
 def scaled(update, param, **options):

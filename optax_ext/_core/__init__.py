@@ -1,0 +1,1 @@
+"""The ground that every room stands on; nothing in here is public."""

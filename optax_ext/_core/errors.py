@@ -1,0 +1,85 @@
+"""What is wrong with a config: the data first, the text from it, and the words errors share."""
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+# ---------------------------------------------------------------------------------------------------------
+# Errors: the data first, the text from it.
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a config: the dotted ``path`` to it, and a ``message`` that says what is accepted."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(ValueError):
+    """Everything wrong with one config, at once.
+
+    Args:
+      subject: What was read: a class name, a file name.
+      problems: At least one [`Problem`][].
+
+    Examples:
+      >>> import optax_ext
+      >>> try:
+      ...     optax_ext.CosineDecay(initial_learning_rate=-1.0, decay_steps=0)
+      ... except optax_ext.config.ConfigError as error:
+      ...     for problem in error.problems:
+      ...         print(problem)
+      initial_learning_rate: must be greater than or equal to 0, got -1.0
+      decay_steps: must be greater than 0, got 0
+    """
+
+    def __init__(self, subject: str, problems: Iterable[Problem]):
+        self.subject = subject
+        self.problems = tuple(problems)
+        super().__init__(subject, self.problems)  # what pickle rebuilds the error from
+
+    def __str__(self) -> str:
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = [f"{self.subject}: {count}", *map(str, self.problems[:_MAX_LINES])]
+        if len(self.problems) > _MAX_LINES:
+            lines.append(f"and {len(self.problems) - _MAX_LINES} more")
+        return "\n  ".join(lines)
+
+
+_MAX_LINES = 100
+for _public in (Problem, ConfigError):
+    _public.__module__ = "optax_ext.config"  # where a reader of a traceback finds it
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the closest known word, or nothing when none is close."""
+    by_lower_case = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
+    return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Return the words in a readable list, quoted."""
+    return ", ".join(repr(word) for word in words)
+
+
+def join_keys(keys: Iterable[str]) -> str:
+    """Return the keys to a place in a config as the path to it."""
+    # A key of control characters is a wrong key, and must not break the lines of an error's text.
+    return ".".join(key if key.isprintable() else repr(key) for key in keys)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def shorten(value: object) -> str:
+    """Return a value as an error shows it: in Python's words, on one line, and not too long."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
+        return f"{type(value).__name__} too long to show"

@@ -1,0 +1,58 @@
+"""The types of fields, each with its range. What reaches the device is float32 and int32, so that is what they hold."""
+
+from typing import Annotated
+
+import numpy as np
+import pydantic
+
+from optax_ext._core.errors import shorten
+from optax_ext._core.regexes import check_together, compile_pattern
+from optax_ext._core.schema import problem
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # below it numbers are subnormal, and flushed to zero
+_INT32_MAX = 2**31 - 1
+
+
+def _representable(value: float) -> float:
+    if not (value == 0 or FLOAT32_TINY <= abs(value) <= FLOAT32_MAX):
+        raise problem(f"must be representable in float32, got {value!r}")
+    return value
+
+
+def _integral(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 1e4 steps are 10000
+
+
+_Float32 = pydantic.AfterValidator(_representable)
+Number = Annotated[float, pydantic.Field(allow_inf_nan=False), _Float32]
+NonNegativeNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0), _Float32]
+PositiveNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, gt=0), _Float32]
+NumberAboveOne = Annotated[float, pydantic.Field(allow_inf_nan=False, gt=1), _Float32]
+Fraction = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0, le=1), _Float32]
+FractionBelowOne = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0, lt=1), _Float32]
+
+_Integral = pydantic.BeforeValidator(_integral)
+Integer = Annotated[int, pydantic.Field(ge=-_INT32_MAX, le=_INT32_MAX), _Integral]
+NonNegativeInteger = Annotated[int, pydantic.Field(ge=0, le=_INT32_MAX), _Integral]
+PositiveInteger = Annotated[int, pydantic.Field(gt=0, le=_INT32_MAX), _Integral]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        compile_pattern(pattern)
+    except ValueError as error:
+        raise problem(f"must be a regular expression, got {shorten(pattern)}: {error}") from None
+    return pattern
+
+
+def _are_quick(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        check_together([compile_pattern(pattern) for pattern in patterns])
+    except ValueError as error:
+        raise problem(f"is too long a list: {error}") from None
+    return patterns
+
+
+Pattern = Annotated[str, pydantic.Field(max_length=1000), pydantic.AfterValidator(_compiles)]
+Patterns = Annotated[tuple[Pattern, ...], pydantic.AfterValidator(_are_quick)]

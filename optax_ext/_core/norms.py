@@ -1,0 +1,92 @@
+"""The arithmetic of moments: averages, squares and their roots, in one dtype and with finite derivatives."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optax_ext._core.arguments import is_concrete
+from optax_ext._core.precision import widen
+from optax_ext._core.remat import by_platform, rematerialize
+
+
+def root(squared: jax.Array) -> jax.Array:
+    """Return the root of a squared magnitude, a real number, whose derivative at 0 is 0 rather than infinite.
+
+    What it is the root of has a derivative of 0 there, and zero times infinity would be NaN.
+    """
+    return _root(squared.real if jnp.iscomplexobj(squared) else squared)
+
+
+@jax.custom_jvp  # and no selection, with which XLA on a CPU fuses no sum
+def _root(squared: jax.Array) -> jax.Array:
+    return jnp.sqrt(squared)
+
+
+@_root.defjvp
+def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (squared,), (tangent,) = primals, tangents
+    is_zero = squared == 0
+    slope = jnp.where(is_zero, 0, 0.5 / jnp.sqrt(jnp.where(is_zero, 1, squared)))
+    return _root(squared), slope * tangent
+
+
+AxisName = Hashable | tuple[Hashable, ...]
+
+
+def norms(
+    *groups: Sequence[Any], axis_name: AxisName | None = None, may_overflow: bool = True
+) -> tuple[jax.Array, ...]:
+    """Return the Euclidean norm of all numbers of each group of leaves, at least in float32; its derivative at 0 is 0.
+
+    Squares of numbers past 2**64 overflow in float32. Where a sum of them does, that of the numbers times a small
+    power of two takes its place: what vanishes then is too small to matter beside what overflowed. That costs some
+    time on a GPU, and `may_overflow=False` leaves it out for numbers that are known not to be so large.
+    """
+    sums = [reduce_over(jax.lax.psum, sum_of_squares(leaves), axis_name) for leaves in groups]
+    if not may_overflow:
+        return tuple(map(root, sums))
+    overflow = jnp.logical_not(jnp.stack([jnp.isfinite(total) for total in sums]).all())
+
+    def as_they_are() -> tuple[jax.Array, ...]:
+        return tuple(map(root, sums))
+
+    def of_large() -> tuple[jax.Array, ...]:
+        # Leaves room for 2**32 of the largest numbers.
+        factors = [2.0 ** -(5 * jnp.finfo(total.dtype).maxexp // 8) for total in sums]
+        shrunk = [
+            reduce_over(jax.lax.psum, sum_of_squares(leaves, factor), axis_name)
+            for leaves, factor in zip(groups, factors, strict=True)
+        ]
+        large = [root(total) / factor for total, factor in zip(shrunk, factors, strict=True)]
+        return tuple(jnp.where(jnp.isfinite(s), n, m) for s, n, m in zip(sums, as_they_are(), large, strict=True))
+
+    if is_concrete(overflow):
+        return of_large() if overflow else as_they_are()
+    # XLA on a CPU would read the leaves once more for the second sum; elsewhere one pass has both as its results.
+    return by_platform(cpu=lambda: jax.lax.cond(overflow, of_large, as_they_are), default=of_large)
+
+
+def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Array:
+    """Return the sum of squared magnitudes, at least in float32, each times `factor` before it is squared."""
+
+    def square(leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        if factor is None:
+            (leaf,) = map(widen, rematerialize(leaf))
+        else:
+            wide, small = rematerialize(leaf, jnp.asarray(factor, widen(leaf).dtype))
+            leaf = widen(wide) * small
+        return jnp.square(leaf.real) + jnp.square(leaf.imag) if jnp.iscomplexobj(leaf) else jnp.square(leaf)
+
+    first, *rest = (jnp.sum(square(leaf)) for leaf in leaves)
+    return sum(rest, start=first)
+
+
+def reduce_over(reduce: Callable[[Any, Any], Any], x: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """Reduce over one mesh axis after another: `shard_map` takes several only if `x` varies over all or none."""
+    names = () if axis_name is None else axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    for name in names:
+        x = reduce(x, name)
+    return x

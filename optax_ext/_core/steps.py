@@ -1,0 +1,51 @@
+"""Exact arithmetic of steps: integers past 2**24, offsets, and quotients that round the same everywhere."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+BeforeOffset = Literal["extrapolate", "hold"]
+
+
+def exact_step(step: ArrayLike) -> jax.Array:
+    """Return `step` in JAX's widest signed integer, or in its widest float where it is a float.
+
+    Integers stay integers because float32 skips every odd step past 2**24. What does not fit saturates: an
+    unsigned step, or a Python integer past the end, must not come back as a negative one.
+    """
+    widest = jnp.iinfo(jnp.result_type(int))
+    if isinstance(step, int) and not isinstance(step, bool):
+        step = min(max(step, widest.min), widest.max)
+    step = step if isinstance(step, jax.Array) else np.asarray(step)  # NumPy keeps 64 bits where JAX would not
+    if jnp.issubdtype(step.dtype, jnp.floating):
+        return jnp.asarray(step).astype(jnp.result_type(float))
+    if not jnp.issubdtype(step.dtype, jnp.integer):
+        raise TypeError(f"step must be an integer or a float, got {step.dtype} {step!r}")
+    limits = jnp.iinfo(step.dtype)
+    clip = jnp.clip if isinstance(step, jax.Array) else np.clip
+    return jnp.asarray(clip(step, max(limits.min, widest.min), min(limits.max, widest.max)), widest.dtype)
+
+
+def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> jax.Array:
+    """Return `step - offset`, exact and saturating; 0 before the offset where that holds the value."""
+    step = exact_step(step)
+    if jnp.issubdtype(step.dtype, jnp.integer):
+        limits = jnp.iinfo(step.dtype)
+        room = (limits.min + offset, limits.max) if offset > 0 else (limits.min, limits.max + offset)
+        step = jnp.clip(step, *room)
+    elapsed = step - offset
+    return jnp.maximum(elapsed, 0) if before_offset == "hold" else elapsed
+
+
+def true_divide(steps: jax.Array, by: float | jax.Array) -> jax.Array:
+    """Return `steps / by` in float32, rounded to nearest, the same eagerly and compiled.
+
+    Of a constant divisor XLA makes a product with its reciprocal, whose last bit is another: 1 - t / T changes by
+    percents just before the end, and is negative at it. A divisor that depends on the steps, if only by adding
+    zero times them, is no constant.
+    """
+    steps = steps.astype(jnp.float32)
+    return steps / (by + 0 * steps)

@@ -1,0 +1,102 @@
+"""YAML, by the core schema of YAML 1.2 where PyYAML follows 1.1."""
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from optax_ext._core.errors import ConfigError, shorten
+from optax_ext._core.files import duplicates, file_error
+
+_MAX_VALUES = 100_000  # values, aliases followed
+
+
+def yaml_text(data: Any) -> str:
+    """Return plain data as YAML, with text that any YAML reader could take for something else in quotes."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+)
+_CORE_SCHEMA = [
+    ("tag:yaml.org,2002:bool", re.compile(r"true$|True$|TRUE$|false$|False$|FALSE$"), "tTfF"),
+    ("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), "-+0123456789"),
+    ("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789"),
+    ("tag:yaml.org,2002:null", re.compile(r"~$|null$|Null$|NULL$|$"), ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:merge", re.compile(r"<<$"), "<"),
+]
+
+
+class YamlLoader(yaml.SafeLoader):
+    """Reads safe YAML by the core schema, and no key twice."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        return int(node.value)  # in 1.1 a leading zero would mean octal
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"))
+        if twice := duplicates(key.value for key in keys):
+            what = f"the key {shorten(twice[0])} occurs twice in one mapping"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Knows what is a number to us besides what is something else to YAML 1.1, and puts text of either in quotes."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+YamlLoader.yaml_implicit_resolvers = {}  # PyYAML's, of 1.1, are not wanted
+for _tag, _pattern, _first in _CORE_SCHEMA:
+    YamlLoader.add_implicit_resolver(_tag, _pattern, list(_first))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+YamlLoader.add_constructor("tag:yaml.org,2002:int", YamlLoader.construct_yaml_int)
+YamlLoader.add_constructor("tag:yaml.org,2002:float", YamlLoader.construct_yaml_float)
+
+
+def read_yaml(text: str, source: str, loader_type: type[YamlLoader] = YamlLoader) -> Any:
+    loader = None
+    try:
+        loader = loader_type(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _bound(node, {}, source)
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = ", ".join(filter(None, (error.context, error.problem)))
+        raise file_error(source, f"is not YAML that can be read: {_start_of(what)}{place}") from None
+    except ConfigError:
+        raise
+    # PyYAML's constructors trust a tag: `!!bool maybe` is a KeyError, `!!timestamp x` an AttributeError.
+    except (yaml.YAMLError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
+        raise file_error(source, f"is not YAML that can be read: {_start_of(str(error))}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _start_of(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300]}…"  # PyYAML quotes tags and keys of any length
+
+
+def _bound(node: yaml.Node, sizes: dict[int, int], source: str) -> int:
+    """Return how many values a node is once its aliases are followed, without following any twice."""
+    if id(node) not in sizes:
+        sizes[id(node)] = _MAX_VALUES + 1  # what contains itself is as large as anything
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [child for item in children for child in (item if isinstance(item, tuple) else (item,))]
+        sizes[id(node)] = 1 + sum(_bound(child, sizes, source) for child in flat)
+    if sizes[id(node)] > _MAX_VALUES:
+        raise file_error(source, f"must have at most {_MAX_VALUES} values once its aliases are followed")
+    return sizes[id(node)]

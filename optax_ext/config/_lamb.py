@@ -1,0 +1,71 @@
+"""LAMB as data."""
+
+import dataclasses
+
+import optax
+
+from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
+from optax_ext.config._adam import round_decays
+from optax_ext.config._optimizer import Optimizer, layerwise_masks
+from optax_ext.transforms import lamb
+
+
+@dataclasses.dataclass(frozen=True)
+class LAMB(Optimizer):
+    """LAMB, in the names of Model Garden; ``make`` returns [`optax_ext.lamb`][] after clipping.
+
+    Args:
+      learning_rate: At least 0, or a schedule.
+      beta_1: The decay of the first moment, in [0, 1).
+      beta_2: The decay of the second moment, in [0, 1).
+      epsilon: More than 0; added to the root of the corrected second moment, unlike Adam's.
+      weight_decay_rate: At least 0.
+      exclude_from_weight_decay: Regular expressions; parameters in whose path one is found do not decay.
+      exclude_from_layer_adaptation: Regular expressions; parameters in whose path one is found are not scaled by
+        the trust ratio. None takes ``exclude_from_weight_decay``; an empty list means that all are scaled.
+      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
+      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Examples:
+      >>> from optax_ext import config
+      >>> lamb = config.LAMB(0.01, weight_decay_rate=0.01, exclude_from_weight_decay=["LayerNorm", "bias"])
+      >>> config.from_dict(config.to_dict(lamb)) == lamb
+      True
+      >>> tx = lamb.make()
+
+    References:
+      You et al., [arXiv:1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2.
+
+    Differs from TensorFlow:
+      An empty ``exclude_from_layer_adaptation`` excludes nothing; in TensorFlow it is the same as None. A pattern
+      that matches no parameter is an error at ``init``. Moments and norms are in at least float32. An epsilon of 0,
+      which TensorFlow silently takes for 1e-7, is an error.
+    """
+
+    type = "lamb"
+    beta_1: FractionBelowOne = 0.9
+    beta_2: FractionBelowOne = 0.999
+    epsilon: PositiveNumber = 1e-6
+    weight_decay_rate: NonNegativeNumber = 0.0
+    exclude_from_weight_decay: Patterns = ()
+    exclude_from_layer_adaptation: Patterns | None = None
+    allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
+
+    def _make_chain(self) -> optax.GradientTransformation:
+        b1, b2 = round_decays(self.beta_1, self.beta_2)
+        return lamb(
+            self._rate(),
+            b1=b1,
+            b2=b2,
+            eps=self.epsilon,
+            weight_decay=self.weight_decay_rate,
+            **layerwise_masks(
+                self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
+            ),
+        )

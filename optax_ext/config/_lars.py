@@ -1,0 +1,68 @@
+"""LARS as data."""
+
+import dataclasses
+
+import optax
+
+from optax_ext._core.field_types import Fraction, NonNegativeNumber, Patterns
+from optax_ext.config._optimizer import Optimizer, layerwise_masks
+from optax_ext.transforms import lars
+
+
+@dataclasses.dataclass(frozen=True)
+class LARS(Optimizer):
+    """LARS, in the names of Model Garden; ``make`` returns [`optax_ext.lars`][] after clipping.
+
+    Args:
+      learning_rate: At least 0, or a schedule.
+      momentum: In [0, 1].
+      weight_decay_rate: At least 0.
+      eeta: The trust coefficient, at least 0.
+      nesterov: Whether to use Nesterov's momentum.
+      classic_momentum: Whether to use the paper's form rather than the popular one.
+      exclude_from_weight_decay: Regular expressions; parameters in whose path one is found do not decay.
+      exclude_from_layer_adaptation: Regular expressions; parameters in whose path one is found are not scaled by
+        the trust ratio. None takes ``exclude_from_weight_decay``; an empty list means that all are scaled.
+      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
+      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
+
+    Raises:
+      ConfigError: If an argument is out of its range.
+
+    Examples:
+      >>> from optax_ext import config
+      >>> lars = config.LARS(0.5, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias", "BatchNorm"])
+      >>> config.from_dict(config.to_dict(lars)) == lars
+      True
+      >>> tx = lars.make()
+
+    Differs from TensorFlow:
+      An empty ``exclude_from_layer_adaptation`` excludes nothing; in TensorFlow it is the same as None. A pattern
+      that matches no parameter is an error at ``init``.
+    """
+
+    type = "lars"
+    momentum: Fraction = 0.9
+    weight_decay_rate: NonNegativeNumber = 0.0
+    eeta: NonNegativeNumber = 0.001
+    nesterov: bool = False
+    classic_momentum: bool = True
+    exclude_from_weight_decay: Patterns = ()
+    exclude_from_layer_adaptation: Patterns | None = None
+    allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
+
+    def _make_chain(self) -> optax.GradientTransformation:
+        return lars(
+            self._rate(),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay_rate,
+            trust_coefficient=self.eeta,
+            nesterov=self.nesterov,
+            classic_momentum=self.classic_momentum,
+            **layerwise_masks(
+                self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
+            ),
+        )

@@ -1,0 +1,58 @@
+"""A whole recipe: an optimizer and what is around it."""
+
+import dataclasses
+from typing import Annotated
+
+import optax
+
+from optax_ext._core.schema import Schema
+from optax_ext._core.tagged import Nested
+from optax_ext.config._loss_scale import LossScale
+from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._params_ema import ParamsEma
+from optax_ext.loss_scaling import master_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizationConfig(Schema):
+    """An optimizer, a moving average after it, and master weights and a loss scale around both, as data.
+
+    Args:
+      optimizer: The optimizer: a schema such as [`LARS`][optax_ext.config.LARS], or a mapping with its ``type``.
+      loss_scale: The loss scale, likewise; None for none.
+      ema: The average of parameters, a [`ParamsEma`][optax_ext.config.ParamsEma] or a mapping; None for none.
+      master_weights: Whether the optimizer and its average work on float32 copies of narrower parameters, as
+        [`optax_ext.master_weights`][] keeps them.
+
+    Raises:
+      ConfigError: If one of them is not valid.
+
+    Examples:
+      >>> from optax_ext import config
+      >>> recipe = config.OptimizationConfig(
+      ...     optimizer=config.LARS(learning_rate=0.5, weight_decay_rate=1e-4),
+      ...     loss_scale={"type": "dynamic", "growth_steps": 1000},
+      ...     ema={"average_decay": 0.9999},
+      ... )
+      >>> recipe.loss_scale.growth_steps
+      1000
+      >>> tx = recipe.make()
+    """
+
+    optimizer: Optimizer
+    loss_scale: LossScale | None = None
+    ema: Annotated[ParamsEma, Nested()] | None = None
+    master_weights: bool = dataclasses.field(default=False, kw_only=True)
+
+    def make(self) -> optax.GradientTransformationExtraArgs:
+        """Return the transformation.
+
+        Loss scaling is outermost, so that clipping sees unscaled, finite gradients, and neither averages nor master
+        weights move on a skipped step.
+        """
+        inner = self.optimizer.make()
+        if self.ema is not None:
+            inner = optax.chain(inner, self.ema.make())
+        if self.master_weights:
+            inner = master_weights(inner)
+        return inner if self.loss_scale is None else self.loss_scale.wrap(inner)

@@ -1,0 +1,22 @@
+"""Loss scaling: steps whose gradients are not finite are skipped, around any optimizer."""
+
+from optax_ext.loss_scaling._diagnostics import NonfiniteCounts, nonfinite_leaves, raise_if_stalled
+from optax_ext.loss_scaling._dynamic import dynamic_loss_scaling
+from optax_ext.loss_scaling._fixed import fixed_loss_scaling
+from optax_ext.loss_scaling._master_weights import MasterWeightsState, master_weights
+from optax_ext.loss_scaling._state import LossScaleState
+from optax_ext.loss_scaling._value_and_grad import scale_loss, unscale, value_and_grad
+
+__all__ = [
+    "LossScaleState",
+    "MasterWeightsState",
+    "NonfiniteCounts",
+    "dynamic_loss_scaling",
+    "fixed_loss_scaling",
+    "master_weights",
+    "nonfinite_leaves",
+    "raise_if_stalled",
+    "scale_loss",
+    "unscale",
+    "value_and_grad",
+]

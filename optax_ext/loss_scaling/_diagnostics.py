@@ -1,0 +1,173 @@
+"""Looking for what is not finite, on the host: which leaves of a tree, and whether a run is stuck there."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_ext._core.arguments import check_number, is_concrete
+from optax_ext._core.trees import is_one_parameter, join_path
+from optax_ext.loss_scaling._state import loss_scale_states
+
+_MAX_LISTED = 5  # paths in an error, which a log still shows whole
+
+
+class NonfiniteCounts(NamedTuple):
+    """How many numbers of one parameter, or of its gradient, are not finite.
+
+    Attributes:
+      nan: Those that are NaN; a complex number is if either part is.
+      inf: Those that are infinite, of either sign, and not NaN.
+      size: All numbers, the finite ones too.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import optax_ext
+      >>> counts = optax_ext.nonfinite_leaves({"bias": jnp.array([jnp.nan, -jnp.inf, jnp.inf, 0.0])})["bias"]
+      >>> print(counts.nan, counts.inf, counts.size)
+      1 2 4
+    """
+
+    nan: int
+    inf: int
+    size: int
+
+
+def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
+    """Report which leaves of a tree hold NaN or infinity.
+
+    For a step that was skipped, where ``state.grads_finite`` is False. A compiled step need not return its gradients
+    for this: a skip leaves the parameters as they were, so taking those of the same batch once more gives them.
+
+    The leaves stay where they are: one compiled function counts on their devices, and two integers a leaf come back.
+    It compiles once for each structure of trees. Sharded leaves are counted whole; with several processes, call it in
+    all of them.
+
+    Args:
+      tree: Gradients, parameters, a batch or a state. Integers, keys, float0, None, masked nodes and functions hold
+        nothing to report.
+
+    Returns:
+      From the path of each parameter that is not finite, as [`path_mask`][optax_ext.path_mask] knows it, to its
+      counts, in the order of the tree; empty if all numbers are finite.
+
+    Raises:
+      TypeError: If the tree is traced, which is when there are no numbers to look at yet.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import optax_ext
+      >>> grads = {"conv1": {"bias": jnp.zeros(2), "kernel": jnp.array([1.0, jnp.nan, jnp.inf])}}
+      >>> optax_ext.nonfinite_leaves(grads)
+      {'conv1/kernel': NonfiniteCounts(nan=1, inf=1, size=3)}
+    """
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_one_parameter)
+    leaves = [(join_path(path), leaf) for path, node in nodes for leaf in jax.tree.leaves(node) if _has_numbers(leaf)]
+    for path, leaf in leaves:
+        if not is_concrete(leaf):
+            raise TypeError(
+                "nonfinite_leaves must be called outside of jit, grad and vmap, on arrays that the step returned; "
+                f"got a traced value at {path!r}"
+            )
+    if not leaves:
+        return {}
+    with jax.enable_x64(True):  # stacked layers may hold 2**32 numbers, and float64 of NumPy is not narrowed
+        groups: dict[Any, list[int]] = {}  # one program runs on one set of devices
+        for index, (_, leaf) in enumerate(leaves):
+            devices = frozenset(leaf.sharding.device_set) if isinstance(leaf, jax.Array) else None
+            groups.setdefault(devices, []).append(index)
+        counts = np.zeros((len(leaves), 2), np.int64)
+        for indices in groups.values():
+            counts[indices] = _count([leaves[index][1] for index in indices])
+    report: dict[str, NonfiniteCounts] = {}
+    for (path, leaf), (nan, nonfinite) in zip(leaves, counts.tolist(), strict=True):
+        if nonfinite:
+            report[path] = NonfiniteCounts(nan, nonfinite - nan, np.size(leaf))
+    return report
+
+
+def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consecutive_skips: int = 50) -> None:
+    """Raise an error if loss scaling has skipped so many updates in a row that it will skip the rest too.
+
+    A bad batch is one skip, and a scale that is too large takes as many as it needs to come down: 15 from the default
+    of 32768 to 1. A run whose parameters, batch statistics or data are not finite skips for ever.
+
+    It reads one integer, which waits for the step that computes it: call it where the loss is logged rather than in
+    every step.
+
+    Args:
+      opt_state: An optimizer state that holds one [`LossScaleState`][optax_ext.LossScaleState], at any depth. One
+        with a leading axis, of ``pmap`` or of several runs under ``vmap``, is stalled if any of its entries is.
+      grads: The gradients of the last step as ``tx.update`` got them, still scaled, for the error to name those that
+        are not finite; looked at only if the run is stalled. What overflows only in the dtype of its parameter,
+        once unscaled, is finite here.
+      max_consecutive_skips: Skips in a row from which on the run is stalled, at least 1; more than a scale that is too
+        large takes to come down.
+
+    Raises:
+      FloatingPointError: If the run is stalled. It names the skips, the loss scale, and the first paths.
+      TypeError: If ``opt_state`` is traced: call it outside of the compiled step.
+      ValueError: If ``max_consecutive_skips`` is not a positive integer, or the state holds no loss scale, or
+        several.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import optax_ext
+      >>> tx = optax_ext.dynamic_loss_scaling(optax.sgd(0.1), initial_scale=4.0)
+      >>> params, grads = {"kernel": jnp.ones(3)}, {"kernel": jnp.array([1.0, jnp.nan, jnp.nan])}
+      >>> state = tx.init(params)
+      >>> for step in range(20):
+      ...     _, state = tx.update(grads, state, params)
+      ...     optax_ext.raise_if_stalled(state, grads, max_consecutive_skips=10)
+      Traceback (most recent call last):
+      FloatingPointError: stalled: 10 updates in a row were skipped, and the loss scale is 1.0. Gradients that are not
+      finite: kernel (2 NaN, 0 infinite, of 3). Look at the batch, the loss, and nonfinite_leaves of parameters and
+      statistics.
+    """
+    check_number("max_consecutive_skips", max_consecutive_skips, "at least 1", integer=True)
+    states = loss_scale_states(opt_state)
+    if len(states) != 1:
+        advice = "give the part that holds the one meant" if states else "wrap the optimizer in dynamic_loss_scaling"
+        raise ValueError(f"opt_state must hold one LossScaleState, got {len(states)}: {advice}")
+    state = states[0]
+    if not is_concrete(state.consecutive_skips):
+        raise TypeError("raise_if_stalled must be called outside of jit, on the state that the step returned")
+    skips = np.atleast_1d(state.consecutive_skips)
+    worst = skips.argmax()
+    if skips[worst] >= max_consecutive_skips:
+        scale = np.atleast_1d(state.loss_scale)[worst]
+        raise FloatingPointError(
+            f"stalled: {skips[worst]} updates in a row were skipped, and the loss scale is {scale}. "
+            f"{_name_offenders(grads)} Look at the batch, the loss, and nonfinite_leaves of parameters and statistics."
+        )
+
+
+def _name_offenders(grads: Any) -> str:
+    if grads is None:
+        return "Give the gradients as well to see which are not finite."
+    report = nonfinite_leaves(grads)
+    if not report:
+        return "The gradients given are finite: they are of another step, or overflow in the dtype of their parameters."
+    named = [f"{path} ({c.nan} NaN, {c.inf} infinite, of {c.size})" for path, c in list(report.items())[:_MAX_LISTED]]
+    rest = f" and {len(report) - _MAX_LISTED} more" if len(report) > _MAX_LISTED else ""
+    return f"Gradients that are not finite: {', '.join(named)}{rest}."
+
+
+def _has_numbers(leaf: Any) -> bool:
+    """Whether a leaf can hold NaN; an Equinox module has functions as leaves."""
+    if isinstance(leaf, float | complex):
+        return True
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+@jax.jit
+def _count(leaves: list[jax.Array]) -> jax.Array:
+    """Count what is NaN and what is not finite in each leaf, in one array, which is one transfer to the host."""
+
+    def count(flags: jax.Array) -> jax.Array:  # by rows, which CPUs add up several times as fast
+        return jnp.atleast_1d(flags).sum(-1, dtype=jnp.int32).sum(dtype=jnp.int64)
+
+    return jnp.array([(count(jnp.isnan(leaf)), count(~jnp.isfinite(leaf))) for leaf in leaves])

@@ -1,0 +1,99 @@
+"""Whether all numbers of a tree are finite, in one pass over each leaf."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_ext._core.arguments import is_eager
+from optax_ext._core.norms import AxisName, reduce_over, sum_of_squares
+from optax_ext._core.precision import apply_update, is_inexact, widen
+from optax_ext._core.remat import by_platform, hide, rematerialize
+from optax_ext._core.trees import is_none
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Return whether every inexact number of a tree is finite; an empty tree is.
+
+    A sum of numbers is not finite if one of them is not, and numbers that are divided by 2**64 and more are finite in a
+    sum of up to 2**63. XLA makes one pass over the numbers of such a sum on every backend, where ``isfinite(x).all()``
+    writes its booleans to memory on a CPU. It may reorder the sum, and leave out tests of what is not finite, as
+    ``--xla_cpu_enable_fast_math`` allows, since only the sum is tested, and that by its bits. (Reordered, a few numbers
+    near the largest one may count as not finite; a NaN never counts as finite, unless XLA is told to honor neither NaN
+    nor infinity.)
+    """
+    return _is_finite(_add_up([_sum_scaled_down(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]))
+
+
+def all_finite_unscaled(scale: jax.Array, scaled: Any, unscaled: Any) -> jax.Array:
+    """Return whether all unscaled numbers are finite, given the scaled ones as well.
+
+    XLA on a CPU adds up squares twice as fast as anything else. If the sum of those of the scaled numbers is finite,
+    these are at most 2**64, and divided by 1 or more they are so still. If it is not, it may just have overflowed.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(scaled) if is_inexact(leaf)]
+    if is_eager(*leaves):
+        return all_finite(unscaled)
+
+    def on_cpu() -> jax.Array:
+        squares = _add_up([sum_of_squares([leaf]).astype(jnp.float32) for leaf in leaves])
+        certain = _is_finite(squares) & (scale >= 1)
+        return jax.lax.cond(certain, lambda: jnp.ones_like(certain), lambda: all_finite(unscaled))
+
+    return by_platform(cpu=on_cpu, default=lambda: all_finite(unscaled))
+
+
+def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:
+    """Return whether parameters, or without them the updates, are finite in their own dtypes after `apply_updates`."""
+    if params is None:
+        return all_finite(updates)
+
+    def add_up(update: Any, param: Any) -> jax.Array | None:
+        if update is None or not is_inexact(param):
+            return None
+        # Only constants are hidden: the sum is in no memory yet, and is computed as it is added up.
+        return _sum_scaled_down(apply_update(param, update), hide_constants)
+
+    def hide_constants(leaf: Any, *constants: jax.Array) -> tuple[Any, ...]:
+        return leaf, *map(hide, constants)
+
+    return _is_finite(_add_up(jax.tree.leaves(jax.tree.map(add_up, updates, params, is_leaf=is_none))))
+
+
+def agree(flag: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """Return whether a flag is set on every device of the mesh axes of `shard_map` or `pmap`."""
+    return reduce_over(jax.lax.pmin, flag.astype(jnp.int32), axis_name).astype(jnp.bool_)
+
+
+def _add_up(sums: Sequence[jax.Array]) -> jax.Array:
+    # Without the barrier XLA repeats all of the sums in whatever reads the total, and compiles for half a minute.
+    return jnp.sum(jax.lax.optimization_barrier(jnp.stack(sums))) if sums else jnp.float32(0)
+
+
+def _is_finite(number: jax.Array) -> jax.Array:
+    exponent = jnp.int32(0x7F800000)
+    return (jax.lax.bitcast_convert_type(number, jnp.int32) & exponent) != exponent
+
+
+def _sum_scaled_down(leaf: Any, read: Callable[..., tuple[Any, ...]] = rematerialize) -> jax.Array:
+    """Return a float32 number that is finite exactly if all numbers of a leaf are.
+
+    XLA may leave out a rounding to float16 or bfloat16 and back, so this does not rely on one. A number is rounded to
+    infinity if half a unit in the last place of the largest one takes it to 2**maxexp or beyond. A factor turns that
+    into 2**128, which is infinite in float32.
+    """
+    leaf = jnp.asarray(leaf)
+    limits, dtype = jnp.finfo(leaf.dtype), widen(leaf).dtype
+    constants = [2.0 ** (64 - jnp.finfo(dtype).maxexp)]
+    if limits.bits < 32:
+        constants += [2.0 ** (128 - limits.maxexp), 2.0 ** (126 - limits.nmant)]
+    leaf, small, *rounding = read(leaf, *(jnp.asarray(constant, dtype) for constant in constants))
+    leaf = widen(leaf)
+    if rounding:
+        factor, half_unit = rounding
+        leaf = jnp.abs(leaf) * factor + half_unit
+    total = jnp.sum(leaf * small)
+    # Of a complex number the parts are added, both far below the largest float.
+    return (total.real + total.imag if jnp.iscomplexobj(total) else total).astype(jnp.float32)
