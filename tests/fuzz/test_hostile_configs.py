@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optax_ext import config, interop
-from optax_ext.config import _files
+from optax_ext._core import files, yaml_files
 
 ROOT = Path(__file__).parents[2]
 RECIPES = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "examples" / "configs").glob("*.yaml"))]
@@ -51,8 +51,8 @@ def check(found):
         return
     data = config.to_dict(found)
     assert config.from_dict(data) == found
-    assert config.from_dict(json.loads(_files.json_text(data))) == found
-    assert config.from_dict(_files.read_yaml(_files.yaml_text(data), "yaml")) == found
+    assert config.from_dict(json.loads(files.json_text(data))) == found
+    assert config.from_dict(yaml_files.read_yaml(yaml_files.yaml_text(data), "yaml")) == found
     if isinstance(found, config.OptimizationConfig | config.Optimizer):
         transformation = found.make()
         assert isinstance(transformation, optax.GradientTransformation)

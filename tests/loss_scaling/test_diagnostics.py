@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import optax_ext
-from optax_ext.transforms import _nonfinite
+from optax_ext.loss_scaling import _diagnostics
 
 BAD = [1.0, np.nan, np.inf, -np.inf, np.nan, np.nan]
 PARAMS = {"dense": {"bias": jnp.ones(2), "kernel": jnp.ones((2, 3), jnp.float16)}}
@@ -102,10 +102,10 @@ class TestReport:
             seen.append(_count(leaves))
             return seen[-1]
 
-        _count = _nonfinite._count
+        _count = _diagnostics._count
         optax_ext.nonfinite_leaves(tree)
         compiled = _count._cache_size()
-        monkeypatch.setattr(_nonfinite, "_count", count)
+        monkeypatch.setattr(_diagnostics, "_count", count)
         bad = optax_ext.nonfinite_leaves({**tree, "a": tree["a"] * jnp.nan})
         assert bad == {"a": (15, 0, 15)}
         assert _count._cache_size() == compiled
@@ -222,7 +222,7 @@ class TestStall:
             optax_ext.raise_if_stalled(stacked, runs, max_consecutive_skips=2)
 
     def test_looks_at_no_gradient_of_a_healthy_run(self, monkeypatch):
-        monkeypatch.setattr(_nonfinite, "nonfinite_leaves", lambda tree: pytest.fail("gradients were looked at"))
+        monkeypatch.setattr(_diagnostics, "nonfinite_leaves", lambda tree: pytest.fail("gradients were looked at"))
         optax_ext.raise_if_stalled(make().init(PARAMS), GRADS)
 
     def test_a_state_without_one_scale_is_refused(self):

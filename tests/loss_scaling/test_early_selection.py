@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import optax_ext
 from optax_ext import config
-from optax_ext.transforms import _early_selection
+from optax_ext.loss_scaling import _early_selection
 
 # All arithmetic below is exact, so that compiled and eager steps agree to the bit.
 PARAMS = jnp.array([1.0, -2.0, 4.0])

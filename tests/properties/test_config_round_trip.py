@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import optax_ext
 from optax_ext import config
-from optax_ext.config import _files
+from optax_ext._core import files, yaml_files
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 rates = st.floats(0, 2.0**100, width=32, allow_subnormal=False) | st.integers(0, 10)
@@ -205,12 +205,12 @@ configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 @given(original=configs, exclude_defaults=bools)
 def test_any_config_survives_dict_json_yaml_and_pickle(original, exclude_defaults):
     data = config.to_dict(original, exclude_defaults=exclude_defaults)
-    as_json, as_yaml = _files.json_text(data), _files.yaml_text(data)
+    as_json, as_yaml = files.json_text(data), yaml_files.yaml_text(data)
     assert yaml.safe_load(as_yaml) == data
     for copied in (
         config.from_dict(data),
         config.from_dict(json.loads(as_json)),
-        config.from_dict(_files.read_yaml(as_yaml, "yaml")),
+        config.from_dict(yaml_files.read_yaml(as_yaml, "yaml")),
         pickle.loads(pickle.dumps(original)),
         copy.deepcopy(original),
     ):
@@ -222,7 +222,7 @@ def test_any_config_survives_dict_json_yaml_and_pickle(original, exclude_default
 def test_a_file_is_the_text(tmp_path):
     recipe = config.SGD(0.1)
     config.save(recipe, tmp_path / "recipe.json")
-    assert (tmp_path / "recipe.json").read_text() == _files.json_text(config.to_dict(recipe))
+    assert (tmp_path / "recipe.json").read_text() == files.json_text(config.to_dict(recipe))
 
 
 BASE = config.to_dict(
@@ -317,4 +317,4 @@ def test_any_file_loads_or_is_a_config_error(text, suffix):
 
 def test_numbers_that_yaml_writes_read_back_exactly():
     for value in (1e-3, 1e-30, 0.1, 1 / 3, 1e22, 123456789.125, math.pi * 1e-7, 3.4028234663852886e38):
-        assert _files.read_yaml(_files.yaml_text({"x": value}), "yaml") == {"x": value}
+        assert yaml_files.read_yaml(yaml_files.yaml_text({"x": value}), "yaml") == {"x": value}

@@ -11,8 +11,8 @@ import pytest
 
 import optax_ext
 from optax_ext import config
+from optax_ext._core import remat
 from optax_ext._core.norms import norms
-from optax_ext.transforms import _remat
 
 
 def scaled(update, param, **options):
@@ -93,11 +93,11 @@ def test_norms_do_not_overflow_where_the_result_does_not(form, update, param):
 
 def test_norms_of_large_numbers_are_taken_on_every_platform():
     def norm_of(platform, leaf):
-        token = _remat._platform.set(platform)
+        token = remat._platform.set(platform)
         try:
             return jax.jit(lambda leaf: norms([leaf], [2 * leaf]))(leaf)
         finally:
-            _remat._platform.reset(token)
+            remat._platform.reset(token)
 
     for leaf in (jnp.full(4, 1e20), jnp.full(4, 1e-3), jnp.array([1e20, 1e-3]), jnp.full(4, 1e20 + 1e20j)):
         for platform in ("cpu", "default"):
