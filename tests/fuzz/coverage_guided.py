@@ -12,7 +12,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["optax_ext._schema", "optax_ext.config", "optax_ext.interop", "yaml"]):
+with atheris.instrument_imports(include=["optax_ext._core", "optax_ext.config", "optax_ext.interop", "yaml"]):
     import yaml
 
     from optax_ext import config, interop
