@@ -33,7 +33,11 @@ def test_our_yaml_with_comments(files, capsys, told):
     with pytest.warns(interop.TranslationWarning):
         assert config.from_dict(yaml.safe_load(text)) == interop.from_model_garden(RECIPE)
     comments = "".join(line for line in text.splitlines() if line.startswith("#"))
-    for said in ("Converted from recipe.yaml.", "'layer_norm' and 'LayerNorm' are one", "is dynamic, as in TensorFlow"):
+    for said in (
+        "Converted from recipe.yaml.",
+        "'layer_norm' and 'LayerNorm' are the same",
+        "is dynamic, as in TensorFlow",
+    ):
         assert said in comments.replace("#   ", " ")
 
 
@@ -46,15 +50,15 @@ def test_into_files(files, capsys):
 
 
 def test_patterns_against_shapes(files, capsys):
-    arguments = ["convert", f"{files}/recipe.yaml", "--check-against", f"{files}/shapes.json"]
+    arguments = ["convert", f"{files}/recipe.yaml", "--params", f"{files}/shapes.json"]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
-    assert "'bias' hits Dense_0/bias, LayerNorm_0/bias" in out
+    assert "'bias' matches Dense_0/bias, LayerNorm_0/bias" in out
     assert "exclude_from_weight_decay: 3 of 4 parameters in all" in out
     (files / "shapes.json").write_text(json.dumps({"Dense_0": {"kernel": [2]}}))
     assert cli.main(arguments) == 1
     captured = capsys.readouterr()
-    assert "'bias' hits NOTHING" in captured.out
+    assert "'bias' matches NOTHING" in captured.out
     assert "the pattern 'bias' matches none" in captured.err
 
 

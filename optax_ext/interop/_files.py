@@ -1,4 +1,4 @@
-"""Model Garden's YAML files."""
+"""Files of Keras and Model Garden, as mappings."""
 
 import os
 from collections.abc import Mapping
