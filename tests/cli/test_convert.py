@@ -62,6 +62,35 @@ def test_patterns_against_shapes(files, capsys):
     assert "the pattern 'bias' matches none" in captured.err
 
 
+def test_wrong_usage(files, capsys):
+    ours, schedule = files / "ours.yaml", files / "schedule.json"
+    config.save(config.SGD(0.1), ours)
+    schedule.write_text('{"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 9}}')
+    shapes = ["--params", f"{files}/shapes.json"]
+    for arguments, message in (
+        ([ours, *shapes], "--params is for files of Model Garden and Keras: use describe --params"),
+        ([schedule, *shapes], "schedule.json: --params is for optimizers, and this is a schedule"),
+        ([schedule, "--base", ours], "--base is for files of Model Garden"),
+        ([schedule, "--to", "yaml", "-o", "out.json"], "--to yaml and -o out.json are two formats"),
+    ):
+        assert cli.main(["convert", *map(str, arguments)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert message in err
+
+
+def test_the_name_of_the_output_tells_the_format(files, capsys):
+    assert cli.main(["convert", f"{files}/recipe.yaml", "-o", f"{files}/ours.txt"]) == 1
+    assert "the file's name must end in .json, .yaml or .yml, got '.txt'" in capsys.readouterr().err
+    assert not (files / "ours.txt").exists()
+
+
+def test_problems_name_the_file(files, capsys):
+    (files / "keras.json").write_text('{"class_name": "SGD", "config": {"momentum": 3}}')
+    assert cli.main(["convert", f"{files}/keras.json"]) == 1
+    assert capsys.readouterr().err.startswith(f"{files}/keras.json: 1 problem\n  config.momentum: must be ")
+
+
 def test_a_base(files, capsys):
     (files / "over.yaml").write_text("learning_rate: {cosine: {decay_steps: 7}}")
     assert cli.main(["convert", f"{files}/over.yaml"]) == 1

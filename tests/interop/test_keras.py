@@ -217,6 +217,11 @@ def nested(**fields):
         ({"class_name": "CosineDecy", "config": {}}, "did you mean 'CosineDecay'"),
         ({"class_name": "Adafactor", "config": {}}, "Adafactor has no counterpart here"),
         ({"class_name": 3}, "unknown class 3"),
+        ({"class_name": None}, "class_name: unknown class None"),
+        (
+            {"class_name": "SGD", "config": {"learning_rate": {"class_name": None}}},
+            "config.learning_rate.class_name: unknown class None",
+        ),
         ({"class_name": "SGD", "config": 3}, "config: must be a mapping, got 3"),
         ({"class_name": "SGD", "confg": {}}, "confg: unknown field .did you mean 'config'"),
         ({"class_name": "SGD", "config": {1: 2}}, "must have text for keys"),

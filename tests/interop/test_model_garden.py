@@ -422,6 +422,65 @@ def test_newer_optimizers_clip_as_they_do():
     assert interop.from_model_garden(legacy).optimizer == config.SGD(0.1, clipnorm=1.0, clipvalue=0.1)
 
 
+SAME_CLASS = {
+    "sgd": "SGD",
+    "sgd_experimental": "SGD",
+    "adam": "Adam",
+    "adam_experimental": "Adam",
+    "adamw": "AdamWeightDecay",
+    "adamw_experimental": "AdamW",
+    "lamb": "LAMB",
+    "rmsprop": "RMSprop",
+    "lars": "LARS",
+    "adagrad": "Adagrad",
+}
+
+
+@pytest.mark.parametrize("member", SAME_CLASS)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"epsilon": 0},
+        {"epsilon": None},
+        {"clipnorm": 1.0, "clipvalue": 0.5, "global_clipnorm": None},
+        {"clipnorm": 0.0, "clipvalue": 0.5, "global_clipnorm": None},
+        {"exclude_from_layer_adaptation": [], "exclude_from_weight_decay": ["gamma"]},
+        {"exclude_from_layer_adaptation": ["layer_norm", "LayerNorm"]},
+        {"exclude_from_weight_decay": "bias"},
+    ],
+    ids=repr,
+)
+def test_a_member_reads_as_its_class_does_in_a_config_of_keras(member, fields):
+    known = SECTIONS["optimizer"][member].keys()
+    block = {key: value for key, value in SECTIONS["optimizer"][member].items() if key != "name"} | fields
+    block = {key: value for key, value in block.items() if key in known}
+    keras = {"class_name": SAME_CLASS[member], "config": {"learning_rate": 0.1, **block}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", interop.TranslationWarning)
+        try:
+            expected = interop.from_keras(keras)
+        except config.ConfigError as error:
+            messages = [problem.message for problem in error.problems]
+            with pytest.raises(config.ConfigError) as caught:
+                load({"optimizer": {"type": member, member: block}, **RATE})
+            assert [problem.message for problem in caught.value.problems] == messages
+            return
+    assert load({"optimizer": {"type": member, member: block}, **RATE}).optimizer == expected
+
+
+def test_what_a_base_has_too_much_is_refused():
+    base = {"optimizer": {"type": "sgd", "sgd": {"include_in_weight_decay": ["kernel"]}}, **RATE}
+    with pytest.raises(config.ConfigError, match="optimizer.sgd.include_in_weight_decay: unknown field, accepted: "):
+        interop.from_model_garden({}, base)
+
+
+def test_a_block_of_recipe_and_base_is_named_once():
+    warmup = {"warmup": {"linear": {"warmup_steps": 3}}}
+    with pytest.warns(interop.TranslationWarning, match="warmup: 'linear' is ignored, as in TensorFlow, since no type"):
+        interop.from_model_garden(warmup, with_(SGD, **warmup))
+
+
 @pytest.mark.parametrize(("member", "epsilon"), [("adam_experimental", 0), ("adam", False)])
 def test_an_epsilon_that_is_none_to_nobody_is_refused(member, epsilon):
     recipe = {"optimizer": {"type": member, member: {"epsilon": epsilon}}, **RATE}

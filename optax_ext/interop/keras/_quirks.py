@@ -1,8 +1,8 @@
-"""What TensorFlow makes of an optimizer's arguments where they mean something else than they say.
+"""How TensorFlow reads arguments of optimizers that mean something else than they say.
 
-`QUIRKS` is an ordered table: [`build_optimizer`][] applies its rows to the arguments from the first to the last, each
-where it applies, and then constructs the schema. Recipes of Model Garden come in the names of Keras, so that each quirk
-is told here and nowhere else.
+`QUIRKS` is an ordered table. `build_optimizer` goes through it from the first row to the last, applies each row that
+applies to the arguments, and then constructs the schema. Recipes of Model Garden come here under Keras's names, so that
+each quirk is told once.
 """
 
 import dataclasses
@@ -34,7 +34,8 @@ class Arguments:
 
     Examples:
       >>> from optax_ext.interop import keras
-      >>> keras.Arguments("SGD", {"learning_rate": 0.1}, path="config", report=None).newer
+      >>> from optax_ext.interop._report import Report
+      >>> keras.Arguments("SGD", {"learning_rate": 0.1}, path="config", report=Report()).newer
       False
     """
 
@@ -62,7 +63,7 @@ class Arguments:
 
 
 class Quirk(NamedTuple):
-    """What TensorFlow does, to whose arguments, and how ours come to do the same."""
+    """What TensorFlow does, to which arguments, and the change to them that makes ours do the same."""
 
     text: str
     applies: Callable[[Arguments], bool]
@@ -111,9 +112,8 @@ def build_recipe(
       >>> from optax_ext import config
       >>> from optax_ext.interop import keras
       >>> from optax_ext.interop._report import Report
-      >>> keras.build_recipe(config.SGD(0.1), None, None, "", Report()).optimizer
-      SGD(learning_rate=0.1, clipnorm=None, clipvalue=None, global_clipnorm=None, decay=0.0, momentum=0.0, \
-nesterov=False)
+      >>> keras.build_recipe(config.SGD(0.1), None, None, "", Report()).optimizer.learning_rate
+      0.1
     """
     if loss_scale is not None and isinstance(optimizer, AdamW) and optimizer.gradient_clip_norm > 0:
         text = "also applies inside loss scaling, where TensorFlow skips it by mistake; 0 gives TensorFlow's numbers"
@@ -160,7 +160,7 @@ def _note_that_adamw_clips(arguments: Arguments) -> None:
 
 
 def _read_empty_lists_as_none(arguments: Arguments) -> None:
-    # Elsewhere an empty list means what it says, and a config of ours must come back from Keras's as it was.
+    # In a config of Keras the other lists stay as they are, since `to_keras` and back must not change a config.
     fields = PATTERN_FIELDS if arguments.in_recipe else {"exclude_from_layer_adaptation"}
     for field in fields & arguments.values.keys():
         if arguments.values[field] == []:
@@ -184,7 +184,7 @@ def _read_inclusions_without_exclusions(arguments: Arguments) -> None:
     field = "include_in_weight_decay"
     if arguments.values.get(field) is None or arguments.values.get("exclude_from_weight_decay"):
         return
-    if isinstance(arguments.written[field], str):  # with these letters for patterns it cannot have been meant
+    if isinstance(arguments.written[field], str):  # nobody can have meant its letters as patterns
         text = "no other parameter decays: '.*' is added to exclude_from_weight_decay; in TensorFlow all of them decay"
         arguments.values["exclude_from_weight_decay"] = [".*"]
     else:
@@ -194,22 +194,22 @@ def _read_inclusions_without_exclusions(arguments: Arguments) -> None:
 
 QUIRKS: tuple[Quirk, ...] = (
     Quirk(
-        "In a recipe of Model Garden, a negative norm means no clipping to the older optimizers.",
+        "In a recipe of Model Garden, a negative norm turns off the clipping of an older optimizer.",
         lambda arguments: arguments.in_recipe and not arguments.newer,
         _ignore_negative_norms,
     ),
     Quirk(
-        "Newer optimizers apply the first positive norm, or else clipvalue, and nothing besides.",
+        "Newer optimizers clip once: by the first positive norm, or else by value.",
         lambda arguments: arguments.newer,
         _clip_once,
     ),
     Quirk(
-        "Older optimizers replace an epsilon of 0 or None by the backend's; newer ones take it as it is.",
+        "Older optimizers replace an epsilon of 0 or None by the backend's, 1e-7; newer ones do not.",
         lambda arguments: not arguments.newer and "epsilon" in arguments.values,
         _use_the_epsilon_of_the_backend,
     ),
     Quirk(
-        "Model Garden's adamw clips gradients unless it is told not to.",
+        "Model Garden's adamw clips gradients by default.",
         lambda arguments: arguments.in_recipe and arguments.class_name == "AdamWeightDecay",
         _note_that_adamw_clips,
     ),
@@ -219,17 +219,17 @@ QUIRKS: tuple[Quirk, ...] = (
         _read_empty_lists_as_none,
     ),
     Quirk(
-        "LARS and LAMB take None for an empty exclude_from_weight_decay.",
+        "LARS and LAMB read an exclude_from_weight_decay of None as an empty list.",
         lambda arguments: arguments.class_name in ("LARS", "LAMB"),
         _drop_null_exclusions,
     ),
     Quirk(
-        "Patterns are searched in the names of variables, and a text is taken for a list of its letters.",
+        "Patterns are searched in the names of TensorFlow's variables, and a text is a list of its letters.",
         lambda arguments: True,
         _read_patterns,
     ),
     Quirk(
-        "include_in_weight_decay only makes exceptions from exclude_from_weight_decay: alone it has no effect.",
+        "include_in_weight_decay only overrides exclude_from_weight_decay; alone it has no effect.",
         lambda arguments: arguments.in_recipe and arguments.class_name == "AdamWeightDecay",
         _read_inclusions_without_exclusions,
     ),

@@ -91,9 +91,7 @@ def _section(name: str, layers: list[tuple[Any, bool]], report: Report) -> Secti
                 if key not in members_given:
                     members_given.append(key)
                 if key not in members and strict:
-                    unknown[str(key)] = (
-                        f"unknown member{did_you_mean(key, members)}, Model Garden has {join_words(members)}"
-                    )
+                    unknown[str(key)] = _unknown_member(key, members)
                     continue
                 defaults = SECTIONS[name].get(key, {})
                 known = strict and key in SECTIONS[name]  # only its project knows which fields a foreign member has
@@ -132,10 +130,7 @@ def _put_in_place(section: str, key: str, value: Any, selected: Any, block: Any,
     place, inside = join(section, key), f"{section}.{selected}.{key}"
     defaults = SECTIONS[section].get(selected, {}) if isinstance(selected, str) else {}
     if not isinstance(block, dict) or key not in defaults:
-        report.problem(
-            place,
-            f"unknown member{did_you_mean(key, SECTIONS[section])}, Model Garden has {join_words(SECTIONS[section])}",
-        )
+        report.problem(place, _unknown_member(key, SECTIONS[section]))
         return
     if block[key] not in (defaults[key], value):
         report.problem(place, f"is {shorten(value)}, and {inside} is {shorten(block[key])}: give only one of them")
@@ -143,6 +138,10 @@ def _put_in_place(section: str, key: str, value: Any, selected: Any, block: Any,
     block[key] = value
     text = f"is read as {inside}; TensorFlow silently ignores a field beside the type"
     report.note(place, text, surprising=True)
+
+
+def _unknown_member(key: object, members: Mapping[str, Any]) -> str:
+    return f"unknown member{did_you_mean(key, members)}, accepted: {join_words(members)}"
 
 
 def _ema(old: Any, value: Any, report: Report) -> Any:
