@@ -13,8 +13,9 @@ from optax_ext.cli._errors import CommandError
 from optax_ext.cli._params import pattern_lists, read_shapes, size, unmatched
 from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
 
-_Writer = Literal["optax-ext", "keras", "model-garden"]
+_Writer = Literal["keras", "model_garden"]
 _Format = Literal["json", "yaml"]
+_WRITERS: dict[str, _Writer | None] = {"optax-ext": None, "keras": "keras", "model-garden": "model_garden"}
 
 
 def convert(
@@ -23,22 +24,21 @@ def convert(
     to: _Format | None,
     exclude_defaults: bool,
     *,
-    written_by: _Writer | None,
+    written_by: str | None,
     base: str | None,
     shapes_file: str | None,
 ) -> int:
-    """Write a config in our words, with a comment for everything that was changed in translation."""
-    written_by = written_by or _identify_writer(file)
-    if base is not None and written_by != "model-garden":
+    """Write a config in the other format, or a translated one with a comment for everything that was changed."""
+    writer = interop.identify_writer(file) if written_by is None else _WRITERS[written_by]
+    if base is not None and writer != "model_garden":
         raise CommandError("--base is for files of Model Garden", status=2)
-    if shapes_file is not None and written_by == "optax-ext":
+    if shapes_file is not None and writer is None:
         raise CommandError("--params is for files of Model Garden and Keras: use describe --params", status=2)
-    to = _target_format(file, output, to, written_by)
-    if written_by == "optax-ext":
+    to = _target_format(file, output, to, translated=writer is not None)
+    if writer is None:
         _write(config.load(file), [], output, to, exclude_defaults)
         return 0
     shapes = None if shapes_file is None else read_shapes(shapes_file)
-    writer = "keras" if written_by == "keras" else "model_garden"
     translation = interop.translate(file, base, written_by=writer)
     comments = [f"Converted from {Path(file).name}.", *map(str, translation.notes)]
     if shapes is None:
@@ -55,16 +55,8 @@ def convert(
     return 0
 
 
-def _identify_writer(file: str) -> _Writer:
-    try:
-        writer = interop.identify_writer(file)
-    except ConfigError:
-        return "optax-ext"  # `config.load` says what is wrong with the file
-    return "keras" if writer == "keras" else "model-garden" if writer == "model_garden" else "optax-ext"
-
-
-def _target_format(file: str, output: str | None, to: _Format | None, written_by: _Writer) -> _Format:
-    """Return the format to write: that of the output, or the one asked for, or the other one than the file's."""
+def _target_format(file: str, output: str | None, to: _Format | None, *, translated: bool) -> _Format:
+    """Return the format to write: that of the output, or the one asked for, or the one that the file is not in."""
     if output is not None:
         suffix = Path(output).suffix.lower()
         if suffix not in (".json", ".yaml", ".yml"):
@@ -75,13 +67,13 @@ def _target_format(file: str, output: str | None, to: _Format | None, written_by
         return of_output
     if to is not None:
         return to
-    # What is changed in translation is said in comments, which JSON does not have.
-    is_json = Path(file).suffix.lower() == ".json"
-    return "yaml" if is_json or written_by != "optax-ext" else "json"
+    if translated:
+        return "yaml"  # which has comments
+    return "yaml" if Path(file).suffix.lower() == ".json" else "json"
 
 
 def _matches(optimizer: Optimizer, shapes: Any) -> list[str]:
-    """Say for each pattern which parameters it matches, and for each list how many of them all."""
+    """Say for each pattern which parameters it matches, and for each list how many."""
     lines: list[str] = []
     total = size(shapes).parameters
     for field, matches, left in pattern_lists(optimizer, shapes):
@@ -95,7 +87,7 @@ def _matches(optimizer: Optimizer, shapes: Any) -> list[str]:
 def _write(loaded: Any, comments: Iterable[str], output: str | None, to: _Format, exclude_defaults: bool) -> None:
     data = config.to_dict(loaded, exclude_defaults=exclude_defaults)
     wrapped = [line for comment in comments for line in textwrap.wrap(comment, 98, subsequent_indent="  ")]
-    if to == "json":
+    if to == "json":  # JSON has no comments
         sys.stderr.writelines(f"{line}\n" for line in wrapped)
         text = json_text(data)
     else:

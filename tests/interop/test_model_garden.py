@@ -469,6 +469,24 @@ def test_a_member_reads_as_its_class_does_in_a_config_of_keras(member, fields):
     assert load({"optimizer": {"type": member, member: block}, **RATE}).optimizer == expected
 
 
+def test_null_and_empty_fields_are_not_given():
+    assert load(adamw(exclude_from_weight_decay=[])).optimizer.exclude_from_weight_decay is None
+    exponential = {"initial_learning_rate": 0.1, "decay_steps": 9, "decay_rate": 0.5, "staircase": None}
+    recipe = load(with_(SGD, learning_rate={"type": "exponential", "exponential": exponential}))
+    assert recipe.optimizer.learning_rate == optax_ext.ExponentialDecay(0.1, 9, 0.5)
+    with pytest.raises(config.ConfigError, match="optimizer.adamw.beta_1: must be a number, got None"):
+        load(adamw(beta_1=None))
+
+
+@pytest.mark.parametrize(("norm", "noted"), [(None, True), (1, True), ("1.0", True), (2.0, False)])
+def test_a_note_says_that_adamw_clips_by_default(norm, noted):
+    recipe = ADAMW if norm is None else adamw(gradient_clip_norm=norm)
+    note = interop.Note(
+        "optimizer.adamw.gradient_clip_norm", "is 1.0, the default of adamw: gradients are clipped", False
+    )
+    assert (note in interop.translate(recipe).notes) is noted
+
+
 def test_what_a_base_has_too_much_is_refused():
     base = {"optimizer": {"type": "sgd", "sgd": {"include_in_weight_decay": ["kernel"]}}, **RATE}
     with pytest.raises(config.ConfigError, match="optimizer.sgd.include_in_weight_decay: unknown field, accepted: "):
