@@ -83,7 +83,20 @@ ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
 
 
 def evaluate(learning_rate: float | Schedule, step: ArrayLike) -> jax.Array:
-    """Return a number or a schedule at `step`, as a schedule would."""
+    """Return the learning rate at a step, whether it is a schedule or a constant.
+
+    Args:
+      learning_rate: A schedule, or a number.
+      step: The step, or an array of steps.
+
+    Returns:
+      float32, of the shape of ``step``.
+
+    Examples:
+      >>> from optax_ext import schedules
+      >>> print(schedules.evaluate(0.5, 10), schedules.evaluate(schedules.ExponentialDecay(0.5, 10, 0.5), 10))
+      0.5 0.25
+    """
     if callable(learning_rate):
         return learning_rate(step)
     return jnp.full(jnp.shape(step), learning_rate, jnp.float32)
