@@ -122,14 +122,14 @@ def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consec
       ...     _, state = tx.update(grads, state, params)
       ...     optax_ext.raise_if_stalled(state, grads, max_consecutive_skips=10)
       Traceback (most recent call last):
-      FloatingPointError: stalled: 10 updates in a row were skipped, and the loss scale is 1.0. Gradients that are not
-      finite: kernel (2 NaN, 0 infinite, of 3). Look at the batch, the loss, and nonfinite_leaves of parameters and
+      FloatingPointError: stalled: 10 updates in a row were skipped, and the loss scale is 1.0. Non-finite
+      gradients: kernel (2 NaN, 0 infinite, of 3). Look at the batch, the loss, and nonfinite_leaves of parameters and
       statistics.
     """
     check_number("max_consecutive_skips", max_consecutive_skips, "at least 1", integer=True)
     states = loss_scale_states(opt_state)
     if len(states) != 1:
-        advice = "give the part that holds the one meant" if states else "wrap the optimizer in dynamic_loss_scaling"
+        advice = "give the part with the one to check" if states else "wrap the optimizer in dynamic_loss_scaling"
         raise ValueError(f"opt_state must hold one LossScaleState, got {len(states)}: {advice}")
     state = states[0]
     if not is_concrete(state.consecutive_skips):
@@ -146,13 +146,13 @@ def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consec
 
 def _name_offenders(grads: Any) -> str:
     if grads is None:
-        return "Give the gradients as well to see which are not finite."
+        return "Give the gradients as well to see which are non-finite."
     report = nonfinite_leaves(grads)
     if not report:
         return "The gradients given are finite: they are of another step, or overflow in the dtype of their parameters."
     named = [f"{path} ({c.nan} NaN, {c.inf} infinite, of {c.size})" for path, c in list(report.items())[:_MAX_LISTED]]
     rest = f" and {len(report) - _MAX_LISTED} more" if len(report) > _MAX_LISTED else ""
-    return f"Gradients that are not finite: {', '.join(named)}{rest}."
+    return f"Non-finite gradients: {', '.join(named)}{rest}."
 
 
 def _has_numbers(leaf: Any) -> bool:

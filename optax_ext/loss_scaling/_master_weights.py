@@ -80,9 +80,7 @@ def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransfo
         master = jax.tree.map(_copy_if_narrow, params)
         inner_state = inner.init(_in_float32(params, master))
         if find_nodes(inner_state, MasterWeightsState):
-            raise ValueError(
-                "inner must not keep master weights itself: it has a MasterWeightsState, and one is enough"
-            )
+            raise ValueError("inner must not keep master weights itself, got one with a MasterWeightsState")
         return MasterWeightsState(master, inner_state)
 
     def update_fn(

@@ -51,7 +51,7 @@ def skip_nonfinite_steps(
         inner_state = inner.init(widen_range(params))
         inner_state = masters_of(inner_state, lambda: inner.init(params))
         if loss_scale_states(inner_state):
-            raise ValueError("inner must not scale losses itself: it holds a LossScaleState already, and one is enough")
+            raise ValueError("inner must not scale losses itself, got one with a LossScaleState")
         state = LossScaleState(
             loss_scale=jnp.array(initial_scale, jnp.float32),  # a copy: every leaf can be donated
             counter=jnp.zeros([], jnp.int32),

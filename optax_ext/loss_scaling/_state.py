@@ -74,8 +74,8 @@ def keep_structure(new: optax.OptState, old: optax.OptState) -> optax.OptState:
     name, found, expected = _first_difference(type(old).__name__, old, new)
     hint = ": to record a measure, use optax.snapshot, whose state is whole from init on" if "Monitor" in name else ""
     raise ValueError(
-        "the state of the wrapped transformation must keep its structure, so that a skipped step can leave it as it "
-        f"was; in {name}, init made {found} and update made {expected}{hint}"
+        "the state of the wrapped transformation must keep its structure, so that a skipped step can leave it "
+        f"unchanged; in {name}, init made {found} and update made {expected}{hint}"
     )
 
 

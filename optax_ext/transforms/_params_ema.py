@@ -213,7 +213,7 @@ def _refuse(path: tuple[Any, ...], upper: Any, lower: Any) -> Any:
     del upper, lower
     raise ValueError(
         "opt_state must hold one ParamsEmaState, or several that average different parameters, got several that "
-        f"average {join_path(path)!r}: give the part of the state that holds the one meant"
+        f"average {join_path(path)!r}: give the part of the state with the one to use"
     )
 
 
