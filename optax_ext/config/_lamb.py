@@ -12,7 +12,7 @@ from optax_ext.transforms import lamb
 
 @dataclasses.dataclass(frozen=True)
 class LAMB(Optimizer):
-    """LAMB, with the names of Model Garden; ``make`` returns [`optax_ext.lamb`][] after clipping.
+    """LAMB, with the argument names of Model Garden; ``make`` returns [`optax_ext.lamb`][] after clipping.
 
     Args:
       learning_rate: At least 0, or a schedule.

@@ -11,7 +11,7 @@ from optax_ext.transforms import lars
 
 @dataclasses.dataclass(frozen=True)
 class LARS(Optimizer):
-    """LARS, with the names of Model Garden; ``make`` returns [`optax_ext.lars`][] after clipping.
+    """LARS, with the argument names of Model Garden; ``make`` returns [`optax_ext.lars`][] after clipping.
 
     Args:
       learning_rate: At least 0, or a schedule.
