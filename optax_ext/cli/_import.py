@@ -30,7 +30,7 @@ def convert(
     base: str | None,
     shapes_file: str | None,
 ) -> int:
-    """Write a config in our words, with a comment for everything that was changed in translation."""
+    """Write the translated config, with a comment for everything that was changed in translation."""
     written_by = written_by or _tell_writer(file)
     if base is not None and written_by != "model-garden":
         raise CommandError("--base is for files of Model Garden", status=2)
@@ -58,14 +58,14 @@ def _tell_writer(file: str) -> str:
     try:
         data: Mapping[Any, Any] = read_mapping(file, "FILE")
     except ConfigError:
-        return "optax-ext"  # which says what is wrong with it
+        return "optax-ext"  # whose reader says what is wrong with the file
     if "class_name" in data:
         return "keras"
     return "model-garden" if "type" not in data and _MODEL_GARDEN_KEYS & data.keys() else "optax-ext"
 
 
 def _hits(optimizer: Optimizer, shapes: Any) -> list[str]:
-    """Say for each pattern which parameters it hits, and for each list how many it leaves."""
+    """Say for each pattern which parameters it hits, and for each list how many."""
     lines: list[str] = []
     total = size(shapes).parameters
     for field, matches, left in pattern_lists(optimizer, shapes):
@@ -82,7 +82,7 @@ def _write(loaded: Any, comments: Iterable[str], output: str | None, to: str | N
         raise CommandError(f"--to {to} and -o {output} are two formats: give one of them", status=2)
     data = config.to_dict(loaded, exclude_defaults=exclude_defaults)
     wrapped = [line for comment in comments for line in textwrap.wrap(comment, 98, subsequent_indent="  ")]
-    if (to or to_of_output) == "json":  # it has no comments
+    if (to or to_of_output) == "json":  # JSON has no comments
         sys.stderr.writelines(f"{line}\n" for line in wrapped)
         text = json_text(data)
     else:

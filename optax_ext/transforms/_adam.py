@@ -33,7 +33,7 @@ def scale_by_adam(
     ```
 
     The second corrects ``v`` before it adds epsilon. In the first, epsilon therefore counts ``1 / sqrt(1 - b2**t)``
-    times as much, which is 31 times in the first step.
+    times as much, more than 31 times in the first step.
 
     Args:
       b1: The decay of the first moment, in [0, 1).
