@@ -47,6 +47,7 @@ def test_into_files(files, capsys):
     assert "Converted from" in capsys.readouterr().err
     assert config.load(files / "ours.yaml") == config.load(files / "ours.json")
     assert cli.main(["convert", f"{files}/ours.yaml", "--to", "json"]) == 0  # ours is known for ours
+    assert cli.main(["convert", f"{files}/ours.yaml", "--from", "optax-ext"]) == 0
 
 
 def test_patterns_against_shapes(files, capsys):

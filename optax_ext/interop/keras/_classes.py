@@ -34,7 +34,7 @@ class KerasClass(NamedTuple):
 
     Examples:
       >>> from optax_ext.interop import keras
-      >>> keras.SCHEDULES["PolynomialWarmUp"].names()
+      >>> keras.find_class("PolynomialWarmUp").names()
       {'after': 'after_warmup_lr_sched', 'warmup_steps': 'warmup_steps', 'power': 'power'}
     """
 
@@ -138,6 +138,26 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "gradient_aggregator": (None,),
     "gradient_transformers": (None,),
 }
+
+
+def find_class(name: str) -> KerasClass:
+    """Return the class of a schedule, or of an optimizer of the older generation.
+
+    Args:
+      name: Its name in Keras or Model Garden.
+
+    Returns:
+      The class, as a schema of ours.
+
+    Raises:
+      KeyError: If there is no class of this name.
+
+    Examples:
+      >>> from optax_ext.interop import keras
+      >>> keras.find_class("CosineDecayWithOffset").schema.__name__
+      'CosineDecay'
+    """
+    return SCHEDULES[name] if name in SCHEDULES else OPTIMIZERS[name]
 
 
 def optimizer_class(name: str, *, newer: bool) -> KerasClass:

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from optax_ext.interop.keras import OPTIMIZERS, SCHEDULES, KerasClass
+from optax_ext.interop.keras import KerasClass, find_class
 from optax_ext.schedules import Constant
 
 Block = dict[str, Any]  # the fields of a member, or of a section that has no members
@@ -121,11 +121,11 @@ class Member(NamedTuple):
 
     @property
     def keras_class(self) -> KerasClass:
-        """Return that class."""
-        return _CLASSES[self.class_name]
+        """The class as a schema of ours."""
+        return _CONSTANT if self.class_name == "Constant" else find_class(self.class_name)
 
 
-_CLASSES = {**SCHEDULES, **OPTIMIZERS, "Constant": KerasClass(Constant)}  # in Keras, a number
+_CONSTANT = KerasClass(Constant)  # which is a number in Keras, not a class
 
 # What each member is. Those that are not in here have no counterpart.
 MEMBERS: dict[str, dict[str, Member]] = {
