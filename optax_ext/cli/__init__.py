@@ -73,11 +73,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
             return plot(arguments.files, arguments.output, arguments.steps)
         case "check":
-            from optax_ext.cli._files import check
+            from optax_ext.cli._check import check
 
             return check(arguments.files)
         case "convert":
-            from optax_ext.cli._import import convert
+            from optax_ext.cli._convert import convert
 
             return convert(
                 arguments.file,
@@ -86,10 +86,10 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.exclude_defaults,
                 written_by=arguments.written_by,
                 base=arguments.base,
-                shapes_file=arguments.check_against,
+                shapes_file=arguments.params,
             )
         case _:
-            from optax_ext.cli._files import schema
+            from optax_ext.cli._schema import schema
 
             return schema()
 
@@ -149,9 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--base", metavar="FILE", help="the experiment that a Model Garden file overrides")
     convert.add_argument(
-        "--check-against",
+        "--params",
         metavar="SHAPES.json",
-        help="say which parameters each pattern of an imported file hits; shapes as for describe --params",
+        help="say which parameters each pattern of an imported file matches; shapes as for describe --params",
     )
 
     command("schema", "write the JSON Schema of configs, for editors, to standard output")

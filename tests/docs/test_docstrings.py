@@ -8,7 +8,7 @@ import pytest
 
 from optax_ext import cli, config, interop, loss_scaling, masks, schedules, transforms
 
-ROOMS = (schedules, masks, transforms, loss_scaling, config, interop, cli)
+ROOMS = (schedules, masks, transforms, loss_scaling, config, interop, interop.keras, interop.model_garden, cli)
 PUBLIC = {
     f"{room.__name__}.{name}": getattr(room, name)
     for room in ROOMS
