@@ -11,6 +11,11 @@ from optax_ext._core.precision import widen
 from optax_ext._core.remat import read_alone, rematerializable
 
 
+def clip_by_value(max_value: float) -> optax.GradientTransformation:
+    """Hold each number of the updates between `-max_value` and `max_value`, as `optax.clip` does."""
+    return optax.clip(max_value)
+
+
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     """Shrink each leaf whose own norm is more than `max_norm` to that norm; norms are taken in float32.
 
