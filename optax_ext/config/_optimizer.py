@@ -38,6 +38,9 @@ class Optimizer(Tagged):
       clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
       global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+
+    Warns:
+      UserWarning: If the learning rate is 0 at every step.
     """
 
     learning_rate: ScalarOrSchedule
@@ -56,8 +59,8 @@ class Optimizer(Tagged):
     def __post_init__(self) -> None:
         rate = self.learning_rate
         if rate.is_zero() if isinstance(rate, Schedule) else rate == 0:
-            name = type(self).__name__
-            warn_user(f"{name}: learning_rate is 0 at every step ({rate!r}), so that no parameter ever moves")
+            name, words = type(self).__name__, rate_in_words(rate)
+            warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")
 
     def make(self) -> "optax.GradientTransformationExtraArgs":
         """Return the optimizer: the chain of its stages.
