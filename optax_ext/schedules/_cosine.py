@@ -21,6 +21,7 @@ from optax_ext._core.field_types import (
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -84,6 +85,18 @@ class CosineDecay(Schedule):
         fraction = true_divide(elapsed, self.warmup_steps)
         rising = (self.warmup_target - self.initial_learning_rate) * fraction + self.initial_learning_rate
         return jnp.where(elapsed < self.warmup_steps, rising, decayed)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset, the end of the warm-up, if there is a target for one, and that of the fall."""
+        if self.warmup_target is None and self.warmup_steps > 0:
+            return dataclasses.replace(self, warmup_steps=0).milestones()
+        return super().milestones()
+
+    def is_zero(self) -> bool:
+        """Whether the rate neither starts at more than 0 nor rises to it."""
+        if self.warmup_target is None:
+            return self.initial_learning_rate == 0
+        return self.warmup_target == 0 and (self.initial_learning_rate == 0 or self.warmup_steps == 0)
 
     def _zero_from(self) -> int | None:
         rises = self.warmup_target is not None
@@ -157,6 +170,19 @@ class CosineDecayRestarts(Schedule):
         peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 would be NaN
         falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * falling + self.alpha)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the ends of the first periods, at which the rate restarts."""
+        found = list(super().milestones())
+        for n in repetitions():
+            periods = sum(self.t_mul**i for i in range(n))  # in units of the first
+            end = self.offset + math.ceil(periods * self.first_decay_steps)
+            found.append(Milestone(end, f"end of period {n}"))
+        return in_order(found)
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
 
     def _zero_from(self) -> int | None:
         only_one = self.m_mul == 0 and self.alpha == 0 and self.initial_learning_rate != 0

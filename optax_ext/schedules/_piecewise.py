@@ -13,6 +13,7 @@ from optax_ext._core.field_types import Integer, NonNegativeInteger, NonNegative
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -37,6 +38,14 @@ class Constant(Schedule):
     @compile_eager
     def __call__(self, step: ArrayLike) -> jax.Array:
         return jnp.full(jnp.shape(exact_step(step)), self.learning_rate, jnp.float32)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return none: every step is like any other."""
+        return ()
+
+    def is_zero(self) -> bool:
+        """Whether the rate is 0."""
+        return self.learning_rate == 0
 
 
 def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
@@ -115,6 +124,10 @@ class PiecewiseConstantDecay(Schedule):
         passed = elapsed[..., None] > jnp.asarray(self.boundaries, elapsed.dtype)
         return jnp.asarray(self.values, jnp.float32)[jnp.sum(passed, axis=-1)]
 
+    def is_zero(self) -> bool:
+        """Whether every value is 0."""
+        return not any(self.values)
+
     def _zero_from(self) -> int | None:
         first = _first_zero(self.values)
         return None if first is None else self.offset + self.boundaries[first - 1] + 1
@@ -183,6 +196,10 @@ class StepCosineDecay(Schedule):
             cosine = next_value + (value - next_value) * (jnp.cos(jnp.pi * fraction) + 1) / 2
             rate = jnp.where(elapsed < end, cosine, rate)
         return rate
+
+    def is_zero(self) -> bool:
+        """Whether every value is 0."""
+        return not any(self.values)
 
     def _zero_from(self) -> int | None:
         first = _first_zero(self.values)

@@ -3,26 +3,31 @@
 from optax_ext.transforms._adagrad import scale_by_rss
 from optax_ext.transforms._adam import scale_by_adam
 from optax_ext.transforms._chain import Chain, chain
-from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
+from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from optax_ext.transforms._lamb import lamb
 from optax_ext.transforms._lars import lars
+from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._params_ema import ParamsEmaState, ema_params, params_ema
 from optax_ext.transforms._rmsprop import scale_by_rms
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+from optax_ext.transforms._weight_decay import add_decayed_weights
 
 __all__ = [
     "Chain",
     "ParamsEmaState",
+    "add_decayed_weights",
     "add_momentum",
     "chain",
     "clip_by_global_norm",
     "clip_by_norm",
+    "clip_by_value",
     "ema_params",
     "lamb",
     "lars",
     "params_ema",
     "scale_by_adam",
+    "scale_by_learning_rate",
     "scale_by_rms",
     "scale_by_rss",
     "scale_by_trust_ratio",
