@@ -19,8 +19,9 @@ def test_a_norm_is_of_all_leaves_of_its_group():
 
 
 def test_one_group_that_overflows_does_not_touch_the_other():
-    large, tiny = norms([jnp.full(4, 1e20)], [jnp.full(4, 1e-12)])
-    np.testing.assert_allclose((large, tiny), (2e20, 2e-12), rtol=1e-6)
+    for number in (1e20, 1e38):
+        large, tiny = norms([jnp.full(4, number)], [jnp.full(4, 1e-12)])
+        np.testing.assert_allclose((large, tiny), (2 * number, 2e-12), rtol=1e-6)
     (squared,) = norms([jnp.full(4, 1e20)], may_overflow=False)
     assert np.isinf(squared)
 
@@ -61,6 +62,12 @@ def test_what_a_mesh_holds_counts_over_all_the_axes_named():
         mapped = jax.shard_map(add, mesh=mesh, in_specs=P(("a", "b")), out_specs=P(("a", "b")))
         return np.asarray(mapped(jnp.arange(8.0))).tolist()
 
+    def norm_of(x):
+        return norms([x], axis_name=("a", "b"))[0]
+
+    for number in (1.0, 1e20):
+        norm = jax.shard_map(norm_of, mesh=mesh, in_specs=P(("a", "b")), out_specs=P())(jnp.full(8, number))
+        np.testing.assert_allclose(norm, 8**0.5 * number, rtol=1e-6)
     assert sums(None) == [0, 1, 2, 3, 4, 5, 6, 7]
     assert sums("b") == [1, 1, 5, 5, 9, 9, 13, 13]
     assert sums(("a", "b")) == [28] * 8

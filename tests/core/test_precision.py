@@ -81,7 +81,9 @@ REAL = ["float16", "bfloat16", "float32"]
     ("param", "update"), [*itertools.product(REAL, REAL), *(("complex64", update) for update in [*REAL, "complex64"])]
 )
 def test_an_update_makes_the_parameter_that_optax_makes_also_under_strict_promotion(param, update):
-    params, updates = jnp.array([1.0, -3.0, 1e-3], param), jnp.array([2.0**-9, 0.7, 1e-3], update)
+    # The last two are a bit more than half a unit of 1 in bfloat16 and float16: rounded before, they would be lost.
+    params = jnp.array([1.0, -3.0, 1e-3, 1.0, 1.0], param)
+    updates = jnp.array([2.0**-9, 0.7, 1e-3, 2.0**-8 + 2.0**-20, 2.0**-11 + 2.0**-24], update)
     expected = optax.apply_updates(params, updates)
     with jax.numpy_dtype_promotion("strict"):
         actual = apply_update(params, updates)

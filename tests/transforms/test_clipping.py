@@ -43,6 +43,12 @@ def test_norms_are_of_magnitudes_in_float32_and_updates_keep_their_dtype(clip, d
 
 
 @pytest.mark.parametrize("clip", [clip_by_norm, clip_by_global_norm])
+def test_a_factor_below_float16_is_no_zero(clip):
+    updates = clipped(clip(0.01), jnp.full(4, 60000, jnp.float16))
+    np.testing.assert_allclose(updates, 0.005, rtol=1e-3)
+
+
+@pytest.mark.parametrize("clip", [clip_by_norm, clip_by_global_norm])
 def test_there_may_be_no_gradient(clip):
     assert clipped(clip(1.0), {"a": None, "b": {}}) == {"a": None, "b": {}}
 

@@ -42,6 +42,14 @@ def test_float16_is_computed_in_float32_under_strict_promotion(centered, eps_in_
     np.testing.assert_allclose(updates, expected, rtol=2e-3)
 
 
+@FORMS
+def test_64_bits_need_no_promotion(centered, eps_in_sqrt):
+    tx = scale_by_rms(0.75, 0.5, eps_in_sqrt=eps_in_sqrt, centered=centered)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        updates, state = tx.update(jnp.ones(2, jnp.float64), tx.init(jnp.ones(2, jnp.float64)))
+    assert (updates.dtype, state.nu.dtype) == (jnp.float64, jnp.float64)
+
+
 @pytest.mark.parametrize("eps_in_sqrt", [False, True])
 def test_a_negative_variance_counts_as_zero(eps_in_sqrt):
     tx = scale_by_rms(0.5, 0.25, eps_in_sqrt=eps_in_sqrt, centered=True)
