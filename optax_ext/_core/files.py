@@ -3,7 +3,6 @@
 import collections
 import json
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ _MAX_BYTES = 100_000  # bytes; real recipes have a few thousand
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     path = Path(path)
     target = Path(os.path.realpath(path))  # what a link leads to, not the link
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:  # whole or not at all: the old file stays until the new one is complete
         partial.write_text(text, encoding="utf-8")
         if target.exists():

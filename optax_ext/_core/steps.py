@@ -2,15 +2,12 @@
 
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.typing import ArrayLike
+from optax_ext._core.lazy import jax, jnp, np
 
 BeforeOffset = Literal["extrapolate", "hold"]
 
 
-def exact_step(step: ArrayLike) -> jax.Array:
+def exact_step(step: "jax.typing.ArrayLike") -> "jax.Array":
     """Return `step` in JAX's widest signed integer, or in its widest float where it is a float.
 
     Integers stay integers because float32 skips every odd step past 2**24. What does not fit saturates: an
@@ -29,7 +26,7 @@ def exact_step(step: ArrayLike) -> jax.Array:
     return jnp.asarray(clip(step, max(limits.min, widest.min), min(limits.max, widest.max)), widest.dtype)
 
 
-def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> jax.Array:
+def elapsed_steps(step: "jax.typing.ArrayLike", offset: int, before_offset: BeforeOffset) -> "jax.Array":
     """Return `step - offset`, exact and saturating; 0 before the offset where that holds the value."""
     step = exact_step(step)
     if jnp.issubdtype(step.dtype, jnp.integer):
@@ -40,7 +37,7 @@ def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> 
     return jnp.maximum(elapsed, 0) if before_offset == "hold" else elapsed
 
 
-def true_divide(steps: jax.Array, by: float | jax.Array) -> jax.Array:
+def true_divide(steps: "jax.Array", by: "float | jax.Array") -> "jax.Array":
     """Return `steps / by` in float32, rounded to nearest, the same eagerly and compiled.
 
     Of a constant divisor XLA makes a product with its reciprocal, whose last bit is another: 1 - t / T changes by

@@ -6,11 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-import jax
-
 import optax_ext
+from optax_ext._core.errors import ConfigError
 from optax_ext.cli._errors import CommandError
-from optax_ext.config import ConfigError
 
 __all__ = ["main"]
 
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if argv is None and not os.environ.get("JAX_PLATFORMS"):
         # This process is ours: a few values of a schedule must not take an accelerator from whoever trains on it.
-        jax.config.update("jax_platforms", "cpu")
+        os.environ["JAX_PLATFORMS"] = "cpu"
     if arguments.modules:
         sys.path.insert(0, os.getcwd())  # where `python -m` looks too, and an installed command does not
     for module in arguments.modules:

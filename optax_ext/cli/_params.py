@@ -6,12 +6,10 @@ import typing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from optax_ext import path_mask
+from optax_ext import masks
 from optax_ext._core.errors import shorten
 from optax_ext._core.field_types import Pattern
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.trees import join_path
 from optax_ext.cli._errors import CommandError
 from optax_ext.config import ConfigError, Optimizer, Problem
@@ -82,7 +80,7 @@ def pattern_lists(optimizer: Optimizer, shapes: Shapes) -> list[PatternList]:
         matches = None if patterns is None else [Match(pattern, _matching(pattern, shapes)) for pattern in patterns]
         if patterns is None:  # it takes the other list
             patterns = getattr(optimizer, "exclude_from_weight_decay", ())
-        mask = path_mask(exclude=patterns, allow_unmatched=True)(shapes)
+        mask = masks.path_mask(exclude=patterns, allow_unmatched=True)(shapes)
         left = jax.tree.map(lambda shape, chosen: shape if chosen else None, shapes, mask)
         found.append(PatternList(name, matches, size(left)))
     return found
@@ -96,14 +94,14 @@ def unmatched(optimizer: Optimizer, shapes: Shapes) -> list[Problem]:
     for field, matches, _ in pattern_lists(optimizer, shapes):
         for pattern in [match.pattern for match in matches or () if not match.paths]:
             try:
-                path_mask(exclude=[pattern])(shapes)
+                masks.path_mask(exclude=[pattern])(shapes)
             except ValueError as error:
                 problems.append(Problem(field, str(error)))
     return problems
 
 
 def _matching(pattern: str, shapes: Shapes) -> list[str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(path_mask(include=[pattern], allow_unmatched=True)(shapes))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(masks.path_mask(include=[pattern], allow_unmatched=True)(shapes))
     return [join_path(path) for path, matches in leaves if matches]
 
 

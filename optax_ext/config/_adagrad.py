@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import NonNegativeNumber, PositiveNumber
+from optax_ext._core.lazy import optax
 from optax_ext.config._optimizer import Optimizer
-from optax_ext.transforms import scale_by_rss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Adagrad(Optimizer):
     epsilon: PositiveNumber = 1e-7
     epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> optax.GradientTransformation:
+    def _make_chain(self) -> "optax.GradientTransformation":
         return optax.chain(
-            scale_by_rss(self.initial_accumulator_value, self.epsilon, eps_in_sqrt=self.epsilon_in_root),
+            transforms.scale_by_rss(self.initial_accumulator_value, self.epsilon, eps_in_sqrt=self.epsilon_in_root),
             optax.scale_by_learning_rate(self._rate()),
         )

@@ -2,12 +2,10 @@
 
 import dataclasses
 
-import numpy as np
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, PositiveNumber
+from optax_ext._core.lazy import np, optax
 from optax_ext.config._optimizer import Optimizer
-from optax_ext.transforms import scale_by_adam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +52,9 @@ class Adam(Optimizer):
     epsilon: PositiveNumber = 1e-7
     amsgrad: bool = False
 
-    def _make_chain(self) -> optax.GradientTransformation:
+    def _make_chain(self) -> "optax.GradientTransformation":
         return optax.chain(
-            scale_by_adam(*round_decays(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
+            transforms.scale_by_adam(*round_decays(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
             optax.scale_by_learning_rate(self._rate()),
         )
 

@@ -3,14 +3,11 @@
 import dataclasses
 from typing import Any
 
-import jax
-import optax
-
+from optax_ext import masks, transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
+from optax_ext._core.lazy import jax, optax
 from optax_ext.config._adam import round_decays
 from optax_ext.config._optimizer import Optimizer
-from optax_ext.masks import path_mask
-from optax_ext.transforms import clip_by_global_norm, scale_by_adam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +64,16 @@ class AdamW(Optimizer):
     gradient_clip_norm: NonNegativeNumber = 1.0
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_clipping(self) -> dict[str, optax.GradientTransformation]:
+    def _make_clipping(self) -> "dict[str, optax.GradientTransformation]":
         """Return clipping by ``gradient_clip_norm``, and then that of every optimizer."""
         clipping = super()._make_clipping()
         if self.gradient_clip_norm == 0:
             return clipping
-        return {"clip by gradient_clip_norm": clip_by_global_norm(self.gradient_clip_norm), **clipping}
+        return {"clip by gradient_clip_norm": transforms.clip_by_global_norm(self.gradient_clip_norm), **clipping}
 
-    def _make_chain(self) -> optax.GradientTransformation:
+    def _make_chain(self) -> "optax.GradientTransformation":
         return optax.chain(
-            scale_by_adam(*round_decays(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
+            transforms.scale_by_adam(*round_decays(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
             optax.add_decayed_weights(self.weight_decay_rate, self._decays),
             optax.scale_by_learning_rate(self._rate()),
         )
@@ -84,6 +81,6 @@ class AdamW(Optimizer):
     def _decays(self, params: Any) -> Any:
         """Return the mask of the parameters that decay: those that are included, or else not excluded."""
         allow_unmatched = self.allow_unmatched_patterns
-        not_excluded = path_mask(exclude=self.exclude_from_weight_decay, allow_unmatched=allow_unmatched)(params)
-        included = path_mask(include=self.include_in_weight_decay or (), allow_unmatched=allow_unmatched)(params)
+        not_excluded = masks.path_mask(exclude=self.exclude_from_weight_decay, allow_unmatched=allow_unmatched)(params)
+        included = masks.path_mask(include=self.include_in_weight_decay or (), allow_unmatched=allow_unmatched)(params)
         return jax.tree.map(lambda left, named: left or named, not_excluded, included)

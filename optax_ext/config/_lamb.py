@@ -2,12 +2,11 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
+from optax_ext._core.lazy import optax
 from optax_ext.config._adam import round_decays
 from optax_ext.config._optimizer import Optimizer, layerwise_masks
-from optax_ext.transforms import lamb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +56,9 @@ class LAMB(Optimizer):
     exclude_from_layer_adaptation: Patterns | None = None
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> optax.GradientTransformation:
+    def _make_chain(self) -> "optax.GradientTransformation":
         b1, b2 = round_decays(self.beta_1, self.beta_2)
-        return lamb(
+        return transforms.lamb(
             self._rate(),
             b1=b1,
             b2=b2,

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, NonNegativeNumber, Patterns
+from optax_ext._core.lazy import optax
 from optax_ext.config._optimizer import Optimizer, layerwise_masks
-from optax_ext.transforms import lars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +53,8 @@ class LARS(Optimizer):
     exclude_from_layer_adaptation: Patterns | None = None
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> optax.GradientTransformation:
-        return lars(
+    def _make_chain(self) -> "optax.GradientTransformation":
+        return transforms.lars(
             self._rate(),
             momentum=self.momentum,
             weight_decay=self.weight_decay_rate,

@@ -4,20 +4,20 @@ import abc
 import dataclasses
 from typing import Annotated
 
-import optax
 import pydantic
 
+from optax_ext import loss_scaling
 from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber
+from optax_ext._core.lazy import optax
 from optax_ext._core.schema import problem
 from optax_ext._core.tagged import Tagged
-from optax_ext.loss_scaling import dynamic_loss_scaling, fixed_loss_scaling
 
 
 class LossScale(Tagged):
     """A loss scale as data; the base class of both."""
 
     @abc.abstractmethod
-    def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
 
 
@@ -67,9 +67,9 @@ class DynamicLossScale(LossScale):
             raise problem(f"must be in {limits}, got {initial_scale}", at="initial_scale")
         return max_scale
 
-    def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
-        return dynamic_loss_scaling(inner, **dataclasses.asdict(self))
+        return loss_scaling.dynamic_loss_scaling(inner, **dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,6 @@ class FixedLossScale(LossScale):
     count_skipped_steps: bool = False
     check_updates: bool = dataclasses.field(default=False, kw_only=True)
 
-    def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
-        return fixed_loss_scaling(inner, **dataclasses.asdict(self))
+        return loss_scaling.fixed_loss_scaling(inner, **dataclasses.asdict(self))

@@ -4,18 +4,15 @@ import abc
 import dataclasses
 from typing import Any
 
-import jax
-import optax
 import pydantic
-from jax.typing import ArrayLike
 
+from optax_ext import masks, transforms
 from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
 from optax_ext._core.tagged import Tagged
-from optax_ext.masks import path_mask
 from optax_ext.schedules import ScalarOrSchedule, evaluate
-from optax_ext.transforms import chain, clip_by_global_norm, clip_by_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,34 +40,34 @@ class Optimizer(Tagged):
             raise problem(f"must not be given with clipnorm, got {global_clipnorm} with {info.data['clipnorm']}")
         return global_clipnorm
 
-    def make(self) -> optax.GradientTransformationExtraArgs:
+    def make(self) -> "optax.GradientTransformationExtraArgs":
         """Return the optimizer: clipping by value, by norm and by global norm, and then its own chain.
 
         Parameters that are no floating or complex numbers stay as they are: their update is zero.
         """
-        return chain({**self._make_clipping(), "optimizer": self._make_chain()})
+        return transforms.chain({**self._make_clipping(), "optimizer": self._make_chain()})
 
-    def _make_clipping(self) -> dict[str, optax.GradientTransformation]:
+    def _make_clipping(self) -> "dict[str, optax.GradientTransformation]":
         """Return what comes first."""
         stages: dict[str, optax.GradientTransformation] = {}
         if self.clipvalue is not None:
             stages["clip by value"] = optax.clip(self.clipvalue)
         if self.clipnorm is not None:
-            stages["clip by norm"] = clip_by_norm(self.clipnorm)
+            stages["clip by norm"] = transforms.clip_by_norm(self.clipnorm)
         if self.global_clipnorm is not None:
-            stages["clip by global norm"] = clip_by_global_norm(self.global_clipnorm)
+            stages["clip by global norm"] = transforms.clip_by_global_norm(self.global_clipnorm)
         return stages
 
     @abc.abstractmethod
-    def _make_chain(self) -> optax.GradientTransformation:
+    def _make_chain(self) -> "optax.GradientTransformation":
         """Return what comes after clipping."""
 
-    def _rate(self) -> optax.ScalarOrSchedule:
+    def _rate(self) -> "optax.ScalarOrSchedule":
         """Return the learning rate, divided by `1 + decay * step` where there is a decay."""
         if self.decay == 0:
             return self.learning_rate
 
-        def decayed(step: ArrayLike) -> jax.Array:
+        def decayed(step: "jax.typing.ArrayLike") -> "jax.Array":
             return evaluate(self.learning_rate, step) / (1 + self.decay * exact_step(step).astype("float32"))
 
         return decayed
@@ -86,6 +83,6 @@ def layerwise_masks(
     if not_adapting is None:
         not_adapting = exclude_from_weight_decay
     return {
-        "weight_decay_mask": path_mask(exclude=exclude_from_weight_decay, allow_unmatched=allow_unmatched),
-        "trust_ratio_mask": path_mask(exclude=not_adapting, allow_unmatched=allow_unmatched),
+        "weight_decay_mask": masks.path_mask(exclude=exclude_from_weight_decay, allow_unmatched=allow_unmatched),
+        "trust_ratio_mask": masks.path_mask(exclude=not_adapting, allow_unmatched=allow_unmatched),
     }

@@ -3,11 +3,10 @@
 import dataclasses
 from typing import Literal
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, NonNegativeInteger
+from optax_ext._core.lazy import optax
 from optax_ext._core.schema import Schema
-from optax_ext.transforms import params_ema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +40,8 @@ class ParamsEma(Schema):
     initial: Literal["zeros", "params"] = "zeros"
     trainable_weights_only: bool = True
 
-    def make(self) -> optax.GradientTransformationExtraArgs:
+    def make(self) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation, for the end of a chain."""
-        return params_ema(
+        return transforms.params_ema(
             self.average_decay, start_step=self.start_step, dynamic_decay=self.dynamic_decay, initial=self.initial
         )

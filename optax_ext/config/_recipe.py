@@ -3,14 +3,13 @@
 import dataclasses
 from typing import Annotated
 
-import optax
-
+from optax_ext import loss_scaling
+from optax_ext._core.lazy import optax
 from optax_ext._core.schema import Schema
 from optax_ext._core.tagged import Nested
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
-from optax_ext.loss_scaling import master_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class OptimizationConfig(Schema):
     ema: Annotated[ParamsEma, Nested()] | None = None
     master_weights: bool = dataclasses.field(default=False, kw_only=True)
 
-    def make(self) -> optax.GradientTransformationExtraArgs:
+    def make(self) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation.
 
         Loss scaling is outermost, so that clipping sees unscaled, finite gradients, and neither averages nor master
@@ -54,5 +53,5 @@ class OptimizationConfig(Schema):
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
         if self.master_weights:
-            inner = master_weights(inner)
+            inner = loss_scaling.master_weights(inner)
         return inner if self.loss_scale is None else self.loss_scale.wrap(inner)

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, FractionBelowOne, PositiveNumber
+from optax_ext._core.lazy import optax
 from optax_ext.config._optimizer import Optimizer
-from optax_ext.transforms import add_momentum, scale_by_rms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +61,11 @@ class RMSprop(Optimizer):
     centered: bool = False
     epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> optax.GradientTransformation:
+    def _make_chain(self) -> "optax.GradientTransformation":
         has_momentum = self.momentum > 0
         eps_in_sqrt = has_momentum or self.epsilon_in_root
-        scale = scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=eps_in_sqrt, centered=self.centered)
+        scale = transforms.scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=eps_in_sqrt, centered=self.centered)
         scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
         if not has_momentum:
             return optax.chain(scale, scale_by_learning_rate)
-        return optax.chain(scale, scale_by_learning_rate, add_momentum(self.momentum, nesterov=False))
+        return optax.chain(scale, scale_by_learning_rate, transforms.add_momentum(self.momentum, nesterov=False))

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import Fraction
+from optax_ext._core.lazy import optax
 from optax_ext.config._optimizer import Optimizer
-from optax_ext.transforms import add_momentum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +39,8 @@ class SGD(Optimizer):
     momentum: Fraction = 0.0
     nesterov: bool = False
 
-    def _make_chain(self) -> optax.GradientTransformation:
+    def _make_chain(self) -> "optax.GradientTransformation":
         scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
         if self.momentum == 0:
             return scale_by_learning_rate
-        return optax.chain(scale_by_learning_rate, add_momentum(self.momentum, nesterov=self.nesterov))
+        return optax.chain(scale_by_learning_rate, transforms.add_momentum(self.momentum, nesterov=self.nesterov))

@@ -2,17 +2,14 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-
 from optax_ext._core.field_types import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._schedule import Schedule
 
 
-def _power(elapsed: jax.Array, power: float) -> jax.Array:
+def _power(elapsed: "jax.Array", power: float) -> "jax.Array":
     """Return the steps to a power, counting from 1 so that a negative power stays finite."""
     return jnp.maximum(elapsed, 1).astype(jnp.float32) ** jnp.float32(power)
 
@@ -39,7 +36,7 @@ class DirectPowerDecay(Schedule):
     power: Number = 1.0
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         return self.initial_learning_rate * _power(exact_step(step), self.power)
 
 
@@ -74,7 +71,7 @@ class PowerDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         decayed = jnp.minimum(self.initial_learning_rate * _power(elapsed, self.power), self.pre_offset_learning_rate)
         return jnp.where(elapsed > 0, decayed, self.pre_offset_learning_rate)
@@ -117,7 +114,7 @@ class PowerAndLinearDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = self.initial_learning_rate * _power(elapsed, self.power)
         linear_steps = self.total_decay_steps * self.linear_decay_fraction
