@@ -2,15 +2,14 @@
 
 from typing import Annotated
 
-import numpy as np
 import pydantic
 
 from optax_ext._core.errors import shorten
 from optax_ext._core.regexes import check_together, compile_pattern
 from optax_ext._core.schema import problem
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # smaller numbers are subnormal, and flushed to zero
+FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
+FLOAT32_TINY = 2.0**-126  # below it numbers are subnormal, and flushed to zero
 _INT32_MAX = 2**31 - 1
 
 

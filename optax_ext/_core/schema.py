@@ -12,13 +12,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import jax
-import numpy as np
 import pydantic
-from jax.core import Tracer
 from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_keys, shorten
+from optax_ext._core.lazy import loaded, np
 from optax_ext._core.registry import is_dataclass_itself, original
 
 # pydantic's error types in our words; `{x}` is filled from the error's context.
@@ -95,9 +93,12 @@ def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigErro
 # Schemas: every construction validates.
 
 
-def _plain(value: object) -> object:
-    """Convert NumPy and JAX numbers to Python's, and lists and arrays to tuples, recursively."""
-    if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer):
+def _plain(value: Any) -> Any:
+    """Return NumPy and JAX numbers as Python's, and lists and arrays as tuples, all the way down."""
+    if type(value) in (bool, int, float, str):
+        return value
+    is_array = isinstance(value, (*loaded("numpy", "generic", "ndarray"), *loaded("jax", "Array")))
+    if is_array and not isinstance(value, loaded("jax.core", "Tracer")):
         is_plain = isinstance(value.dtype, np.dtype)  # random keys are not
         return _plain(value.tolist()) if is_plain else value
     if isinstance(value, list | tuple) and type(value) in (list, tuple):

@@ -5,11 +5,9 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from optax_ext import path_mask
+from optax_ext import masks
 from optax_ext._core.errors import shorten
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.trees import join_path
 from optax_ext.cli._errors import CommandError
 from optax_ext.config import ConfigError, Optimizer, Problem
@@ -82,7 +80,7 @@ def pattern_lists(optimizer: Optimizer, shapes: Shapes) -> list[PatternList]:
     for field in optimizer.pattern_fields():
         own = field.patterns if field.taken_from is None else None
         matches = None if own is None else [Match(pattern, _matching(pattern, shapes)) for pattern in own]
-        hit = path_mask(include=field.patterns, allow_unmatched=True)(shapes)
+        hit = masks.path_mask(include=field.patterns, allow_unmatched=True)(shapes)
         left = jax.tree.map(lambda shape, chosen: None if chosen else shape, shapes, hit)
         found.append(PatternList(field.field, matches, size(left)))
     return found
@@ -105,12 +103,12 @@ def unmatched(optimizer: Optimizer, shapes: Shapes) -> list[Problem]:
             continue
         for pattern in field.patterns:
             try:
-                path_mask(include=[pattern])(shapes)
+                masks.path_mask(include=[pattern])(shapes)
             except ValueError as error:
                 problems.append(Problem(field.field, str(error)))
     return problems
 
 
 def _matching(pattern: str, shapes: Shapes) -> list[str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(path_mask(include=[pattern], allow_unmatched=True)(shapes))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(masks.path_mask(include=[pattern], allow_unmatched=True)(shapes))
     return [join_path(path) for path, matches in leaves if matches]

@@ -2,10 +2,9 @@
 
 import dataclasses
 
-import numpy as np
-
 from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, PositiveNumber
+from optax_ext._core.lazy import np
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._stage import Stage
 

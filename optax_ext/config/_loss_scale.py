@@ -3,18 +3,16 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import pydantic
 
 from optax_ext import loss_scaling
 from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber
+from optax_ext._core.lazy import optax
 from optax_ext._core.schema import init_fields, problem
 from optax_ext._core.tagged import Tagged
 from optax_ext.config._stage import Stage
-
-if TYPE_CHECKING:
-    import optax
 
 
 class LossScale(Tagged):

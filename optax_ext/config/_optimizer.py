@@ -3,12 +3,13 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydantic
 
 from optax_ext import transforms
 from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
 from optax_ext._core.tagged import Tagged
@@ -16,11 +17,6 @@ from optax_ext._core.user_warnings import warn_user
 from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
 from optax_ext.config._stage import Stage
 from optax_ext.schedules import Milestone, ScalarOrSchedule, Schedule, evaluate, rate_in_words
-
-if TYPE_CHECKING:
-    import jax
-    import optax
-    from jax.typing import ArrayLike
 
 _MAX_STEP = 2**31 - 1  # steps are int32
 
@@ -102,7 +98,7 @@ class Optimizer(Tagged):
             for stage in dict.fromkeys(field.stage for field in fields)
         }
 
-    def learning_rate_at(self, step: "ArrayLike") -> "jax.Array":
+    def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         """Return the rate that a step takes: that of the number or the schedule, divided by ``1 + decay * step``.
 
         Args:
@@ -126,7 +122,7 @@ class Optimizer(Tagged):
         stages: list[Stage] = []
         if self.clipvalue is not None:
             effect = f"each number to at most {self.clipvalue:.10g} either way"
-            stages.append(Stage("clip by value", effect, transforms.clip_by_value(self.clipvalue)))
+            stages.append(Stage("clip by value", effect, optax.clip(self.clipvalue)))
         if self.clipnorm is not None:
             effect = f"each gradient by itself to a norm of at most {self.clipnorm:.10g}"
             stages.append(Stage("clip by norm", effect, transforms.clip_by_norm(self.clipnorm)))

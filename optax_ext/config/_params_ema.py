@@ -1,15 +1,13 @@
 """The moving average of parameters as data."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, NonNegativeInteger
+from optax_ext._core.lazy import optax
 from optax_ext._core.schema import Schema
 from optax_ext.config._stage import Stage
-
-if TYPE_CHECKING:
-    import optax
 
 
 @dataclasses.dataclass(frozen=True)

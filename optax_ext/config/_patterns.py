@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from optax_ext.masks import path_mask
+from optax_ext import masks
+from optax_ext._core.lazy import jax
 
 
 class PatternField(NamedTuple):
@@ -51,14 +52,12 @@ def layerwise_fields(
 def make_mask(fields: Sequence[PatternField], allow_unmatched: bool) -> Callable[[Any], Any]:
     """Return the mask of what no field excludes, and of what one includes even so."""
     excluded, included = _collect(fields, includes=False), _collect(fields, includes=True)
-    not_excluded = path_mask(exclude=excluded, allow_unmatched=allow_unmatched)
+    not_excluded = masks.path_mask(exclude=excluded, allow_unmatched=allow_unmatched)
     if not included:
         return not_excluded
-    is_included = path_mask(include=included, allow_unmatched=allow_unmatched)
+    is_included = masks.path_mask(include=included, allow_unmatched=allow_unmatched)
 
     def mask(params: Any) -> Any:
-        import jax  # whoever has parameters has imported it; whoever has only a recipe need not wait for it
-
         return jax.tree.map(lambda left, named: left or named, not_excluded(params), is_included(params))
 
     return mask

@@ -1,9 +1,10 @@
 """A whole recipe: an optimizer and its wrappers."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from optax_ext import loss_scaling
+from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import Schema
 from optax_ext._core.tagged import Nested
 from optax_ext.config._loss_scale import LossScale
@@ -11,11 +12,6 @@ from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._stage import Stage
 from optax_ext.schedules import Milestone
-
-if TYPE_CHECKING:
-    import jax
-    import optax
-    from jax.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +53,6 @@ class OptimizationConfig(Schema):
         """
         inner = self.optimizer.make()
         if self.ema is not None:
-            import optax  # which a recipe that is only read or written need not wait for
-
             inner = optax.chain(inner, self.ema.make())
         if self.master_weights:
             inner = loss_scaling.master_weights(inner)
@@ -74,7 +68,7 @@ class OptimizationConfig(Schema):
             stages.insert(0, Stage("master weights", effect, None))
         return stages if self.loss_scale is None else self.loss_scale.stages(stages)
 
-    def learning_rate_at(self, step: "ArrayLike") -> "jax.Array":
+    def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         """Return the rate that a step takes, as [`Optimizer.learning_rate_at`][optax_ext.config.Optimizer] does."""
         return self.optimizer.learning_rate_at(step)
 

@@ -1,9 +1,8 @@
 """The stages of a recipe: what it does, in words and as a transformation, said once for both."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import optax
+from optax_ext._core.lazy import optax
 
 
 class Stage(NamedTuple):

@@ -4,10 +4,7 @@ import dataclasses
 import functools
 import math
 
-import jax
-import jax.numpy as jnp
 import pydantic
-from jax.typing import ArrayLike
 
 from optax_ext._core.field_types import (
     FLOAT32_MAX,
@@ -18,6 +15,7 @@ from optax_ext._core.field_types import (
     PositiveInteger,
     PositiveNumber,
 )
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
@@ -25,7 +23,7 @@ from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
-def _cosine(fraction: jax.Array, alpha: float) -> jax.Array:
+def _cosine(fraction: "jax.Array", alpha: float) -> "jax.Array":
     """Return a half cosine that falls from 1 at fraction 0 to `alpha` at fraction 1."""
     return (1 - alpha) * (0.5 * (1 + jnp.cos(jnp.pi * fraction))) + alpha
 
@@ -74,7 +72,7 @@ class CosineDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.warmup_target is None:
             return self._decay(self.initial_learning_rate, elapsed)
@@ -104,7 +102,7 @@ class CosineDecay(Schedule):
             return None
         return self.offset + (self.warmup_steps if rises else 0) + self.decay_steps
 
-    def _decay(self, peak: float, steps: jax.Array) -> jax.Array:
+    def _decay(self, peak: float, steps: "jax.Array") -> "jax.Array":
         return peak * _cosine(true_divide(jnp.minimum(steps, self.decay_steps), self.decay_steps), self.alpha)
 
 
@@ -164,7 +162,7 @@ class CosineDecayRestarts(Schedule):
         return t_mul
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         period, fraction = self._even_periods(elapsed) if self.t_mul == 1 else self._growing_periods(elapsed)
         peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 would be NaN
@@ -188,12 +186,12 @@ class CosineDecayRestarts(Schedule):
         only_one = self.m_mul == 0 and self.alpha == 0 and self.initial_learning_rate != 0
         return self.offset + self.first_decay_steps if only_one else None
 
-    def _even_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _even_periods(self, elapsed: "jax.Array") -> "tuple[jax.Array, jax.Array]":
         period = jnp.maximum(elapsed // self.first_decay_steps, 0)
         fraction = true_divide(elapsed - period * self.first_decay_steps, self.first_decay_steps)
         return period.astype(jnp.float32), fraction
 
-    def _growing_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _growing_periods(self, elapsed: "jax.Array") -> "tuple[jax.Array, jax.Array]":
         starts, early, lengths = _starts_of_periods(self.first_decay_steps, self.t_mul)
         steps = jnp.asarray(starts, elapsed.dtype)
         period = jnp.maximum(jnp.searchsorted(steps, elapsed, side="right") - 1, 0)

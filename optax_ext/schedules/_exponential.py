@@ -3,18 +3,15 @@
 import dataclasses
 import math
 
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-
 from optax_ext._core.field_types import Integer, NonNegativeNumber, PositiveNumber
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
-def _periods(elapsed: jax.Array, decay_steps: float, staircase: bool) -> jax.Array:
+def _periods(elapsed: "jax.Array", decay_steps: float, staircase: bool) -> "jax.Array":
     """Return how many times `decay_steps` has elapsed, rounded down for a staircase."""
     if not staircase:
         return true_divide(elapsed, decay_steps)
@@ -60,7 +57,7 @@ class ExponentialDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         periods = _periods(elapsed, self.decay_steps, self.staircase)
         return self.initial_learning_rate * jnp.float32(self.decay_rate) ** periods
@@ -112,7 +109,7 @@ class InverseTimeDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         periods = _periods(elapsed, self.decay_steps, self.staircase)
         return self.initial_learning_rate / (1 + self.decay_rate * periods)

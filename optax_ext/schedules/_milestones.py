@@ -14,6 +14,13 @@ class Milestone(NamedTuple):
     Attributes:
       step: Counted from 0.
       reason: What happens there, in a few words.
+
+    Examples:
+      >>> import optax_ext
+      >>> for milestone in optax_ext.PiecewiseConstantDecay([10, 20], [1.0, 0.5, 0.1]).milestones():
+      ...     print(milestone.step, milestone.reason)
+      10 boundary
+      20 boundary
     """
 
     step: int

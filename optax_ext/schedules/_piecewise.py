@@ -4,12 +4,10 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import pydantic
-from jax.typing import ArrayLike
 
 from optax_ext._core.field_types import Integer, NonNegativeInteger, NonNegativeNumber
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
@@ -36,7 +34,7 @@ class Constant(Schedule):
     learning_rate: NonNegativeNumber
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         return jnp.full(jnp.shape(exact_step(step)), self.learning_rate, jnp.float32)
 
     def milestones(self) -> tuple[Milestone, ...]:
@@ -119,7 +117,7 @@ class PiecewiseConstantDecay(Schedule):
         return _one_value_each(values, info, extra=1)
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         passed = elapsed[..., None] > jnp.asarray(self.boundaries, elapsed.dtype)
         return jnp.asarray(self.values, jnp.float32)[jnp.sum(passed, axis=-1)]
@@ -186,7 +184,7 @@ class StepCosineDecay(Schedule):
         return _one_value_each(values, info, extra=0)
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = jnp.full(elapsed.shape, self.values[-1], jnp.float32)
         pieces = list(zip(itertools.pairwise(self.boundaries), itertools.pairwise(self.values), strict=True))

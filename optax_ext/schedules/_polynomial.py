@@ -2,11 +2,8 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-
 from optax_ext._core.field_types import Integer, NonNegativeNumber, Number, PositiveInteger
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order, repetitions
@@ -58,7 +55,7 @@ class PolynomialDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.cycle:
             cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, exact for integer steps

@@ -3,18 +3,15 @@
 import dataclasses
 import math
 
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-
 from optax_ext._core.field_types import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order
 from optax_ext.schedules._schedule import Schedule
 
 
-def _power(elapsed: jax.Array, power: float) -> jax.Array:
+def _power(elapsed: "jax.Array", power: float) -> "jax.Array":
     """Return the steps, at least 1 so that a negative power stays finite, raised to a power."""
     return jnp.maximum(elapsed, 1).astype(jnp.float32) ** jnp.float32(power)
 
@@ -45,7 +42,7 @@ class DirectPowerDecay(Schedule):
     power: Number = 1.0
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         return self.initial_learning_rate * _power(exact_step(step), self.power)
 
     def is_zero(self) -> bool:
@@ -89,7 +86,7 @@ class PowerDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         decayed = jnp.minimum(self.initial_learning_rate * _power(elapsed, self.power), self.pre_offset_learning_rate)
         return jnp.where(elapsed > 0, decayed, self.pre_offset_learning_rate)
@@ -138,7 +135,7 @@ class PowerAndLinearDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = self.initial_learning_rate * _power(elapsed, self.power)
         linear_steps = self.total_decay_steps * self.linear_decay_fraction

@@ -5,14 +5,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
 import pydantic
-from jax.typing import ArrayLike
 from pydantic_core import core_schema
 
 from optax_ext._core.errors import shorten
 from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem, type_adapter
 from optax_ext._core.tagged import Tagged, from_tagged
 from optax_ext.schedules._milestones import Milestone, field_milestones, in_order
@@ -42,7 +40,7 @@ class Schedule(Tagged):
     """
 
     @abc.abstractmethod
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         """Return the learning rate at ``step``.
 
         Args:
@@ -103,7 +101,7 @@ class _NumberOrSchedule:
 ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
 
 
-def evaluate(learning_rate: float | Schedule, step: ArrayLike) -> jax.Array:
+def evaluate(learning_rate: float | Schedule, step: "jax.typing.ArrayLike") -> "jax.Array":
     """Return the learning rate at a step, whether it is a schedule or a constant.
 
     Args:

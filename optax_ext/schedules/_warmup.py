@@ -2,11 +2,8 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-
 from optax_ext._core.field_types import NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import exact_step, true_divide
 from optax_ext._core.user_warnings import warn_user
 from optax_ext.schedules._compile_eager import compile_eager
@@ -88,7 +85,7 @@ class LinearWarmup(_Warmup):
     warmup_learning_rate: NonNegativeNumber = 0.0
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
         if self.warmup_steps == 0:
             return evaluate(self.after, step)
@@ -137,7 +134,7 @@ class PolynomialWarmup(_Warmup):
     power: Number = 1.0
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
         if self.warmup_steps == 0:
             return evaluate(self.after, step)

@@ -11,11 +11,6 @@ from optax_ext._core.precision import widen
 from optax_ext._core.remat import read_alone, rematerializable
 
 
-def clip_by_value(max_value: float) -> optax.GradientTransformation:
-    """Hold each number of the updates between `-max_value` and `max_value`, as `optax.clip` does."""
-    return optax.clip(max_value)
-
-
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     """Clip each leaf to a norm of its own, as Keras's ``clipnorm`` does: ``u * min(1, max_norm / |u|)``.
 

@@ -2,6 +2,8 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,18 @@ def test_a_recipe_needs_a_loss_scale(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         train_digits.main(["--recipe", str(recipe)])
     assert "must have an optimizer and a loss_scale" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--no-such-argument", 2)])
+def test_arguments_are_parsed_before_the_imports_that_take_seconds(argument: str, status: int) -> None:
+    script = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[1], run_name='__main__')\n"
+        "except SystemExit as ended: print(ended.code, *(name in sys.modules for name in ('jax', 'flax', 'sklearn')))"
+    )
+    command = [sys.executable, "-c", script, str(EXAMPLES / "train_digits.py"), argument]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.stdout.splitlines()[-1] == f"{status} False False False", finished.stderr
 
 
 @pytest.mark.parametrize("name", ["flax_nnx", "plain_jax"])
