@@ -23,6 +23,9 @@ _noted: tuple[_Noted, ...] = ()  # in order of definition; replaced as a whole, 
 _kept: dict[tuple[str, str], tuple[type, ...]] = {}  # so that no class is lost, and none that was replaced is kept
 
 
+DEFINED_IN = "__defined_in__"  # the private file of a class of ours whose `__module__` is the room that exports it
+
+
 def identity(cls: type) -> tuple[str, str]:
     """Return the module and the qualified name of a class: what a new definition has in common with the old one."""
     # A process that multiprocessing spawned has the module of the script under another name.
@@ -80,8 +83,11 @@ def _standing(definitions: Sequence[type]) -> Sequence[type]:
 
 
 def _in_its_module(cls: type) -> bool:
-    """Return whether a class is what its module has under its name: how pickle tells a class from a copy."""
-    found: Any = sys.modules.get(cls.__module__)
+    """Return whether a class is what its module has under its name: how pickle tells a class from a copy.
+
+    A file of ours that is reloaded has the new class at once, and its room still has the old one.
+    """
+    found: Any = sys.modules.get(vars(cls).get(DEFINED_IN, cls.__module__))
     for name in cls.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is cls

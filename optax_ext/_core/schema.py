@@ -7,9 +7,11 @@ import abc
 import dataclasses
 import functools
 import inspect
+import operator
+import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import numpy as np
@@ -18,7 +20,8 @@ from jax.core import Tracer
 from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_keys, shorten
-from optax_ext._core.registry import is_dataclass_itself, original
+from optax_ext._core.public import public_module
+from optax_ext._core.registry import DEFINED_IN, is_dataclass_itself, original
 
 # pydantic's error types in our words; `{x}` is filled from the error's context.
 _MESSAGES = {
@@ -125,10 +128,25 @@ def construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -
         raise pydantic.ValidationError.from_exception_data(cls.__name__, details) from None
 
 
+# What `dataclasses` and pydantic made and nobody calls, with validators in it: `help` would print them by the page.
+_MACHINERY = {
+    *("__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__init__"),
+    *("__get_pydantic_core_schema__", "__get_pydantic_json_schema__", "__pydantic_config__"),
+    *("__init_subclass__", DEFINED_IN),
+}
+
+
 class SchemaType(abc.ABCMeta):
     """The type of schemas: calling one validates, whichever dataclass decorator made it."""
 
     if not typing.TYPE_CHECKING:  # type checkers read the signature that the dataclass decorator made
+
+        def __new__(mcs, name, bases, namespace, /, **kwargs):
+            """Let a class of ours say that it lives in its room, and remember the file that defines it."""
+            module = namespace.get("__module__", "")
+            if public_module(module) != module:
+                namespace = {**namespace, "__module__": public_module(module), DEFINED_IN: module}
+            return super().__new__(mcs, name, bases, namespace, **kwargs)
 
         def __call__(cls, *args, **kwargs):
             if inspect.isabstract(cls):
@@ -140,16 +158,30 @@ class SchemaType(abc.ABCMeta):
             except pydantic.ValidationError as error:
                 raise as_config_error(cls.__name__, error) from None
 
+        def __dir__(cls):
+            return [name for name in super().__dir__() if name not in _MACHINERY]
+
         @property
         def __signature__(cls):
             """The arguments of the fields, for `help` and editors, rather than those of the method above."""
             parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-            plain = [p.replace(annotation=getattr(p.annotation, "__origin__", p.annotation)) for p in parameters]
-            return inspect.Signature(plain)
+            return inspect.Signature([p.replace(annotation=plain_type(p.annotation)) for p in parameters])
 
         @__signature__.setter
         def __signature__(cls, signature):
             """Leave what the decorator of pydantic would put here: it is the same, of the same fields."""
+
+
+def plain_type(annotation: Any) -> Any:
+    """Return an annotation without what validates it: ``float | None`` where a field has more to say."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return plain_type(args[0])
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, map(plain_type, args))
+    if isinstance(origin, type) and args:
+        return types.GenericAlias(origin, tuple(map(plain_type, args)))
+    return annotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +191,16 @@ class Schema(metaclass=SchemaType):
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False
     )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__repr__ = cls.__repr__  # the decorator makes one of its own unless the class itself has one
+
+    def __repr__(self) -> str:
+        """Show how to make the instance: the arguments without a default, and those that differ from it."""
+        fields = ((field, getattr(self, field.name)) for field in init_fields(type(self)) if field.repr)
+        shown = [f"{field.name}={value!r}" for field, value in fields if not _is_default(field, value)]
+        return f"{type(self).__qualname__.rpartition('<locals>.')[2]}({', '.join(shown)})"
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -171,6 +213,12 @@ class Schema(metaclass=SchemaType):
             inner = inner["schema"]
         inner["strict"] = False  # the fields stay strict; the whole is built from arguments, not from an instance
         return schema
+
+
+def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
+    return default is not dataclasses.MISSING and bool(value == default)
 
 
 def _restore_missing(cls: type) -> None:

@@ -44,7 +44,7 @@ class Tagged(Schema, metaclass=TaggedType):
 
     type: ClassVar[str]
 
-    def __init_subclass__(cls, **kwargs: Any):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         vars(cls).get("__annotations__", {}).pop("type", None)  # written as a field, it is the tag all the same
         if "type" not in cls.__dict__ and original(cls) is None:

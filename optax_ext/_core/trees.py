@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import jax
 import optax
 
+PyTree = Any  # any nesting of containers that JAX knows
 _Node = TypeVar("_Node")
 
 

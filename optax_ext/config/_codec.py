@@ -8,11 +8,13 @@ from pydantic_core import PydanticCustomError
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_words, shorten
 from optax_ext._core.plain_data import plain_data
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, as_config_error, construct, init_fields
 from optax_ext._core.tagged import Tagged, from_tagged, members
 from optax_ext.config._recipe import OptimizationConfig
 
 
+@public
 def from_dict(data: Any, *, source: str = "config") -> Any:
     """Build a config from plain data, or raise one error with everything that is wrong in it.
 
@@ -54,6 +56,7 @@ def from_dict(data: Any, *, source: str = "config") -> Any:
         raise ConfigError(source, [Problem("", error.message())]) from None
 
 
+@public
 def to_dict(config: Schema, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """Write a config as plain data: dicts, lists, text, numbers, bool and None, and nothing else.
 

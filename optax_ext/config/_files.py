@@ -6,11 +6,13 @@ from typing import Any
 
 from optax_ext._core.errors import shorten
 from optax_ext._core.files import file_error, json_text, read_json, read_text, write_text
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema
 from optax_ext._core.yaml_files import read_yaml, yaml_text
 from optax_ext.config._codec import from_dict, to_dict
 
 
+@public
 def load(path: str | os.PathLike[str]) -> Any:
     """Read a config from a JSON or YAML file.
 
@@ -38,6 +40,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     return from_dict(read(read_text(path), str(path)), source=str(path))
 
 
+@public
 def save(config: Schema, path: str | os.PathLike[str], *, exclude_defaults: bool = False) -> None:
     """Write a config to a JSON or YAML file, in place of what is there.
 

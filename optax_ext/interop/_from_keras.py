@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext._core.plain_data import plain_data
+from optax_ext._core.public import public
 from optax_ext._core.schema import init_fields
 from optax_ext.config import OptimizationConfig, Optimizer, ParamsEma
 from optax_ext.interop._keras_classes import (
@@ -34,6 +35,7 @@ _OPTIMIZER_NAMES = {"Sgd": "SGD", "Rmsprop": "RMSprop", "RMSProp": "RMSprop", "A
 _BEYOND_ONE_OPTIMIZER = (EMA_OPTIMIZER, *LOSS_SCALE_OPTIMIZERS)
 
 
+@public
 def from_keras(
     data: Mapping[str, Any], *, class_name: str | None = None, translate_patterns: bool = True
 ) -> Schedule | Optimizer | OptimizationConfig:
@@ -61,8 +63,7 @@ def from_keras(
     Examples:
       >>> from optax_ext import interop
       >>> interop.from_keras({"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 9}})
-      CosineDecay(initial_learning_rate=0.1, decay_steps=9, alpha=0.0, warmup_target=None, warmup_steps=0, offset=0, \
-before_offset='extrapolate')
+      CosineDecay(initial_learning_rate=0.1, decay_steps=9)
 
     Differs from TensorFlow:
       Offsets and patterns are read where they are given; TensorFlow's ``get_config`` leaves them out, and of a

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from optax_ext._core.errors import join_words, shorten
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, init_fields
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, OptimizationConfig, Optimizer, ParamsEma
 from optax_ext.interop._keras_classes import BACKEND_EPSILON, CLIPS, PATTERN_FIELDS, clip_as_newer, note_clipping
@@ -23,6 +24,7 @@ _DTYPES = ("float32", "float16", "bfloat16")
 _MISSING = "is missing"
 
 
+@public
 def from_model_garden(
     config: Source, base: Source | None = None, *, translate_patterns: bool = True
 ) -> OptimizationConfig:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from optax_ext._core.errors import ConfigError, Problem, join_keys
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema
 
 _S = TypeVar("_S", bound=Schema)
 
 
+@public
 class TranslationWarning(UserWarning):
     """A recipe was read as what it means, which is not what TensorFlow makes of it, or not all it may have meant.
 

@@ -8,12 +8,14 @@ import numpy as np
 import optax
 
 from optax_ext._core.arguments import check_number, is_concrete
+from optax_ext._core.public import public
 from optax_ext._core.trees import is_one_parameter, join_path
 from optax_ext.loss_scaling._state import loss_scale_states
 
 _MAX_LISTED = 5  # paths in an error, which a log still shows whole
 
 
+@public
 class NonfiniteCounts(NamedTuple):
     """How many numbers of one parameter, or of its gradient, are not finite.
 
@@ -35,6 +37,7 @@ class NonfiniteCounts(NamedTuple):
     size: int
 
 
+@public
 def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
     """Report which leaves of a tree hold NaN or infinity.
 
@@ -88,6 +91,7 @@ def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
     return report
 
 
+@public
 def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consecutive_skips: int = 50) -> None:
     """Raise an error if loss scaling has skipped so many updates in a row that it will skip the rest too.
 

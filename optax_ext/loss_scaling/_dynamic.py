@@ -7,11 +7,13 @@ import optax
 from optax_ext._core.arguments import Scalar, check_flag, check_number, is_concrete
 from optax_ext._core.field_types import FLOAT32_MAX
 from optax_ext._core.norms import AxisName
+from optax_ext._core.public import public
 from optax_ext._core.steps import true_divide
 from optax_ext.loss_scaling._skip import skip_nonfinite_steps
 from optax_ext.loss_scaling._state import LossScaleState
 
 
+@public
 def dynamic_loss_scaling(
     inner: optax.GradientTransformation,
     *,

@@ -11,12 +11,14 @@ import numpy as np
 import optax
 
 from optax_ext._core.precision import widen
+from optax_ext._core.public import public
 from optax_ext.loss_scaling._differentiated import check_differentiated
 from optax_ext.loss_scaling._find_scaler import find_scaler
 from optax_ext.loss_scaling._precision import unscale_by
 from optax_ext.loss_scaling._state import LossScaleState
 
 
+@public
 def scale_loss(loss: jax.Array, opt_state: optax.OptState, *, missing_ok: bool = False) -> jax.Array:
     """Multiply a loss by the loss scale in an optimizer state.
 
@@ -57,6 +59,7 @@ def scale_loss(loss: jax.Array, opt_state: optax.OptState, *, missing_ok: bool =
     return _multiply(loss, _scale_of(scaler))
 
 
+@public
 def unscale(tree: Any, opt_state: optax.OptState, *, missing_ok: bool = False) -> Any:
     """Divide the inexact leaves of a tree by the loss scale in an optimizer state.
 
@@ -85,6 +88,7 @@ def unscale(tree: Any, opt_state: optax.OptState, *, missing_ok: bool = False) -
     return unscale_by(_scale_of(find_scaler(opt_state, missing_ok)), tree)
 
 
+@public
 def value_and_grad(
     fun: Callable[..., Any],
     opt_state: optax.OptState,

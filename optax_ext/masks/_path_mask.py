@@ -11,6 +11,7 @@ import numpy as np
 
 from optax_ext._core.arguments import check_flag
 from optax_ext._core.errors import join_words, shorten
+from optax_ext._core.public import public
 from optax_ext._core.regexes import PathPattern, check_together, compile_pattern
 from optax_ext._core.trees import is_one_parameter, join_path
 
@@ -34,6 +35,7 @@ def _by_keywords_alone(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return checked
 
 
+@public
 @_by_keywords_alone
 def path_mask(
     *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None, allow_unmatched: bool = False

@@ -12,6 +12,7 @@ from pydantic_core import core_schema
 
 from optax_ext._core.errors import shorten
 from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.public import public
 from optax_ext._core.schema import problem, type_adapter
 from optax_ext._core.tagged import Tagged, from_tagged
 
@@ -82,6 +83,7 @@ class _NumberOrSchedule:
 ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
 
 
+@public
 def evaluate(learning_rate: float | Schedule, step: ArrayLike) -> jax.Array:
     """Return a number or a schedule at `step`, as a schedule would."""
     if callable(learning_rate):

@@ -5,10 +5,12 @@ from typing import Any
 
 import optax
 
+from optax_ext._core.public import public
 from optax_ext._core.remat import remat_scope
 from optax_ext.transforms._inexact import for_inexact
 
 
+@public
 class Chain(optax.GradientTransformationExtraArgs):
     """A chain that knows its stages.
 
@@ -19,6 +21,7 @@ class Chain(optax.GradientTransformationExtraArgs):
     stages: Mapping[str, optax.GradientTransformation]
 
 
+@public
 def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
     """Chain named transformations as ``optax.chain`` does, for floating and complex parameters alone.
 

@@ -8,9 +8,11 @@ import optax
 
 from optax_ext._core.norms import norms
 from optax_ext._core.precision import widen
+from optax_ext._core.public import public
 from optax_ext._core.remat import read_alone, rematerializable
 
 
+@public
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     """Shrink each leaf whose own norm is more than `max_norm` to that norm; norms are taken in float32.
 
@@ -24,6 +26,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
+@public
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """Shrink all leaves alike if their common norm is more than `max_norm`; the norm is taken in float32.
 

@@ -5,6 +5,7 @@ from jax.typing import DTypeLike
 
 from optax_ext._core.arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
 from optax_ext._core.norms import AxisName
+from optax_ext._core.public import public
 from optax_ext.transforms._chain import Chain, chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._momentum import add_momentum
@@ -12,6 +13,7 @@ from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 from optax_ext.transforms._weight_decay import add_decayed_weights
 
 
+@public
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     *,

@@ -9,9 +9,11 @@ import optax
 
 from optax_ext._core.arguments import Scalar, check_flag, check_number
 from optax_ext._core.precision import apply_update, as_array, is_inexact, widen
-from optax_ext._core.trees import find_nodes, is_one_parameter, join_path
+from optax_ext._core.public import public
+from optax_ext._core.trees import PyTree, find_nodes, is_one_parameter, join_path
 
 
+@public
 class ParamsEmaState(NamedTuple):
     """The state of a moving average of parameters.
 
@@ -21,9 +23,10 @@ class ParamsEmaState(NamedTuple):
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # Optax's name; a tuple's method goes
-    ema: optax.Params
+    ema: PyTree
 
 
+@public
 def params_ema(
     average_decay: Scalar = 0.99, *, start_step: Scalar = 0, dynamic_decay: bool = True, initial: str = "zeros"
 ) -> optax.GradientTransformationExtraArgs:
@@ -129,6 +132,7 @@ def params_ema(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+@public
 def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) -> optax.Params:
     """Return the averaged parameters in an optimizer state, to evaluate with.
 
