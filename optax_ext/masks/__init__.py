@@ -1,5 +1,5 @@
 """Masks: which parameters a transformation applies to, by their paths."""
 
-from optax_ext.masks._path_mask import path_mask
+from optax_ext.masks._path_mask import PathMask, path_mask
 
-__all__ = ["path_mask"]
+__all__ = ["PathMask", "path_mask"]
