@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import operator
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -48,10 +49,8 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
     """Put one pydantic error about a construction of `cls` into words, at a location of field names."""
     names = [field.name for field in init_fields(cls)]
     by_position = [field.name for field in init_fields(cls) if not field.kw_only]
-    kind, found, context = error["type"], error["input"], error.get("ctx", {})
+    kind, found = error["type"], error["input"]
     loc: list[str | int] = list(error["loc"])
-    if kind == "float_type" and isinstance(found, int) and not isinstance(found, bool):
-        kind = "finite_number"  # an integer, but too large for any float
     if kind == "unexpected_positional_argument":
         taken = f"{len(by_position)} arguments by position ({', '.join(by_position)})"
         loc, message = [], f"takes {taken}, got also {shorten(found)}"
@@ -61,18 +60,42 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
         message = "is required"
     elif kind == "multiple_argument_values":
         message = "was given twice"
-    elif kind in _MESSAGES:
-        shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
-        message = f"{_MESSAGES[kind].format(**shown)}, got {shorten(found)}"
-    elif kind == "problem":  # in words already
-        message, loc = error["msg"], list(context.get("at") or loc)
-    else:  # a user's own field types and validators
-        message = str(context.get("error", error["msg"]))
-        if not isinstance(found, ArgsKwargs):  # of one field, not of the whole
-            message += f", got {shorten(found)}"
+    else:
+        message = _explain_value(error)
+        if kind == "problem":
+            loc = list(error["ctx"]["at"] or loc)
     if loc and isinstance(loc[0], int):  # given by position
         loc[0] = names[loc[0]]
     return InitErrorDetails(type=problem(message), loc=tuple(loc), input=found)
+
+
+def _explain_value(error: Mapping[str, Any]) -> str:
+    """Put what one pydantic error says of a value into words."""
+    kind, found, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "float_type" and isinstance(found, int) and not isinstance(found, bool):
+        kind = "finite_number"  # an integer, but too large for any float
+    if kind == "problem":  # in words already
+        return error["msg"]
+    if kind in _MESSAGES:
+        shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
+        hint = f": write {_in_a_list(found)}" if kind == "tuple_type" and isinstance(found, str) else ""
+        return f"{_MESSAGES[kind].format(**shown)}, got {shorten(found)}{hint}"
+    message = str(context.get("error", error["msg"]))  # a user's own field types and validators
+    return message if isinstance(found, ArgsKwargs) else f"{message}, got {shorten(found)}"
+
+
+def _in_a_list(text: str) -> str:
+    """Return text as the only item of a list, as YAML takes it, and without quotes where it needs none."""
+    return f"[{text}]" if re.fullmatch(r"[\w./-]{1,40}", text) else f"[{shorten(text)}]"
+
+
+def explain(accepted: Any, value: object) -> str | None:
+    """Return what is wrong with a value, in the words of a field of that type; None if it is accepted."""
+    try:
+        type_adapter(accepted).validate_python(value, strict=True)
+    except pydantic.ValidationError as error:
+        return _explain_value(error.errors(include_url=False)[0])
+    return None
 
 
 def problem(message: str, at: str | None = None) -> PydanticCustomError:
@@ -97,19 +120,27 @@ def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigErro
 # Schemas: every construction validates.
 
 
-def _plain(value: object) -> object:
+def plain_value(value: object) -> object:
     """Return NumPy and JAX numbers as Python's, and lists and arrays as tuples, all the way down."""
-    if isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, Tracer):
-        is_plain = isinstance(value.dtype, np.dtype)  # random keys are not
-        return _plain(value.tolist()) if is_plain else value
+    value = plain_numbers(value)
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return tuple(_plain(item) for item in value)
+        return tuple(plain_value(item) for item in value)
     return value
 
 
+def plain_numbers(value: object) -> object:
+    """Return a number or an array of NumPy or JAX as Python numbers, unless it is traced or holds random keys."""
+    if not isinstance(value, np.generic | np.ndarray | jax.Array) or isinstance(value, Tracer):
+        return value
+    if not isinstance(value.dtype, np.dtype):
+        return value
+    plain: object = value.tolist()
+    return float(plain) if isinstance(plain, np.floating) else plain  # Python has no long double, so that stays one
+
+
 @functools.lru_cache(maxsize=256)  # a notebook defines the same classes again and again
-def type_adapter(cls: type) -> pydantic.TypeAdapter[Any]:
-    """Return the pydantic validator of a schema or of a family, built once and when first needed."""
+def type_adapter(cls: Any) -> pydantic.TypeAdapter[Any]:
+    """Return the pydantic validator of a schema, a family or a field type, built once and when first needed."""
     return pydantic.TypeAdapter(cls)
 
 
@@ -120,7 +151,7 @@ def init_fields(cls: type) -> list[dataclasses.Field[Any]]:
 
 def construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
     """Validate arguments, from Python or from data, into an instance; raise pydantic's error, in our words."""
-    given = ArgsKwargs(tuple(map(_plain, args)), {str(key): _plain(value) for key, value in kwargs.items()})
+    given = ArgsKwargs(tuple(map(plain_value, args)), {str(key): plain_value(value) for key, value in kwargs.items()})
     try:
         return type_adapter(cls).validate_python(given)
     except pydantic.ValidationError as error:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -77,8 +78,8 @@ class Optimizer(Tagged):
 
 
 def layerwise_masks(
-    exclude_from_weight_decay: tuple[str, ...],
-    exclude_from_layer_adaptation: tuple[str, ...] | None,
+    exclude_from_weight_decay: Sequence[str],
+    exclude_from_layer_adaptation: Sequence[str] | None,
     allow_unmatched: bool,
 ) -> dict[str, Any]:
     """Return the masks of a layer-wise optimizer; without a list of its own, adaptation takes that of weight decay."""

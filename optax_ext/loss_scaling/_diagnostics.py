@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_ext._core.arguments import check_number, is_concrete
+from optax_ext._core.arguments import check_integer, is_concrete
+from optax_ext._core.field_types import PositiveInteger
 from optax_ext._core.public import public
 from optax_ext._core.trees import is_one_parameter, join_path
 from optax_ext.loss_scaling._state import loss_scale_states
@@ -131,7 +132,7 @@ def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consec
       finite: kernel (2 NaN, 0 infinite, of 3). Look at the batch, the loss, and nonfinite_leaves of parameters and
       statistics.
     """
-    check_number("max_consecutive_skips", max_consecutive_skips, "at least 1", integer=True)
+    max_consecutive_skips = check_integer("max_consecutive_skips", max_consecutive_skips, PositiveInteger)
     states = loss_scale_states(opt_state)
     if len(states) != 1:
         advice = "give the part that holds the one meant" if states else "wrap the optimizer in dynamic_loss_scaling"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import Scalar, check_number
+from optax_ext._core.field_types import PositiveNumber
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
 from optax_ext.loss_scaling._skip import skip_nonfinite_steps
@@ -54,7 +55,7 @@ def fixed_loss_scaling(
     Differs from TensorFlow:
       A fixed ``LossScaleOptimizer`` applies NaN and infinity; ours does on request.
     """
-    check_number("scale", scale, "more than 0")
+    check_number("scale", scale, PositiveNumber)
 
     def keep(
         state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array

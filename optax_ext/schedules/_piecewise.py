@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pydantic
 from jax.typing import ArrayLike
 
-from optax_ext._core.field_types import Integer, NonNegativeInteger, NonNegativeNumber
+from optax_ext._core.field_types import Integer, ListOf, NonNegativeInteger, NonNegativeNumber
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
@@ -91,8 +91,8 @@ class PiecewiseConstantDecay(Schedule):
       2**24. Unsorted boundaries are an error at construction, not at some step.
     """
 
-    boundaries: tuple[NonNegativeInteger, ...]
-    values: tuple[NonNegativeNumber, ...]
+    boundaries: ListOf[NonNegativeInteger]
+    values: ListOf[NonNegativeNumber]
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
@@ -145,8 +145,8 @@ class StepCosineDecay(Schedule):
       ``StepCosineDecayWithOffset`` divides by zero from its last boundary on and returns NaN for ever.
     """
 
-    boundaries: tuple[NonNegativeInteger, ...]
-    values: tuple[NonNegativeNumber, ...]
+    boundaries: ListOf[NonNegativeInteger]
+    values: ListOf[NonNegativeNumber]
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 

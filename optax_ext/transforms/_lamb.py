@@ -4,6 +4,7 @@ import optax
 from jax.typing import DTypeLike
 
 from optax_ext._core.arguments import Mask, Scalar, check_mask, check_number, check_rate
+from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
 from optax_ext.transforms._adam import scale_by_adam
@@ -73,9 +74,9 @@ def lamb(
       the leaf. It fails where a gradient is None.
     """
     check_rate("learning_rate", learning_rate)
-    check_number("b1", b1, "in [0, 1)")
-    check_number("b2", b2, "in [0, 1)")
-    check_number("eps", eps, "at least 0")
+    check_number("b1", b1, FractionBelowOne)
+    check_number("b2", b2, FractionBelowOne)
+    check_number("eps", eps, NonNegativeNumber)
     check_rate("weight_decay", weight_decay)
     weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)

@@ -4,6 +4,7 @@ import optax
 from jax.typing import DTypeLike
 
 from optax_ext._core.arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
+from optax_ext._core.field_types import Fraction
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
 from optax_ext.transforms._chain import Chain, chain
@@ -85,7 +86,7 @@ def lars(
       ``optax.lars`` has the classic form alone, and loses the momentum of a parameter whose gradient is once None.
     """
     check_rate("learning_rate", learning_rate)
-    check_number("momentum", momentum, "in [0, 1]")
+    check_number("momentum", momentum, Fraction)
     check_rate("weight_decay", weight_decay)
     check_flag("nesterov", nesterov)
     check_flag("classic_momentum", classic_momentum)

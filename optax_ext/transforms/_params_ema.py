@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext._core.arguments import Scalar, check_flag, check_number
+from optax_ext._core.arguments import Scalar, check_flag, check_integer, check_number
+from optax_ext._core.field_types import Fraction, NonNegativeInteger
 from optax_ext._core.precision import apply_update, as_array, is_inexact, widen
 from optax_ext._core.public import public
 from optax_ext._core.trees import PyTree, find_nodes, is_one_parameter, join_path
@@ -89,8 +90,8 @@ def params_ema(
     Differs from Optax:
       ``optax.ema`` averages updates, not parameters.
     """
-    check_number("average_decay", average_decay, "in [0, 1]")
-    check_number("start_step", start_step, "at least 0", integer=True)
+    check_number("average_decay", average_decay, Fraction)
+    start_step = check_integer("start_step", start_step, NonNegativeInteger)
     check_flag("dynamic_decay", dynamic_decay)
     if initial not in ("zeros", "params"):
         raise ValueError(f"initial must be 'zeros' or 'params', got {initial!r}")

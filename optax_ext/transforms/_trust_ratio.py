@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import Scalar, check_number
+from optax_ext._core.field_types import NonNegativeNumber
 from optax_ext._core.norms import AxisName, norms
 from optax_ext._core.precision import widen
 from optax_ext._core.public import public
@@ -59,8 +60,8 @@ def scale_by_trust_ratio(
     Differs from Optax:
       ``optax.scale_by_trust_ratio`` computes norms in the dtype of the leaf, and passes NaN on where a norm is NaN.
     """
-    check_number("trust_coefficient", trust_coefficient, "at least 0")
-    check_number("eps", eps, "at least 0")
+    check_number("trust_coefficient", trust_coefficient, NonNegativeNumber)
+    check_number("eps", eps, NonNegativeNumber)
     return scale_updates_by_trust_ratio(trust_coefficient, eps, axis_name)
 
 

@@ -24,7 +24,7 @@ PUBLIC = {
     for name in importlib.import_module(f"optax_ext.{room}").__all__
     if inspect.isroutine(thing := getattr(importlib.import_module(f"optax_ext.{room}"), name)) or inspect.isclass(thing)
 }
-SCHEMAS = {name: thing for name, thing in PUBLIC.items() if dataclasses.is_dataclass(thing)}
+SCHEMAS = {name: thing for name, thing in PUBLIC.items() if hasattr(thing, "__pydantic_config__")}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
