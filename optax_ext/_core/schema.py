@@ -20,9 +20,10 @@ import pydantic
 from jax.core import Tracer
 from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
 
-from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_keys, shorten
+from optax_ext._core.errors import ConfigError, Problem, join_keys, shorten
 from optax_ext._core.public import public_module
 from optax_ext._core.registry import DEFINED_IN, is_dataclass_itself, original
+from optax_ext._core.synonyms import suggest
 
 # pydantic's error types in our words; `{x}` is filled from the error's context.
 _MESSAGES = {
@@ -55,7 +56,7 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
         taken = f"{len(by_position)} arguments by position ({', '.join(by_position)})"
         loc, message = [], f"takes {taken}, got also {shorten(found)}"
     elif kind == "unexpected_keyword_argument":
-        message = f"unknown field{did_you_mean(loc[-1], names)}, accepted: {', '.join(names) or 'none'}"
+        message = f"unknown field{suggest(loc[-1], names)}, accepted: {', '.join(names) or 'none'}"
     elif kind in ("missing", "missing_argument"):
         message = "is required"
     elif kind == "multiple_argument_values":

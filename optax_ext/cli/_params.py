@@ -91,7 +91,7 @@ def pattern_lists(optimizer: Optimizer, shapes: Shapes) -> list[PatternList]:
 def unmatched(optimizer: Optimizer, shapes: Shapes) -> list[Problem]:
     """Return what `init` would say of the patterns that match nothing, all of them at once."""
     problems: list[Problem] = []
-    if getattr(optimizer, "allow_unmatched_patterns", False):
+    if getattr(optimizer, "allow_unmatched", False):
         return problems
     for field, matches, _ in pattern_lists(optimizer, shapes):
         for pattern in [match.pattern for match in matches or () if not match.paths]:

@@ -35,7 +35,7 @@ class AdamW(Optimizer):
       clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
       global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
-      allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -65,7 +65,7 @@ class AdamW(Optimizer):
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeNumber = 1.0
-    allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
+    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_clipping(self) -> dict[str, optax.GradientTransformation]:
         """Return clipping by ``gradient_clip_norm``, and then that of every optimizer."""
@@ -83,7 +83,7 @@ class AdamW(Optimizer):
 
     def _decays(self, params: Any) -> Any:
         """Return the mask of the parameters that decay: those that are included, or else not excluded."""
-        allow_unmatched = self.allow_unmatched_patterns
+        allow_unmatched = self.allow_unmatched
         not_excluded = path_mask(exclude=self.exclude_from_weight_decay, allow_unmatched=allow_unmatched)(params)
         included = path_mask(include=self.include_in_weight_decay or (), allow_unmatched=allow_unmatched)(params)
         return jax.tree.map(lambda left, named: left or named, not_excluded, included)

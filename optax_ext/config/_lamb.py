@@ -27,7 +27,7 @@ class LAMB(Optimizer):
       clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
       global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
-      allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -55,7 +55,7 @@ class LAMB(Optimizer):
     weight_decay_rate: NonNegativeNumber = 0.0
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
-    allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
+    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:
         b1, b2 = round_decays(self.beta_1, self.beta_2)
@@ -65,7 +65,5 @@ class LAMB(Optimizer):
             b2=b2,
             eps=self.epsilon,
             weight_decay=self.weight_decay_rate,
-            **layerwise_masks(
-                self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
-            ),
+            **layerwise_masks(self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched),
         )

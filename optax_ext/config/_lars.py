@@ -27,7 +27,7 @@ class LARS(Optimizer):
       clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
       global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
-      allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -52,7 +52,7 @@ class LARS(Optimizer):
     classic_momentum: bool = True
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
-    allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
+    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_chain(self) -> optax.GradientTransformation:
         return lars(
@@ -62,7 +62,5 @@ class LARS(Optimizer):
             trust_coefficient=self.eeta,
             nesterov=self.nesterov,
             classic_momentum=self.classic_momentum,
-            **layerwise_masks(
-                self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
-            ),
+            **layerwise_masks(self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched),
         )

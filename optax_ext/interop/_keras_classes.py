@@ -34,7 +34,7 @@ class KerasClass(NamedTuple):
 
     def names(self) -> dict[str, str]:
         """Return Keras's name of each of our fields that it has."""
-        only_ours = {"before_offset", "allow_unmatched_patterns", "epsilon_in_root"} | self.lacks
+        only_ours = {"before_offset", "allow_unmatched", "epsilon_in_root"} | self.lacks
         names = [field.name for field in init_fields(self.schema) if field.name not in only_ours]
         return {name: self.renamed.get(name, name) for name in names}
 

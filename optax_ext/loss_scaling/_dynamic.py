@@ -9,11 +9,13 @@ from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInt
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
 from optax_ext._core.steps import true_divide
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext.loss_scaling._skip import skip_nonfinite_steps
 from optax_ext.loss_scaling._state import LossScaleState
 
 
 @public
+@suggest_arguments
 def dynamic_loss_scaling(
     inner: optax.GradientTransformation,
     *,

@@ -8,11 +8,13 @@ from optax_ext._core.arguments import Scalar, check_number
 from optax_ext._core.field_types import PositiveNumber
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext.loss_scaling._skip import skip_nonfinite_steps
 from optax_ext.loss_scaling._state import LossScaleState
 
 
 @public
+@suggest_arguments
 def fixed_loss_scaling(
     inner: optax.GradientTransformation,
     scale: Scalar,

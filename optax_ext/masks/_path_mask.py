@@ -15,6 +15,7 @@ from optax_ext._core.errors import join_words, shorten
 from optax_ext._core.field_types import as_tuple
 from optax_ext._core.public import public
 from optax_ext._core.regexes import PathPattern, check_together, compile_pattern
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext._core.trees import PyTree, is_one_parameter, join_path
 
 _P = ParamSpec("_P")
@@ -90,6 +91,7 @@ class PathMask:
 
 
 @public
+@suggest_arguments
 @_by_keywords_alone
 def path_mask(
     *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None, allow_unmatched: bool = False

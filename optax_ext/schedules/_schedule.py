@@ -1,7 +1,7 @@
 """What every schedule is, and what takes a number in its place."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import jax
@@ -61,7 +61,19 @@ def _number_or_schedule(value: object) -> float | Schedule:
         return from_tagged(Schedule, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return type_adapter(NonNegativeNumber).validate_python(value)
+    if callable(value) and not isinstance(value, type):
+        raise problem(
+            f"must be a number or a schedule, got {_name_of_function(value)}: a recipe is data, which a function is"
+            " not; use a schedule such as optax_ext.CosineDecay(...), or a Schedule subclass of your own"
+        )
     raise problem(f"must be a number or a schedule, got {shorten(value)}")
+
+
+def _name_of_function(function: Callable[..., Any]) -> str:
+    """Return what a function is to its user: a schedule of Optax by the name of what made it."""
+    name = str(getattr(function, "__qualname__", type(function).__qualname__))
+    is_optax = str(getattr(function, "__module__", "")).partition(".")[0] == "optax"
+    return f"the Optax schedule {name.partition('.')[0]}(...)" if is_optax else f"the function {name}"
 
 
 class _NumberOrSchedule:

@@ -7,6 +7,7 @@ from optax_ext._core.arguments import Mask, Scalar, check_flag, check_mask, chec
 from optax_ext._core.field_types import Fraction
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext.transforms._chain import Chain, chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._momentum import add_momentum
@@ -15,6 +16,7 @@ from optax_ext.transforms._weight_decay import add_decayed_weights
 
 
 @public
+@suggest_arguments
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     *,

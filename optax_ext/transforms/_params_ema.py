@@ -11,6 +11,7 @@ from optax_ext._core.arguments import Scalar, check_flag, check_integer, check_n
 from optax_ext._core.field_types import Fraction, NonNegativeInteger
 from optax_ext._core.precision import apply_update, as_array, is_inexact, widen
 from optax_ext._core.public import public
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext._core.trees import PyTree, find_nodes, is_one_parameter, join_path
 
 
@@ -28,6 +29,7 @@ class ParamsEmaState(NamedTuple):
 
 
 @public
+@suggest_arguments
 def params_ema(
     average_decay: Scalar = 0.99, *, start_step: Scalar = 0, dynamic_decay: bool = True, initial: str = "zeros"
 ) -> optax.GradientTransformationExtraArgs:

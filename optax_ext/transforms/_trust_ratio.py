@@ -12,11 +12,13 @@ from optax_ext._core.norms import AxisName, norms
 from optax_ext._core.precision import widen
 from optax_ext._core.public import public
 from optax_ext._core.remat import read_alone
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext._core.trees import is_none
 from optax_ext.transforms._inexact import for_inexact
 
 
 @public
+@suggest_arguments
 def scale_by_trust_ratio(
     trust_coefficient: Scalar = 1.0, *, eps: Scalar = 0.0, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:

@@ -283,7 +283,7 @@ def test_all_problems_are_told_at_once():
         (optax_ext.Constant(0.1), "there is no class of Keras for a Constant"),
         (optax_ext.LinearWarmup(optax_ext.Constant(0.1), 9), "after: there is no class of Keras for a Constant"),
         (config.LARS(0.1, exclude_from_layer_adaptation=[]), "an empty list means in TensorFlow what None means"),
-        (config.LARS(0.1, allow_unmatched_patterns=True), "allow_unmatched_patterns: Keras has nothing like it"),
+        (config.LARS(0.1, allow_unmatched=True), "allow_unmatched: Keras has nothing like it"),
         (
             config.OptimizationConfig(config.SGD(0.1), config.DynamicLossScale(hysteresis=2, max_scale=2.0**20)),
             "loss_scale.hysteresis: a LossScaleOptimizer has no such argument",
