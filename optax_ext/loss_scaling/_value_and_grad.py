@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,11 @@ from optax_ext.loss_scaling._differentiated import check_differentiated
 from optax_ext.loss_scaling._find_scaler import find_scaler
 from optax_ext.loss_scaling._precision import unscale_by
 from optax_ext.loss_scaling._state import LossScaleState
+
+_P = ParamSpec("_P")
+_Loss = TypeVar("_Loss")
+_Aux = TypeVar("_Aux")
+Grads = Any  # in the structure of what is differentiated
 
 
 @public
@@ -88,6 +93,46 @@ def unscale(tree: Any, opt_state: optax.OptState, *, missing_ok: bool = False) -
     return unscale_by(_scale_of(find_scaler(opt_state, missing_ok)), tree)
 
 
+@overload
+def value_and_grad(
+    fun: Callable[_P, _Loss],
+    opt_state: optax.OptState,
+    argnums: Any = 0,
+    has_aux: Literal[False] = False,
+    *,
+    transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
+    missing_ok: bool = False,
+) -> Callable[_P, tuple[_Loss, Grads]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[_P, tuple[_Loss, _Aux]],
+    opt_state: optax.OptState,
+    argnums: Any = 0,
+    *,
+    has_aux: Literal[True],
+    transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
+    missing_ok: bool = False,
+) -> Callable[_P, tuple[tuple[_Loss, _Aux], Grads]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[_P, tuple[_Loss, _Aux]],
+    opt_state: optax.OptState,
+    argnums: Any,
+    has_aux: Literal[True],
+    *,
+    transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
+    missing_ok: bool = False,
+) -> Callable[_P, tuple[tuple[_Loss, _Aux], Grads]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[_P, _Loss],
+    opt_state: optax.OptState,
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
+    missing_ok: bool = False,
+) -> Callable[_P, tuple[_Loss, Grads]]: ...
 @public
 def value_and_grad(
     fun: Callable[..., Any],
@@ -97,7 +142,7 @@ def value_and_grad(
     *,
     transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
     missing_ok: bool = False,
-) -> Callable[..., Any]:
+) -> Callable[..., tuple[Any, Grads]]:
     """Make a function that returns the loss as it is and its gradients scaled, as ``tx.update`` takes them.
 
     ``jax.value_and_grad`` with the loss multiplied by the loss scale on the way to the gradients. It reads the

@@ -2,7 +2,7 @@
 
 from optax_ext.transforms._adagrad import scale_by_rss
 from optax_ext.transforms._adam import scale_by_adam
-from optax_ext.transforms._chain import Chain, chain
+from optax_ext.transforms._chain import chain, stages_of
 from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
 from optax_ext.transforms._lamb import lamb
 from optax_ext.transforms._lars import lars
@@ -12,7 +12,6 @@ from optax_ext.transforms._rmsprop import scale_by_rms
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 
 __all__ = [
-    "Chain",
     "ParamsEmaState",
     "add_momentum",
     "chain",
@@ -26,4 +25,5 @@ __all__ = [
     "scale_by_rms",
     "scale_by_rss",
     "scale_by_trust_ratio",
+    "stages_of",
 ]

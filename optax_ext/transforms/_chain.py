@@ -10,19 +10,14 @@ from optax_ext._core.remat import remat_scope
 from optax_ext.transforms._inexact import for_inexact
 
 
-@public
-class Chain(optax.GradientTransformationExtraArgs):
-    """A chain that knows its stages.
-
-    Attributes:
-      stages: The transformations that are chained, in order, by what each is called.
-    """
+class _Chain(optax.GradientTransformationExtraArgs):
+    """A chain that knows its stages: private, since a class of Optax's has no type that a typed package may show."""
 
     stages: Mapping[str, optax.GradientTransformation]
 
 
 @public
-def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
+def chain(stages: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
     """Chain named transformations as ``optax.chain`` does, for floating and complex parameters alone.
 
     Integer parameters, keys and gradients of type float0 are hidden from every stage: their updates are zero. A
@@ -32,8 +27,8 @@ def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
       stages: Transformations in order, by what each is called.
 
     Returns:
-      A transformation whose state is that of ``optax.chain`` of the stages, and which has the ``stages`` as an
-      attribute.
+      A transformation whose state is that of ``optax.chain`` of the stages, and whose stages
+      [`stages_of`][optax_ext.transforms.stages_of] tells.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -43,8 +38,10 @@ def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
       >>> params = {"kernel": jnp.ones(2), "table": jnp.arange(2)}
       >>> grads = {"kernel": jnp.array([4.0, 0.5]), "table": jnp.zeros(2)}
       >>> updates, state = tx.update(grads, tx.init(params), params)
-      >>> print(updates["kernel"], updates["table"], list(tx.stages))
-      [-0.5  -0.25] [0 0] ['clip', 'learning rate']
+      >>> print(updates["kernel"], updates["table"])
+      [-0.5  -0.25] [0 0]
+      >>> list(transforms.stages_of(tx))
+      ['clip', 'learning rate']
     """
     inner = for_inexact(optax.chain(*stages.values()))
 
@@ -54,6 +51,31 @@ def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
         with remat_scope():
             return inner.update(updates, state, params, **extra_args)
 
-    chained = Chain(inner.init, update_fn)
+    chained = _Chain(inner.init, update_fn)
     chained.stages = dict(stages)
     return chained
+
+
+@public
+def stages_of(transformation: optax.GradientTransformation) -> Mapping[str, optax.GradientTransformation]:
+    """Return the stages of a transformation that [`chain`][optax_ext.transforms.chain] made, such as ``lars``.
+
+    Args:
+      transformation: What ``chain``, ``lars`` or ``lamb`` returned.
+
+    Returns:
+      The transformations that are chained, in order, by what each is called.
+
+    Raises:
+      TypeError: If it is another transformation, whose stages nobody knows.
+
+    Examples:
+      >>> import optax_ext
+      >>> list(optax_ext.transforms.stages_of(optax_ext.lars(0.1)))
+      ['weight decay', 'trust ratio', 'learning rate', 'momentum']
+    """
+    if not isinstance(transformation, _Chain):
+        raise TypeError(
+            f"stages_of takes a transformation of transforms.chain, lars or lamb, got {type(transformation).__name__}"
+        )
+    return transformation.stages

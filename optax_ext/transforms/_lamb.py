@@ -9,7 +9,7 @@ from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
 from optax_ext._core.synonyms import suggest_arguments
 from optax_ext.transforms._adam import scale_by_adam
-from optax_ext.transforms._chain import Chain, chain
+from optax_ext.transforms._chain import chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._trust_ratio import scale_updates_by_trust_ratio
 from optax_ext.transforms._weight_decay import add_decayed_weights
@@ -28,7 +28,7 @@ def lamb(
     trust_ratio_mask: Mask | None = True,
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
-) -> Chain:
+) -> optax.GradientTransformationExtraArgs:
     r"""Make the LAMB optimizer, for large batches of attention models.
 
     With $\hat m$ and $\hat v$ the bias-corrected moments of Adam,

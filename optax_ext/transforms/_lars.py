@@ -8,7 +8,7 @@ from optax_ext._core.field_types import Fraction
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
 from optax_ext._core.synonyms import suggest_arguments
-from optax_ext.transforms._chain import Chain, chain
+from optax_ext.transforms._chain import chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
@@ -30,7 +30,7 @@ def lars(
     trust_ratio_mask: Mask | None = True,
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
-) -> Chain:
+) -> optax.GradientTransformationExtraArgs:
     r"""Make the LARS optimizer, for large batches.
 
     First weight decay: $g \leftarrow g + \mathrm{weight\_decay} \cdot p$. Then, with
