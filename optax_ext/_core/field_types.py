@@ -1,4 +1,4 @@
-"""The types of fields, each with its range. What reaches the device is float32 and int32, so that is what they hold."""
+"""The types of fields, each with its range. All values fit float32 and int32, the types that reach devices."""
 
 import typing
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from optax_ext._core.regexes import check_together, compile_pattern
 from optax_ext._core.schema import plain_value, problem
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # below it numbers are subnormal, and flushed to zero
+FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # smaller numbers are subnormal, and flushed to zero
 _INT32_MAX = 2**31 - 1
 
 

@@ -1,4 +1,4 @@
-"""Text files and JSON, read within bounds and written whole or not at all."""
+"""Text files and JSON: reading of limited size, and atomic writing."""
 
 import collections
 import json
@@ -17,9 +17,9 @@ _MAX_BYTES = 100_000  # bytes; real recipes have a few thousand
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     path = Path(path)
-    target = Path(os.path.realpath(path))  # what a link leads to, not the link
+    target = Path(os.path.realpath(path))  # the target of a link, not the link
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:  # whole or not at all: the old file stays until the new one is complete
+    try:  # atomic: the old file stays until the new one is complete
         partial.write_text(text, encoding="utf-8")
         if target.exists():
             shutil.copymode(target, partial)
@@ -80,5 +80,5 @@ def read_json(text: str, source: str) -> Any:
         raise
     except json.JSONDecodeError as error:
         raise file_error(source, f"is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or brackets without end
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or deeply nested brackets
         raise file_error(source, f"is not JSON that can be read: {error}") from None

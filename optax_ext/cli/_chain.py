@@ -11,14 +11,14 @@ from optax_ext.schedules import Schedule
 
 
 class Stage(NamedTuple):
-    """One thing that happens to gradients on their way to becoming updates."""
+    """One stage that turns gradients into updates."""
 
     name: str
     effect: str
 
 
 def title(loaded: Schema) -> str:
-    """Return what a config is, in a line."""
+    """Return what a config is, in one line."""
     if isinstance(loaded, OptimizationConfig):
         around = f", inside {loaded.loss_scale.type} loss scaling" if loaded.loss_scale else ""
         return f"a recipe: {title(loaded.optimizer).removeprefix('an optimizer: ')}{around}"
@@ -30,7 +30,7 @@ def title(loaded: Schema) -> str:
 
 
 def rate_words(rate: float | Schedule) -> str:
-    """Return a learning rate in words, inner schedules after their outer ones: they follow in time too."""
+    """Return a learning rate in words, with inner schedules after outer ones, which is their order in time."""
     if not isinstance(rate, Schedule):
         return f"a constant {rate:g}"
     after = getattr(rate, "after", None)
@@ -38,13 +38,13 @@ def rate_words(rate: float | Schedule) -> str:
 
 
 def chain(loaded: Schema) -> list[Stage]:
-    """Return what the transformation of a config does, in the order in which it does it."""
+    """Return the stages of the transformation that a config makes, in order."""
     if isinstance(loaded, Schedule):
         return []
     if not isinstance(loaded, OptimizationConfig):
         return list(_optimizer(loaded) if isinstance(loaded, Optimizer) else _around([], loaded))
     stages = list(_optimizer(loaded.optimizer))
-    for field in init_fields(type(loaded)):  # what else there is comes after the optimizer, inside loss scaling
+    for field in init_fields(type(loaded)):  # other parts come after the optimizer, inside loss scaling
         value = getattr(loaded, field.name)
         if isinstance(value, Schema) and field.name not in ("optimizer", "loss_scale"):
             stages.append(Stage(field.name, _fields(value)))
@@ -68,7 +68,7 @@ def _optimizer(optimizer: Optimizer) -> Iterator[Stage]:
 
 @functools.singledispatch
 def _own(optimizer: Optimizer) -> Iterator[Stage]:
-    """Return what comes after clipping, where there are no words for it: the optimizer and its fields."""
+    """Return the stages after clipping; without better words, the optimizer and its fields."""
     shared = ("learning_rate", "decay", "clipvalue", "clipnorm", "global_clipnorm")
     yield Stage(type(optimizer).__name__, _fields(optimizer, shared))
     yield _learning_rate(optimizer)
@@ -136,6 +136,6 @@ def _around(stages: list[Stage], scale: Schema) -> Iterator[Stage]:
 
 
 def _fields(schema: Schema, without: Sequence[str] = ()) -> str:
-    """Return the fields of what there are no words for."""
+    """Return the fields of a schema as text, for lack of better words."""
     data = to_dict(schema)
     return ", ".join(f"{name}={value}" for name, value in data.items() if name not in ("type", *without))

@@ -1,4 +1,4 @@
-"""The data behind a plot: steps and the learning rates there."""
+"""The data of a plot: steps and their learning rates."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,9 +15,9 @@ class Curve(NamedTuple):
     """The learning rate of one config over the steps.
 
     Attributes:
-      name: What to call it.
-      steps: Ascending; integers of shape (points,).
-      rates: The learning rate at each; float32 of the same shape.
+      name: The label of the curve.
+      steps: Ascending integers of shape (points,).
+      rates: The learning rate at each step; float32 of the same shape.
     """
 
     name: str
@@ -26,12 +26,12 @@ class Curve(NamedTuple):
 
     @property
     def peak(self) -> float:
-        """The highest rate that is finite, 0 if there is none."""
+        """The highest finite rate; 0 if there is none."""
         return float(self.rates[np.isfinite(self.rates)].max(initial=0.0))
 
 
 def curve(name: str, loaded: object, run_steps: int) -> Curve:
-    """Return the learning rate of a config in its first steps: evenly, and wherever it turns or jumps."""
+    """Return the learning rate of a config over a run: at even intervals, and wherever it turns or jumps."""
     evenly = np.linspace(0, run_steps - 1, min(run_steps, _POINTS)).round().astype(np.int64)
     telling = np.asarray([step for step, _ in telling_steps(loaded, run_steps)], np.int64)
     steps = np.union1d(evenly, telling)
@@ -39,5 +39,5 @@ def curve(name: str, loaded: object, run_steps: int) -> Curve:
 
 
 def extent(curves: Sequence[Curve]) -> tuple[int, float]:
-    """Return the last step and the highest rate of all curves, or 1 where that is 0."""
+    """Return the last step and the highest rate of all curves, each replaced by 1 if it is 0."""
     return max(int(curve.steps[-1]) for curve in curves) or 1, max(curve.peak for curve in curves) or 1.0

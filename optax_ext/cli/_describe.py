@@ -1,4 +1,4 @@
-"""The command describe: what a file builds, and how its learning rate goes."""
+"""The command describe: what a file builds, and its learning rate over the steps."""
 
 import sys
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
 if TYPE_CHECKING:
     from rich.table import Table
 
-_MAX_PATHS = 4  # of the parameters that a pattern matches, before they are only counted
+_MAX_PATHS = 4  # of the parameters that a pattern matches; more are only counted
 
 
 def describe(file: str, params: str | None, run_steps: int | None) -> int:
@@ -67,7 +67,7 @@ def _fields(loaded: Schema, indent: str = "") -> Iterator[tuple[str, str, str]]:
             yield name, getattr(value, "type", type(value).__name__), ""
             yield from _fields(value, f"{indent}  ")
         elif value != field.default:
-            required = field.default is field.default_factory  # both are the mark of what is missing
+            required = field.default is field.default_factory  # both are then `MISSING`
             yield name, _shown(value), "required" if required else _shown(field.default)
 
 

@@ -20,21 +20,21 @@ Shapes = dict[str, Any]  # a nested dict of jax.ShapeDtypeStruct
 
 
 class Size(NamedTuple):
-    """How many parameters, and how many numbers are in them."""
+    """The number of parameters, and of numbers in them."""
 
     parameters: int
     numbers: int
 
 
 class Match(NamedTuple):
-    """A pattern and the paths of the parameters it is found in."""
+    """A pattern and the paths of the parameters that it matches."""
 
     pattern: str
     paths: list[str]
 
 
 class PatternList(NamedTuple):
-    """A field that holds patterns, and what it leaves over; None for matches where it takes another field's."""
+    """A field that holds patterns, and what they leave; ``matches`` is None if it uses another field's patterns."""
 
     field: str
     matches: list[Match] | None
@@ -80,7 +80,7 @@ def pattern_lists(optimizer: Optimizer, shapes: Shapes) -> list[PatternList]:
             continue
         patterns = getattr(optimizer, name)
         matches = None if patterns is None else [Match(pattern, _matching(pattern, shapes)) for pattern in patterns]
-        if patterns is None:  # it takes the other list
+        if patterns is None:  # it uses the other list
             patterns = getattr(optimizer, "exclude_from_weight_decay", ())
         mask = path_mask(exclude=patterns, allow_unmatched=True)(shapes)
         left = jax.tree.map(lambda shape, chosen: shape if chosen else None, shapes, mask)

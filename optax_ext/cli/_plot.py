@@ -16,7 +16,7 @@ from optax_ext.config import ConfigError
 
 
 def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int:
-    """Plot the learning rates of files over each other, into a picture or to standard output."""
+    """Plot the learning rates of files in one picture, or as text on standard output."""
     loaded = _load(files)
     horizons = [run_steps or horizon(it) for it in loaded.values()]
     curves = list(map(curve, _names(list(loaded)), loaded.values(), horizons))
@@ -29,7 +29,7 @@ def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int
 
 
 def _load(files: Sequence[str]) -> dict[str, object]:
-    """Load files, once each; raise an error with the problems of all of them."""
+    """Load each file once; raise one error with the problems of all files."""
     loaded: dict[str, object] = {}
     problems: list[str] = []
     for file in files:
@@ -46,6 +46,6 @@ def _load(files: Sequence[str]) -> dict[str, object]:
 
 
 def _names(files: list[str]) -> list[str]:
-    """Return the files' names without folder and suffix where that tells them apart."""
+    """Return the names of files, without folder and suffix if they stay distinct."""
     stems = [Path(file).stem for file in files]
     return stems if len(set(stems)) == len(stems) else files

@@ -1,4 +1,4 @@
-"""The learning rate of whatever a file holds."""
+"""The learning rate of any config."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def schedule_of(loaded: object) -> float | Schedule | None:
 
 
 def decay_of(loaded: object) -> float:
-    """Return by how much of itself each step divides the learning rate further, beside its schedule."""
+    """Return the ``decay`` by which an optimizer divides its learning rate, or 0."""
     if isinstance(loaded, OptimizationConfig):
         loaded = loaded.optimizer
     return loaded.decay if isinstance(loaded, Optimizer) else 0.0
@@ -35,5 +35,5 @@ def rates(loaded: object, steps: np.ndarray) -> np.ndarray:
     def at(step: jax.Array) -> jax.Array:
         return evaluate(schedule, step) / (1 + decay * step.astype("float32"))
 
-    # Compiled, as in training, and ten times sooner there. One step at a time, as far as the schedule can tell.
+    # Compiled, as in training, and ten times faster. The schedule sees one step at a time.
     return np.asarray(jax.jit(jax.vmap(at))(jnp.asarray(np.minimum(steps, LAST_STEP), jnp.int32)), np.float32)

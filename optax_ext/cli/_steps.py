@@ -1,4 +1,4 @@
-"""The steps that tell how a learning rate goes: where it starts, turns, jumps and ends."""
+"""The steps worth looking at in a learning rate: where it starts, turns, jumps and ends."""
 
 import dataclasses
 import itertools
@@ -20,8 +20,8 @@ from optax_ext.schedules import (
 )
 
 _MAX_ROWS = 12
-_REPETITIONS = 4  # how much is shown of what goes on for ever
-_OPEN_END = 1000  # how far to follow what has no steps of its own
+_REPETITIONS = 4  # how many repetitions of an endless schedule to show
+_OPEN_END = 1000  # how far to follow a schedule without steps of its own
 
 
 class TellingStep(NamedTuple):
@@ -36,7 +36,7 @@ def telling_steps(loaded: object, run_steps: int | None = None) -> list[TellingS
 
     Args:
       loaded: A config with a learning rate.
-      run_steps: How many steps the run has, whose last is the last to be returned; None if nobody said.
+      run_steps: Number of steps of the run, whose last step is the last one returned; None if unknown.
 
     Returns:
       Steps in order: those the schedule names, first and last, half-way, and their neighbors where the rate turns.
@@ -60,7 +60,7 @@ def telling_steps(loaded: object, run_steps: int | None = None) -> list[TellingS
 
 
 def horizon(loaded: object) -> int:
-    """Return how many steps to plot: until nothing happens any more, and a twentieth on top."""
+    """Return how many steps to plot: up to the last named step, and a twentieth more."""
     last = max((step for step, _ in _named_steps(loaded)), default=_OPEN_END)
     return min(math.ceil(max(last, 1) * 1.05) + 1, LAST_STEP)
 
@@ -99,7 +99,7 @@ def _steps_of(schedule: Schedule) -> Iterator[tuple[int, str]]:
 
 
 def _repetitions(schedule: Schedule, start: int) -> Iterator[tuple[int, str]]:
-    """Add what the fields by themselves do not tell of the schedules that go on."""
+    """Find the steps of repeating schedules that no field names."""
     numbers = range(2, _REPETITIONS + 1)
     match schedule:
         case ExponentialDecay() | InverseTimeDecay():
@@ -117,7 +117,7 @@ def _repetitions(schedule: Schedule, start: int) -> Iterator[tuple[int, str]]:
 
 
 def _thin_out(steps: list[int]) -> list[int]:
-    """Leave out steps evenly, but for the first two and the last, if they are more than the rows."""
+    """Leave out steps evenly, except the first two and the last, if there are more steps than rows."""
     if len(steps) <= _MAX_ROWS:
         return steps
     chosen = np.linspace(2, len(steps) - 1, _MAX_ROWS - 2).round().astype(int)
@@ -125,7 +125,7 @@ def _thin_out(steps: list[int]) -> list[int]:
 
 
 def _neighbors(loaded: object, steps: list[int]) -> list[int]:
-    """Return the steps beside those at which the rate turns or jumps, where it is another."""
+    """Return the neighbors of steps at which the rate turns or jumps, if their rate differs."""
     middle = np.asarray([step for step in steps if 1 < step < LAST_STEP], np.int64)
     before, at, after = rates(loaded, np.concatenate([middle - 1, middle, middle + 1])).astype(float).reshape(3, -1)
     with np.errstate(invalid="ignore"):  # a schedule may be infinite

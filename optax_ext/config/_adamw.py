@@ -15,25 +15,30 @@ from optax_ext.transforms import clip_by_global_norm, scale_by_adam
 
 @dataclasses.dataclass(frozen=True)
 class AdamW(Optimizer):
-    r"""Adam with decoupled weight decay: Model Garden's ``AdamWeightDecay``.
+    """Adam with decoupled weight decay: Model Garden's ``AdamWeightDecay``.
 
-    As [`Adam`][optax_ext.config.Adam], with $p \leftarrow (1 - \eta \cdot \mathrm{weight\_decay\_rate}) p$ before
-    each step. Gradients are first clipped by ``gradient_clip_norm``, and then as any optimizer's are.
+    Each step of [`Adam`][optax_ext.config.Adam] is preceded by
+
+    ```text
+    p = p - learning_rate * weight_decay_rate * p
+    ```
+
+    Gradients are clipped by ``gradient_clip_norm`` before the clipping that all optimizers share.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule.
+      learning_rate: At least 0, or a schedule.
       beta_1: The decay of the first moment, in [0, 1).
       beta_2: The decay of the second moment, in [0, 1).
-      epsilon: More than 0.
-      amsgrad: Whether the largest $v$ so far takes the place of $v$.
+      epsilon: Positive.
+      amsgrad: Whether to use the largest ``v`` so far in place of ``v``.
       weight_decay_rate: At least 0.
-      include_in_weight_decay: Regular expressions; parameters in whose path one is found decay, whatever
-        ``exclude_from_weight_decay`` says. Those that it does not name decay too, unless they are excluded.
-      exclude_from_weight_decay: Regular expressions; other parameters in whose path one is found do not decay.
-      gradient_clip_norm: Largest norm of all gradients together, at least 0; 0 for no limit.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      include_in_weight_decay: Regular expressions; parameters whose path contains a match decay, even if
+        ``exclude_from_weight_decay`` matches too. Other parameters decay unless they are excluded.
+      exclude_from_weight_decay: Regular expressions; other parameters whose path contains a match do not decay.
+      gradient_clip_norm: Maximum norm of all gradients together, at least 0; 0 for no limit.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
@@ -52,8 +57,8 @@ class AdamW(Optimizer):
 
     Differs from TensorFlow:
       Moments are in at least float32, whatever the dtype of the parameters. An epsilon of 0, which TensorFlow silently
-      takes for 1e-7, is an error. A pattern that matches no parameter is an error at ``init``. Inside a
-      ``LossScaleOptimizer``, TensorFlow does not clip by ``gradient_clip_norm``; ours does, whatever is around it.
+      replaces with 1e-7, is an error. A pattern that matches no parameter is an error at ``init``. Inside a
+      ``LossScaleOptimizer``, TensorFlow does not clip by ``gradient_clip_norm``; this optimizer always does.
     """
 
     type = "adamw"
@@ -68,7 +73,7 @@ class AdamW(Optimizer):
     allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     def _make_clipping(self) -> dict[str, optax.GradientTransformation]:
-        """Return clipping by ``gradient_clip_norm``, and then that of every optimizer."""
+        """Return clipping by ``gradient_clip_norm``, then the clipping that all optimizers share."""
         clipping = super()._make_clipping()
         if self.gradient_clip_norm == 0:
             return clipping
@@ -82,7 +87,7 @@ class AdamW(Optimizer):
         )
 
     def _decays(self, params: Any) -> Any:
-        """Return the mask of the parameters that decay: those that are included, or else not excluded."""
+        """Return the mask of the parameters that decay: those that are included or not excluded."""
         allow_unmatched = self.allow_unmatched
         not_excluded = path_mask(exclude=self.exclude_from_weight_decay, allow_unmatched=allow_unmatched)(params)
         included = path_mask(include=self.include_in_weight_decay or (), allow_unmatched=allow_unmatched)(params)

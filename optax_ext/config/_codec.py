@@ -1,4 +1,4 @@
-"""Configs to plain data and back."""
+"""Conversion of configs to plain data and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +16,13 @@ from optax_ext.config._recipe import OptimizationConfig
 
 @public
 def from_dict(data: Any, *, source: str = "config") -> Any:
-    """Build a config from plain data, or raise one error with everything that is wrong in it.
+    """Build a config from plain data, or raise one error that lists everything wrong with it.
 
     Args:
       data: A mapping with an ``optimizer``, for a whole [`OptimizationConfig`][optax_ext.config.OptimizationConfig],
-        or with a ``type``, for a part of one: an optimizer, a loss scale, or a schedule of ours or of yours. An
-        ``ml_collections.ConfigDict`` or an ``omegaconf`` container will do as well.
-      source: What the error says the data is, such as a file name.
+        or with a ``type``, for a part of one: an optimizer, a loss scale, or a schedule, also one of your own. An
+        ``ml_collections.ConfigDict`` or an ``omegaconf`` container is accepted as well.
+      source: What errors call the data, such as a file name.
 
     Returns:
       The config that the mapping describes.
@@ -52,24 +52,24 @@ def from_dict(data: Any, *, source: str = "config") -> Any:
         return from_tagged(Tagged, plain)
     except pydantic.ValidationError as error:
         raise as_config_error(source, error) from None
-    except PydanticCustomError as error:  # about the whole
+    except PydanticCustomError as error:  # about the config as a whole
         raise ConfigError(source, [Problem("", error.message())]) from None
 
 
 @public
 def to_dict(config: Schema, *, exclude_defaults: bool = False) -> dict[str, Any]:
-    """Write a config as plain data: dicts, lists, text, numbers, bool and None, and nothing else.
+    """Convert a config to plain data: dicts, lists, text, numbers, bool and None, and nothing else.
 
     Args:
       config: Any config, or part of one.
       exclude_defaults: Whether to leave out fields that have their default value.
 
     Returns:
-      Data that [`from_dict`][optax_ext.config.from_dict] makes into an equal config, with the ``type`` of each
+      Data from which [`from_dict`][optax_ext.config.from_dict] builds an equal config, with the ``type`` of each
       part that has one.
 
     Raises:
-      ConfigError: If it is not a config, or holds a value that is not data.
+      ConfigError: If ``config`` is not a config, or contains a value that is not data.
 
     Examples:
       >>> import optax_ext

@@ -12,20 +12,20 @@ from optax_ext.transforms import lamb
 
 @dataclasses.dataclass(frozen=True)
 class LAMB(Optimizer):
-    """LAMB, in the names of Model Garden; ``make`` returns [`optax_ext.lamb`][] after clipping.
+    """LAMB, with the argument names of Model Garden; ``make`` returns [`optax_ext.lamb`][] after clipping.
 
     Args:
       learning_rate: At least 0, or a schedule.
       beta_1: The decay of the first moment, in [0, 1).
       beta_2: The decay of the second moment, in [0, 1).
-      epsilon: More than 0; added to the root of the corrected second moment, unlike Adam's.
+      epsilon: Positive; added to the root of the corrected second moment, unlike Adam's.
       weight_decay_rate: At least 0.
-      exclude_from_weight_decay: Regular expressions; parameters in whose path one is found do not decay.
-      exclude_from_layer_adaptation: Regular expressions; parameters in whose path one is found are not scaled by
-        the trust ratio. None takes ``exclude_from_weight_decay``; an empty list means that all are scaled.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
+      exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
+        the trust ratio. None uses ``exclude_from_weight_decay``; an empty list excludes nothing.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
@@ -45,7 +45,7 @@ class LAMB(Optimizer):
     Differs from TensorFlow:
       An empty ``exclude_from_layer_adaptation`` excludes nothing; in TensorFlow it is the same as None. A pattern
       that matches no parameter is an error at ``init``. Moments and norms are in at least float32. An epsilon of 0,
-      which TensorFlow silently takes for 1e-7, is an error.
+      which TensorFlow silently replaces with 1e-7, is an error.
     """
 
     type = "lamb"

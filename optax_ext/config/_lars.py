@@ -11,21 +11,21 @@ from optax_ext.transforms import lars
 
 @dataclasses.dataclass(frozen=True)
 class LARS(Optimizer):
-    """LARS, in the names of Model Garden; ``make`` returns [`optax_ext.lars`][] after clipping.
+    """LARS, with the argument names of Model Garden; ``make`` returns [`optax_ext.lars`][] after clipping.
 
     Args:
       learning_rate: At least 0, or a schedule.
-      momentum: In [0, 1].
+      momentum: The momentum coefficient, in [0, 1].
       weight_decay_rate: At least 0.
       eeta: The trust coefficient, at least 0.
       nesterov: Whether to use Nesterov's momentum.
       classic_momentum: Whether to use the paper's form rather than the popular one.
-      exclude_from_weight_decay: Regular expressions; parameters in whose path one is found do not decay.
-      exclude_from_layer_adaptation: Regular expressions; parameters in whose path one is found are not scaled by
-        the trust ratio. None takes ``exclude_from_weight_decay``; an empty list means that all are scaled.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
+      exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
+        the trust ratio. None uses ``exclude_from_weight_decay``; an empty list excludes nothing.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 

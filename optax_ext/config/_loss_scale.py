@@ -14,7 +14,7 @@ from optax_ext.loss_scaling import dynamic_loss_scaling, fixed_loss_scaling
 
 
 class LossScale(Tagged):
-    """A loss scale as data; the base class of both."""
+    """A loss scale as data; the base class of all loss scale schemas."""
 
     @abc.abstractmethod
     def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -23,18 +23,18 @@ class LossScale(Tagged):
 
 @dataclasses.dataclass(frozen=True)
 class DynamicLossScale(LossScale):
-    """A loss scale that follows the gradients; ``wrap`` is [`optax_ext.dynamic_loss_scaling`][].
+    """A loss scale that adapts to the gradients; ``wrap`` is [`optax_ext.dynamic_loss_scaling`][].
 
     Args:
       initial_scale: The first scale, in [``min_scale``, ``max_scale``].
-      growth_steps: Finite steps in a row after which the scale grows, at least 1.
-      multiplier: The factor by which the scale grows and shrinks, more than 1.
-      min_scale: The smallest scale, more than 0.
-      max_scale: The largest scale, more than 0.
-      hysteresis: Skips in a row from which on the scale shrinks, at least 1.
+      growth_steps: Number of consecutive finite steps after which the scale grows, at least 1.
+      multiplier: The factor by which the scale grows and shrinks, greater than 1.
+      min_scale: The smallest scale, positive.
+      max_scale: The largest scale, positive.
+      hysteresis: Number of skipped steps at which the scale starts to shrink, at least 1.
       count_skipped_steps: Whether a skipped step still advances the counts that schedules read.
-      consecutive_hysteresis: Whether a finite step forgives the skips before it, so that only those in a row count.
-      check_updates: Whether the parameters that a step would make must be finite too.
+      consecutive_hysteresis: Whether only consecutive skips count for ``hysteresis``: a finite step resets the count.
+      check_updates: Whether a step is also skipped if it would make a parameter non-finite.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -77,13 +77,13 @@ class FixedLossScale(LossScale):
     """A constant loss scale; ``wrap`` is [`optax_ext.fixed_loss_scaling`][].
 
     Args:
-      scale: The scale, more than 0.
+      scale: The scale, positive.
       skip_nonfinite: Whether to skip updates with a non-finite gradient. False applies them, as TensorFlow does.
       count_skipped_steps: Whether a skipped step still advances the counts that schedules read.
-      check_updates: Whether the parameters that a step would make must be finite too.
+      check_updates: Whether a step is also skipped if it would make a parameter non-finite.
 
     Raises:
-      ConfigError: If the scale is not more than 0 and finite.
+      ConfigError: If the scale is not positive and finite.
 
     Examples:
       >>> import optax

@@ -1,4 +1,4 @@
-"""What every optimizer is as data."""
+"""The base class of all optimizer schemas."""
 
 import abc
 import dataclasses
@@ -25,9 +25,9 @@ class Optimizer(Tagged):
 
     Args:
       learning_rate: At least 0, or a schedule.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
     """
 
@@ -45,14 +45,14 @@ class Optimizer(Tagged):
         return global_clipnorm
 
     def make(self) -> optax.GradientTransformationExtraArgs:
-        """Return the optimizer: clipping by value, by norm and by global norm, and then its own chain.
+        """Return the transformation: clipping by value, by norm and by global norm, then the optimizer's own chain.
 
-        Parameters that are no floating or complex numbers stay as they are: their update is zero.
+        Parameters that are not floating or complex numbers stay unchanged: their update is zero.
         """
         return chain({**self._make_clipping(), "optimizer": self._make_chain()})
 
     def _make_clipping(self) -> dict[str, optax.GradientTransformation]:
-        """Return what comes first."""
+        """Return the clipping stages, which come first."""
         stages: dict[str, optax.GradientTransformation] = {}
         if self.clipvalue is not None:
             stages["clip by value"] = optax.clip(self.clipvalue)
@@ -64,10 +64,10 @@ class Optimizer(Tagged):
 
     @abc.abstractmethod
     def _make_chain(self) -> optax.GradientTransformation:
-        """Return what comes after clipping."""
+        """Return the stages after clipping."""
 
     def _rate(self) -> optax.ScalarOrSchedule:
-        """Return the learning rate, divided by `1 + decay * step` where there is a decay."""
+        """Return the learning rate, divided by `1 + decay * step` if there is a decay."""
         if self.decay == 0:
             return self.learning_rate
 
@@ -82,7 +82,7 @@ def layerwise_masks(
     exclude_from_layer_adaptation: Sequence[str] | None,
     allow_unmatched: bool,
 ) -> dict[str, Any]:
-    """Return the masks of a layer-wise optimizer; without a list of its own, adaptation takes that of weight decay."""
+    """Return the masks of a layer-wise optimizer; without a list for adaptation, the one for weight decay is used."""
     not_adapting = exclude_from_layer_adaptation
     if not_adapting is None:
         not_adapting = exclude_from_weight_decay

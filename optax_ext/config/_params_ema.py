@@ -15,13 +15,13 @@ class ParamsEma(Schema):
     """A moving average of parameters; ``make`` returns [`optax_ext.params_ema`][].
 
     Args:
-      average_decay: The part of the average that a step keeps, in [0, 1].
-      start_step: The first step that averages, at least 0; before it the average is the newest parameters.
-      dynamic_decay: Whether the decay grows from 0.1 up to ``average_decay``.
-      initial: The first average: ``"zeros"``, TensorFlow's, or ``"params"``.
+      average_decay: The fraction of the average that a step keeps, in [0, 1].
+      start_step: The first step that is averaged, at least 0; before it, the average is the newest parameters.
+      dynamic_decay: Whether the decay increases from 0.1 to ``average_decay``.
+      initial: The initial average: ``"zeros"``, as in TensorFlow, or ``"params"``.
       trainable_weights_only: Whether only parameters are to be averaged. False asks the training loop to average
-        batch statistics too, with a second ``make()`` over their tree and zero updates; an optimizer does not see
-        them, so that ``make`` is the same for both.
+        batch statistics too, with a second ``make()`` over their tree and zero updates. ``make`` is the same for
+        both, since an optimizer does not see batch statistics.
 
     Raises:
       ConfigError: If an argument is out of its range.

@@ -1,4 +1,4 @@
-"""A whole recipe: an optimizer and what is around it."""
+"""A whole recipe: an optimizer and its wrappers."""
 
 import dataclasses
 from typing import Annotated
@@ -19,13 +19,14 @@ class OptimizationConfig(Schema):
 
     Args:
       optimizer: The optimizer: a schema such as [`LARS`][optax_ext.config.LARS].
-      loss_scale: The loss scale, such as [`DynamicLossScale`][optax_ext.config.DynamicLossScale]; None for none.
-      ema: The average of parameters, a [`ParamsEma`][optax_ext.config.ParamsEma]; None for none.
+      loss_scale: The loss scale, such as [`DynamicLossScale`][optax_ext.config.DynamicLossScale]; None for no loss
+        scaling.
+      ema: The parameter average, a [`ParamsEma`][optax_ext.config.ParamsEma]; None for no average.
       master_weights: Whether the optimizer and its average work on float32 copies of narrower parameters, as
         [`optax_ext.master_weights`][] keeps them.
 
     Raises:
-      ConfigError: If one of them is not valid.
+      ConfigError: If an argument is not valid.
 
     Examples:
       >>> from optax_ext import config

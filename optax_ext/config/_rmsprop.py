@@ -11,29 +11,31 @@ from optax_ext.transforms import add_momentum, scale_by_rms
 
 @dataclasses.dataclass(frozen=True)
 class RMSprop(Optimizer):
-    r"""RMSprop as TensorFlow computes it, whose epsilon moves into the root when there is momentum.
+    """RMSprop as TensorFlow computes it: with momentum, epsilon moves inside the root.
 
-    With the running means $n$ of $g^2$ and, if ``centered``, $a$ of $g$ (or else 0): without momentum
+    ```text
+    n = rho * n + (1 - rho) * g**2
+    a = rho * a + (1 - rho) * g  if centered, else 0
 
-    $$p \leftarrow p - \eta g / (\sqrt{n - a^2} + \epsilon),$$
+    without momentum:  p = p - learning_rate * g / (sqrt(n - a**2) + epsilon)
 
-    and with it
+    with momentum:     v = momentum * v + learning_rate * g / sqrt(n - a**2 + epsilon)
+                       p = p - v
+    ```
 
-    $$v \leftarrow m v + \eta g / \sqrt{n - a^2 + \epsilon}, \qquad p \leftarrow p - v.$$
-
-    In ``optax.rmsprop`` the rate does not enter the momentum, and epsilon stands in the root unless told.
+    ``optax.rmsprop`` adds epsilon inside the root with and without momentum, unless ``eps_in_sqrt`` is False.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule.
+      learning_rate: At least 0, or a schedule.
       rho: The decay of the running means, in [0, 1).
-      momentum: $m$, in [0, 1].
-      epsilon: More than 0.
-      centered: Whether to divide by the deviation rather than by the root of the mean square.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      momentum: The momentum coefficient, in [0, 1].
+      epsilon: Positive.
+      centered: Whether to divide by the standard deviation rather than by the root of the mean square.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
-      epsilon_in_root: Whether epsilon stands inside the root, as in Keras's newer optimizers.
+      epsilon_in_root: Whether epsilon is added inside the root, as in Keras's newer optimizers.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -51,7 +53,7 @@ class RMSprop(Optimizer):
 
     Differs from TensorFlow:
       Moments are in at least float32, whatever the dtype of the parameters. An epsilon of 0, which TensorFlow silently
-      takes for 1e-7, is an error.
+      replaces with 1e-7, is an error.
       A variance that rounding makes negative counts as 0, where TensorFlow returns NaN.
     """
 

@@ -1,4 +1,4 @@
-"""Schedules made of pieces between boundaries: constants, and cosines."""
+"""Schedules made of constant or cosine pieces between boundaries."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ class Constant(Schedule):
       learning_rate: The rate, at least 0.
 
     Raises:
-      ConfigError: If the rate is negative or not finite.
+      ConfigError: If the rate is negative or non-finite.
 
     Examples:
       >>> import optax_ext
@@ -46,7 +46,7 @@ def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _first_zero(values: Sequence[float]) -> int | None:
-    """Return where the zeros at the end of `values` begin, if there are any, and other values before them."""
+    """Return the index where trailing zeros in `values` begin, or None without any or with nothing before them."""
     before = len(values)
     while before and values[before - 1] == 0:
         before -= 1
@@ -54,7 +54,7 @@ def _first_zero(values: Sequence[float]) -> int | None:
 
 
 def _one_value_each(values: tuple[float, ...], info: pydantic.ValidationInfo, extra: int) -> tuple[float, ...]:
-    """Check the number of `values`, where the boundaries themselves are valid."""
+    """Check the number of `values`, provided that the boundaries themselves are valid."""
     boundaries = info.data.get("boundaries")
     if boundaries is not None and len(values) != len(boundaries) + extra:
         raise problem(
@@ -65,20 +65,26 @@ def _one_value_each(values: tuple[float, ...], info: pydantic.ValidationInfo, ex
 
 @dataclasses.dataclass(frozen=True)
 class PiecewiseConstantDecay(Schedule):
-    r"""A constant learning rate between each two boundaries.
+    """A learning rate that is constant between boundaries.
 
-    With $t$ = ``step - offset``, the rate is $v_0$ for $t \le b_0$, $v_i$ for $b_{i-1} < t \le b_i$ and the last
-    value after the last boundary: a boundary step still has the old value.
+    ```text
+    elapsed = step - offset
+    rate = values[0]   if elapsed <= boundaries[0]
+           values[i]   if boundaries[i - 1] < elapsed <= boundaries[i]
+           values[-1]  if elapsed > boundaries[-1]
+    ```
+
+    A boundary step still has the old value.
 
     Args:
-      boundaries: Steps at which the rate changes, strictly increasing, each at least 0.
+      boundaries: Steps after which the rate changes, strictly increasing, each at least 0.
       values: Learning rates, each at least 0, one more than there are boundaries.
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
-        ``"hold"`` returns there the value at the offset.
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset as well;
+        ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
-      ConfigError: If the boundaries are not increasing, or the values too few or too many.
+      ConfigError: If the boundaries are not increasing, or there are too few or too many values.
 
     Examples:
       >>> import optax_ext
@@ -87,8 +93,8 @@ class PiecewiseConstantDecay(Schedule):
       1.0 0.5 0.1
 
     Differs from TensorFlow:
-      Steps are compared as integers, exactly: TensorFlow's optimizers compare in float32, one step late past
-      2**24. Unsorted boundaries are an error at construction, not at some step.
+      Steps are compared exactly, as integers. TensorFlow's optimizers compare in float32, which is one step late
+      past 2**24. Unsorted boundaries are an error at construction, not at some step.
     """
 
     boundaries: ListOf[NonNegativeInteger]
@@ -116,24 +122,28 @@ class PiecewiseConstantDecay(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class StepCosineDecay(Schedule):
-    r"""A half cosine from value to value between each two boundaries.
+    """A half cosine from one value to the next between boundaries.
 
-    With $t$ = ``step - offset``, the rate in the piece that starts at boundary $b_i$ is
+    In the piece that starts at ``boundaries[i]``:
 
-    $$v_{i+1} + (v_i - v_{i+1}) \frac{1 + \cos(\pi (t - s_i) / (b_{i+1} - b_i))}{2}$$
+    ```text
+    start = boundaries[i], but 0 for i = 0
+    fraction = (step - offset - start) / (boundaries[i + 1] - boundaries[i])
+    rate = values[i + 1] + (values[i] - values[i + 1]) * (1 + cos(pi * fraction)) / 2
+    ```
 
-    where $s_i = b_i$, except $s_0 = 0$: the first piece counts from step 0 wherever its boundary is, as in
-    TensorFlow. From the last boundary on the rate is the last value.
+    The first piece counts from the offset wherever its boundary is, as in TensorFlow. From the last boundary on, the
+    rate is the last value.
 
     Args:
-      boundaries: Steps at which pieces start, strictly increasing, each at least 0; at least one.
-      values: Learning rates at the boundaries, each at least 0, as many as boundaries.
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
-        ``"hold"`` returns there the value at the offset.
+      boundaries: Steps at which pieces start, at least one; strictly increasing, each at least 0.
+      values: Learning rates at the boundaries, each at least 0, as many as there are boundaries.
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset as well;
+        ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
-      ConfigError: If the boundaries are not increasing, or the values too few or too many.
+      ConfigError: If the boundaries are not increasing, or there are too few or too many values.
 
     Examples:
       >>> import optax_ext
@@ -142,7 +152,7 @@ class StepCosineDecay(Schedule):
       1.0 0.75 0.5 0.1
 
     Differs from TensorFlow:
-      ``StepCosineDecayWithOffset`` divides by zero from its last boundary on and returns NaN for ever.
+      ``StepCosineDecayWithOffset`` divides by zero and returns NaN from its last boundary on.
     """
 
     boundaries: ListOf[NonNegativeInteger]

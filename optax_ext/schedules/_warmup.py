@@ -1,4 +1,4 @@
-"""Warm-ups: schedules around a schedule, which replace its first steps."""
+"""Warm-ups: schedules that replace the first steps of another schedule."""
 
 import dataclasses
 import inspect
@@ -15,7 +15,7 @@ from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
 
 
 class _Warmup(Schedule):
-    """What the warm-ups have in common: they warn where the schedule after them is over before it begins."""
+    """The base class of warm-ups, which warns if the schedule after the warm-up is permanently 0 when it takes over."""
 
     after: ScalarOrSchedule
     warmup_steps: NonNegativeInteger
@@ -39,37 +39,38 @@ class _Warmup(Schedule):
 
 
 def _stacklevel_of_user() -> int:
-    """Return the stacklevel, for whoever calls this, of the line that made the schedule, alone or in a recipe."""
+    """Return the stacklevel, for the caller, of the user's line that made the schedule, alone or in a recipe."""
     level, frame = 0, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         level, frame = level + 1, frame.f_back
     return level
 
 
-_BETWEEN = ("optax_ext", "pydantic", "dataclasses")  # who may stand between a user's line and a schedule that it makes
+_BETWEEN = ("optax_ext", "pydantic", "dataclasses")  # may stand between a user's line and a schedule made there
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearWarmup(_Warmup):
-    r"""A linear rise to a schedule, in place of its first steps.
+    """A linear rise to a schedule, in place of its first steps.
 
-    For ``step < warmup_steps``, with $\eta_w$ = ``warmup_learning_rate``:
+    ```text
+    start, target = warmup_learning_rate, after(warmup_steps)
+    rate = start + step / warmup_steps * (target - start)  if step < warmup_steps
+           after(step)                                     otherwise
+    ```
 
-    $$\eta_w + \frac{\mathrm{step}}{\mathrm{warmup\_steps}} (\mathrm{after}(\mathrm{warmup\_steps}) - \eta_w)$$
-
-    and ``after(step)`` from there on. The schedule after it is not shifted: give it an ``offset`` of
-    ``warmup_steps`` to start it where the warm-up ends.
+    The schedule ``after`` is not shifted: give it an ``offset`` of ``warmup_steps`` to start it where the warm-up ends.
 
     Args:
       after: The schedule, or the constant learning rate, after the warm-up.
-      warmup_steps: Steps of the warm-up; with 0 there is none.
+      warmup_steps: Number of steps of the warm-up, at least 0; 0 for none.
       warmup_learning_rate: The rate at step 0, at least 0.
 
     Raises:
       ConfigError: If an argument is out of its range.
 
     Warns:
-      UserWarning: If the schedule after it is 0 for good before the warm-up ends.
+      UserWarning: If ``after`` is permanently 0 by the time the warm-up ends.
 
     Examples:
       >>> import optax_ext
@@ -99,26 +100,26 @@ class LinearWarmup(_Warmup):
 
 @dataclasses.dataclass(frozen=True)
 class PolynomialWarmup(_Warmup):
-    r"""A polynomial rise to a schedule, in place of its first steps.
+    """A polynomial rise to a schedule, in place of its first steps.
 
-    For ``step < warmup_steps`` the rate is
+    ```text
+    rate = after(warmup_steps) * (max(step, 1) / warmup_steps) ** power  if step < warmup_steps
+           after(step)                                                   otherwise
+    ```
 
-    $$\mathrm{after}(\mathrm{warmup\_steps})
-      \left(\frac{\max(\mathrm{step}, 1)}{\mathrm{warmup\_steps}}\right)^{\mathrm{power}}$$
-
-    and ``after(step)`` from there on. The schedule after it is not shifted: give it an ``offset`` of
-    ``warmup_steps`` to start it where the warm-up ends. (``PolynomialWarmUp`` in Model Garden.)
+    The schedule ``after`` is not shifted: give it an ``offset`` of ``warmup_steps`` to start it where the warm-up ends.
+    Model Garden calls it ``PolynomialWarmUp``.
 
     Args:
       after: The schedule, or the constant learning rate, after the warm-up.
-      warmup_steps: Steps of the warm-up; with 0 there is none.
+      warmup_steps: Number of steps of the warm-up, at least 0; 0 for none.
       power: The exponent.
 
     Raises:
       ConfigError: If an argument is out of its range.
 
     Warns:
-      UserWarning: If the schedule after it is 0 for good before the warm-up ends.
+      UserWarning: If ``after`` is permanently 0 by the time the warm-up ends.
 
     Examples:
       >>> import optax_ext

@@ -1,4 +1,4 @@
-"""Chains of named stages, which leave integers alone and compute cheap values again rather than keep them."""
+"""Chains of named stages, which leave integers alone and rematerialize cheap values rather than keep them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,17 +18,17 @@ class _Chain(optax.GradientTransformationExtraArgs):
 
 @public
 def chain(stages: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
-    """Chain named transformations as ``optax.chain`` does, for floating and complex parameters alone.
+    """Chain named transformations as ``optax.chain`` does, for floating-point and complex parameters only.
 
-    Integer parameters, keys and gradients of type float0 are hidden from every stage: their updates are zero. A
-    stage may compute again what another one has made, where that is faster than to read it from memory.
+    Integer parameters and keys are hidden from every stage, and their updates are zero. A stage may rematerialize what
+    an earlier one computed, where that is faster than reading it from memory.
 
     Args:
-      stages: Transformations in order, by what each is called.
+      stages: Transformations in order, by name.
 
     Returns:
-      A transformation whose state is that of ``optax.chain`` of the stages, and whose stages
-      [`stages_of`][optax_ext.transforms.stages_of] tells.
+      A transformation with the state of ``optax.chain``, whose stages
+      [`stages_of`][optax_ext.transforms.stages_of] returns.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Weight decay that norms can compute again."""
+"""Weight decay that norms can rematerialize."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from optax_ext._core.trees import is_none
 
 
 def add_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -> optax.GradientTransformation:
-    """Add `weight_decay` times the parameter to each update that the mask chooses.
+    """Add `weight_decay` times the parameter to each update that the mask selects.
 
-    As `optax.add_decayed_weights`, with its state, but for two things. The norms of the sums can compute them again
-    rather than read them. And a schedule, or a traced number, leaves a bfloat16 update in bfloat16, as a Python number
-    does.
+    This is `optax.add_decayed_weights`, with the same state, except that norms can rematerialize the sums rather than
+    read them from memory, and that a schedule or a traced number leaves a bfloat16 update in bfloat16, as a Python
+    number does.
     """
 
     def update_fn(

@@ -1,4 +1,4 @@
-"""The loss scales of Keras's loss-scale optimizers, today's and those of the experimental one."""
+"""The loss scales of Keras's loss-scale optimizers: the current one, and the experimental one before it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,16 +20,16 @@ def read_loss_scale(fields: dict[str, Any], path: str, report: Report) -> LossSc
         given = {key: value for key, value in given.items() if value is not None}
         return report.build(DynamicLossScale, given, path, {"growth_steps": "dynamic_growth_steps"})
     if initial_scale is None:
-        report.problem(join(path, "initial_scale"), "is required where dynamic is false")
+        report.problem(join(path, "initial_scale"), "is required when dynamic is false")
         return None
     if growth_steps is not None:
-        text = f"must be null where dynamic is false, got {shorten(growth_steps)}"
+        text = f"must be null when dynamic is false, got {shorten(growth_steps)}"
         report.problem(join(path, "dynamic_growth_steps"), text)
     return report.build(FixedLossScale, {"scale": initial_scale}, path, {"scale": "initial_scale"})
 
 
 def read_old_loss_scale(value: Any, path: str, report: Report) -> LossScale | None:
-    """Read what the experimental class took: a number, "dynamic", or a loss scale of TensorFlow 1's."""
+    """Read what the experimental class took: a number, "dynamic", or a loss scale of TensorFlow 1."""
     if isinstance(value, str) and value == "dynamic":
         return DynamicLossScale()
     if not isinstance(value, Mapping):
@@ -52,14 +52,16 @@ def read_old_loss_scale(value: Any, path: str, report: Report) -> LossScale | No
     fields: dict[str, Any] = dict(config or {})
     multiplier = fields.pop("multiplier", 2) if kind == "DynamicLossScale" else 2
     if not is_number(multiplier) or multiplier != 2:
-        text = f"must be 2, as for every LossScaleOptimizer, got {shorten(multiplier)}"
+        text = f"must be 2, the only multiplier that a LossScaleOptimizer has, got {shorten(multiplier)}"
         report.problem(join(path, "config.multiplier"), text)
     names = kinds[kind]
-    for key in value.keys() - {"class_name", "config", "module"}:
-        report.problem(join(path, str(key)), "unknown field")
-    for key in fields.keys() - names.keys():
-        text = f"unknown field{did_you_mean(key, names)}, accepted: {', '.join(names)}"
-        report.problem(join(path, f"config.{key}"), text)
+    for key in value:
+        if key not in ("class_name", "config", "module"):
+            report.problem(join(path, str(key)), "unknown field")
+    for key in fields:
+        if key not in names:
+            text = f"unknown field{did_you_mean(key, names)}, accepted: {', '.join(names)}"
+            report.problem(join(path, f"config.{key}"), text)
     given = {ours: fields[name] for name, ours in names.items() if name in fields}
     back = {ours: name for name, ours in names.items()}
     if kind == "FixedLossScale":

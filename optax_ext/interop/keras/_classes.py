@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from optax_ext._core.errors import shorten
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, init_fields
-from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, OptimizationConfig, Optimizer, RMSprop
-from optax_ext.interop._report import Report, is_number, join
+from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from optax_ext.interop._report import Report
 from optax_ext.schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -24,19 +24,39 @@ from optax_ext.schedules import (
 )
 
 
+@public
 class KerasClass(NamedTuple):
-    """A class of Keras: our schema, the fields it has another name for, lacks, or has another default for."""
+    """A class of Keras or Model Garden, as a schema of ours.
+
+    Args:
+      schema: Our schema.
+      renamed: The class's names of the fields that have another name in the schema, by ours.
+      lacks: The fields of the schema that the class does not have.
+      defaults: The defaults of the class where they differ from the schema's, by our names.
+
+    Examples:
+      >>> from optax_ext.interop import keras
+      >>> keras.find_class("PolynomialWarmUp").names()
+      {'after': 'after_warmup_lr_sched', 'warmup_steps': 'warmup_steps', 'power': 'power'}
+    """
 
     schema: type[Schema]
-    renamed: Mapping[str, str] = {}  # theirs by ours
+    renamed: Mapping[str, str] = {}
     lacks: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = {}
 
     def names(self) -> dict[str, str]:
-        """Return Keras's name of each of our fields that it has."""
+        """Return the class's name of each field of the schema that it has."""
         only_ours = {"before_offset", "allow_unmatched", "epsilon_in_root"} | self.lacks
         names = [field.name for field in init_fields(self.schema) if field.name not in only_ours]
         return {name: self.renamed.get(name, name) for name in names}
+
+    def build(self, fields: Mapping[str, Any], path: str, report: Report) -> Any:
+        """Construct the schema from fields under the class's names; return None if there is a problem."""
+        theirs = self.names()
+        ours = {name: our_name for our_name, name in theirs.items()}
+        given = {ours[name]: value for name, value in fields.items()}
+        return report.build(self.schema, {**self.defaults, **given}, path, theirs)
 
 
 _NO_OFFSET = frozenset({"offset"})
@@ -61,7 +81,7 @@ SCHEDULES: dict[str, KerasClass] = {
     "PolynomialWarmUp": KerasClass(PolynomialWarmup, renamed=_AFTER),
 }
 
-_KERAS_ADAMW = frozenset({"include_in_weight_decay", "exclude_from_weight_decay", "gradient_clip_norm"})
+_ONLY_MODEL_GARDEN = frozenset({"include_in_weight_decay", "exclude_from_weight_decay", "gradient_clip_norm"})
 
 OPTIMIZERS: dict[str, KerasClass] = {
     "SGD": KerasClass(SGD, defaults={"learning_rate": 0.01}),
@@ -70,7 +90,7 @@ OPTIMIZERS: dict[str, KerasClass] = {
     "AdamW": KerasClass(
         AdamW,
         renamed={"weight_decay_rate": "weight_decay"},
-        lacks=_KERAS_ADAMW,
+        lacks=_ONLY_MODEL_GARDEN,
         defaults={"learning_rate": 0.001, "weight_decay_rate": 0.004, "gradient_clip_norm": 0.0},
     ),
     "LAMB": KerasClass(LAMB, defaults={"learning_rate": 0.001}),
@@ -79,14 +99,19 @@ OPTIMIZERS: dict[str, KerasClass] = {
     "Adagrad": KerasClass(Adagrad, defaults={"learning_rate": 0.001}),
 }
 
-BACKEND_EPSILON = 1e-7  # what an optimizer takes in place of an epsilon of None or 0
-
-PACKAGES = frozenset({"Addons", "Keras", "Text", "keras", "builtins"})  # whose names stand before a ">"
+# Keras has each optimizer twice since TensorFlow 2.11: the older, "legacy", generation and a newer one, in which these
+# differ. A config has one of the fields in NEWER only if it is of the newer generation.
+NEWER_OPTIMIZERS: dict[str, KerasClass] = {
+    "RMSprop": KerasClass(RMSprop, defaults={"learning_rate": 0.001, "epsilon_in_root": True}),
+    "Adagrad": KerasClass(Adagrad, defaults={"learning_rate": 0.001, "epsilon_in_root": True}),
+}
+NEWER = frozenset({"jit_compile", "use_ema", "weight_decay", "loss_scale_factor"})
 
 EMA_OPTIMIZER = "ExponentialMovingAverage"
 LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV3", "LossScaleOptimizerV1")
+WRAPPERS = (EMA_OPTIMIZER, *LOSS_SCALE_OPTIMIZERS)
 
-# What `get_config` leaves out, of the classes that have such.
+# What TensorFlow's `get_config` leaves out.
 LEFT_OUT: dict[str, tuple[str, ...]] = {
     "PiecewiseConstantDecayWithOffset": ("offset",),
     "ExponentialDecayWithOffset": ("offset",),
@@ -98,12 +123,10 @@ LEFT_OUT: dict[str, tuple[str, ...]] = {
     EMA_OPTIMIZER: ("trainable_weights_only",),
 }
 
-# Classes there is nothing for here.
-NOT_CARRIED = frozenset({"Adadelta", "Adafactor", "Adamax", "Ftrl", "Lamb", "Lion", "Muon", "Nadam", "SLIDE"})
+# Classes that have no counterpart here.
+NO_COUNTERPART = frozenset({"Adadelta", "Adafactor", "Adamax", "Ftrl", "Lamb", "Lion", "Muon", "Nadam", "SLIDE"})
 
-PATTERN_FIELDS = frozenset({"include_in_weight_decay", "exclude_from_weight_decay", "exclude_from_layer_adaptation"})
-
-# What Keras's newer optimizers have in their configs besides, and with which values it changes nothing; None: with any.
+# Fields that Keras's newer optimizers have besides, and the values with which they change nothing; None: any value.
 NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "name": None,
     "jit_compile": None,
@@ -117,36 +140,32 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "gradient_aggregator": (None,),
     "gradient_transformers": (None,),
 }
-CLIPS = (
-    "clipnorm",
-    "global_clipnorm",
-    "clipvalue",
-)  # the newer optimizers apply the first of these that is more than 0
-NEWER = frozenset({"jit_compile", "use_ema", "weight_decay", "loss_scale_factor"})  # which tell a newer optimizer
 
 
-def clip_as_newer(fields: dict[str, Any], path: str, report: Report) -> None:
-    """Leave of the clips the one that a newer optimizer applies; two norms are for the schema to refuse."""
-    for key in CLIPS:
-        if is_number(fields.get(key)) and fields[key] <= 0:
-            report.note(join(path, key), f"{shorten(fields[key])} means no clipping")
-            fields[key] = None
-    norm = next((key for key in CLIPS[:2] if fields.get(key) is not None), None)
-    if norm and fields.get("clipvalue") is not None:
-        text = f"is ignored beside {norm}, as newer optimizers of TensorFlow do"
-        report.note(join(path, "clipvalue"), text, surprising=True)
-        fields["clipvalue"] = None
+@public
+def find_class(name: str) -> KerasClass:
+    """Return the class of a schedule, or of an optimizer of the older generation.
+
+    Args:
+      name: Its name in Keras or Model Garden.
+
+    Returns:
+      The class, as a schema of ours.
+
+    Raises:
+      KeyError: If there is no class of this name.
+
+    Examples:
+      >>> from optax_ext.interop import keras
+      >>> keras.find_class("CosineDecayWithOffset").schema.__name__
+      'CosineDecay'
+    """
+    return SCHEDULES[name] if name in SCHEDULES else OPTIMIZERS[name]
 
 
-def note_clipping(config: OptimizationConfig, path: str, report: Report) -> None:
-    """Say that AdamW clips inside a loss scale too, where TensorFlow forgets to."""
-    if (
-        config.loss_scale is not None
-        and isinstance(config.optimizer, AdamW)
-        and config.optimizer.gradient_clip_norm > 0
-    ):
-        text = "clips inside the loss scale too, where TensorFlow forgets to; 0 gives its numbers"
-        report.note(join(path, "gradient_clip_norm"), text, surprising=True)
+def optimizer_class(name: str, *, newer: bool) -> KerasClass:
+    """Return the class of an optimizer, of the newer generation or the older one."""
+    return NEWER_OPTIMIZERS.get(name, OPTIMIZERS[name]) if newer else OPTIMIZERS[name]
 
 
 def class_of(config: Schedule | Optimizer) -> tuple[str, KerasClass] | None:

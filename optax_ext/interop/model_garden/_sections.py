@@ -1,26 +1,13 @@
-"""Model Garden's configs: the members of each section with their defaults, and what each member is here."""
+"""Model Garden's configs: the members of each section with their defaults, and which class of Keras's each is."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from optax_ext._core.schema import Schema
-from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, RMSprop
-from optax_ext.schedules import (
-    Constant,
-    CosineDecay,
-    DirectPowerDecay,
-    ExponentialDecay,
-    LinearWarmup,
-    PiecewiseConstantDecay,
-    PolynomialDecay,
-    PolynomialWarmup,
-    PowerAndLinearDecay,
-    PowerDecay,
-    StepCosineDecay,
-)
+from optax_ext.interop.keras import KerasClass, find_class
+from optax_ext.schedules import Constant
 
-Block = dict[str, Any]  # the fields of a member, or of a section that has none
+Block = dict[str, Any]  # the fields of a member, or of a section that has no members
 
-_CLIPPING: Block = {"clipnorm": None, "clipvalue": None, "global_clipnorm": None}
+CLIPPING: Block = {"clipnorm": None, "clipvalue": None, "global_clipnorm": None}
 _PATTERNS: Block = {"exclude_from_weight_decay": None, "exclude_from_layer_adaptation": None}
 _ADAM: Block = {"name": "Adam", "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "amsgrad": False}
 _RATE: Block = {"name": "", "initial_learning_rate": None}
@@ -29,23 +16,23 @@ _LAMB: Block = {"name": "LAMB", "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-6,
 
 # The defaults of Model Garden 2.20; None where there is none.
 OPTIMIZER: dict[str, Block] = {
-    "sgd": {**_CLIPPING, "name": "SGD", "decay": 0.0, "nesterov": False, "momentum": 0.0},
-    "sgd_experimental": {**_CLIPPING, "name": "SGD", "nesterov": False, "momentum": 0.0, "jit_compile": False},
-    "adam": {**_CLIPPING, **_ADAM},
-    "adam_experimental": {**_CLIPPING, **_ADAM, "jit_compile": False},
+    "sgd": {**CLIPPING, "name": "SGD", "decay": 0.0, "nesterov": False, "momentum": 0.0},
+    "sgd_experimental": {**CLIPPING, "name": "SGD", "nesterov": False, "momentum": 0.0, "jit_compile": False},
+    "adam": {**CLIPPING, **_ADAM},
+    "adam_experimental": {**CLIPPING, **_ADAM, "jit_compile": False},
     "adamw": {
-        **_CLIPPING,
+        **CLIPPING,
         **_ADAM,
         "weight_decay_rate": 0.0,
         "include_in_weight_decay": None,
         "exclude_from_weight_decay": None,
         "gradient_clip_norm": 1.0,
     },
-    "adamw_experimental": {**_CLIPPING, **_ADAM, "weight_decay": 0.0, "global_clipnorm": 1.0, "jit_compile": False},
-    "lamb": {**_CLIPPING, **_LAMB, **_PATTERNS},
-    "rmsprop": {**_CLIPPING, "name": "", "rho": 0.9, "momentum": 0.0, "epsilon": 1e-7, "centered": False},
+    "adamw_experimental": {**CLIPPING, **_ADAM, "weight_decay": 0.0, "global_clipnorm": 1.0, "jit_compile": False},
+    "lamb": {**CLIPPING, **_LAMB, **_PATTERNS},
+    "rmsprop": {**CLIPPING, "name": "", "rho": 0.9, "momentum": 0.0, "epsilon": 1e-7, "centered": False},
     "lars": {
-        **_CLIPPING,
+        **CLIPPING,
         "name": "LARS",
         "momentum": 0.9,
         "eeta": 0.001,
@@ -54,9 +41,9 @@ OPTIMIZER: dict[str, Block] = {
         "classic_momentum": True,
         **_PATTERNS,
     },
-    "adagrad": {**_CLIPPING, "name": "Adagrad", "initial_accumulator_value": 0.1, "epsilon": 1e-7},
+    "adagrad": {**CLIPPING, "name": "Adagrad", "initial_accumulator_value": 0.1, "epsilon": 1e-7},
     "slide": {
-        **_CLIPPING,
+        **CLIPPING,
         **_LAMB,
         **_PATTERNS,
         "weight_decay_type": "inner",
@@ -67,7 +54,7 @@ OPTIMIZER: dict[str, Block] = {
         "ratio_clip_norm": 1e5,
     },
     "adafactor": {
-        **_CLIPPING,
+        **CLIPPING,
         "name": "Adafactor",
         "factored": True,
         "multiply_by_parameter_scale": True,
@@ -82,7 +69,7 @@ OPTIMIZER: dict[str, Block] = {
         "include_in_weight_decay": None,
     },
     "adafactor_keras": {
-        **_CLIPPING,
+        **CLIPPING,
         "name": "Adafactor",
         "learning_rate": 0.001,
         "beta_2_decay": -0.8,
@@ -116,7 +103,7 @@ WARMUP: dict[str, Block] = {
 }
 SECTIONS = {"optimizer": OPTIMIZER, "learning_rate": LEARNING_RATE, "warmup": WARMUP}
 EMA: Block = {
-    **_CLIPPING,
+    **CLIPPING,
     "name": "ExponentialMovingAverage",
     "trainable_weights_only": True,
     "average_decay": 0.99,
@@ -125,32 +112,47 @@ EMA: Block = {
 }
 RUNTIME: Block = {"mixed_precision_dtype": None, "loss_scale": None}
 
-# What a member is here. Those of the schema that are not in here cannot be carried.
-SCHEMAS: dict[str, dict[str, type[Schema]]] = {
+
+class Member(NamedTuple):
+    """What the factory makes of a member: a class by its name in Keras, of the older generation or the newer one."""
+
+    class_name: str
+    newer: bool = False
+
+    @property
+    def keras_class(self) -> KerasClass:
+        """The class as a schema of ours."""
+        return _CONSTANT if self.class_name == "Constant" else find_class(self.class_name)
+
+
+_CONSTANT = KerasClass(Constant)  # which is a number in Keras, not a class
+
+# What each member is. Those that are not in here have no counterpart.
+MEMBERS: dict[str, dict[str, Member]] = {
     "optimizer": {
-        "sgd": SGD,
-        "sgd_experimental": SGD,
-        "adam": Adam,
-        "adam_experimental": Adam,
-        "adamw": AdamW,
-        "adamw_experimental": AdamW,
-        "lamb": LAMB,
-        "rmsprop": RMSprop,
-        "lars": LARS,
-        "adagrad": Adagrad,
+        "sgd": Member("SGD"),
+        "sgd_experimental": Member("SGD", newer=True),
+        "adam": Member("Adam"),
+        "adam_experimental": Member("Adam", newer=True),
+        "adamw": Member("AdamWeightDecay"),
+        "adamw_experimental": Member("AdamW", newer=True),
+        "lamb": Member("LAMB"),
+        "rmsprop": Member("RMSprop"),
+        "lars": Member("LARS"),
+        "adagrad": Member("Adagrad"),
     },
     "learning_rate": {
-        "constant": Constant,
-        "stepwise": PiecewiseConstantDecay,
-        "exponential": ExponentialDecay,
-        "polynomial": PolynomialDecay,
-        "cosine": CosineDecay,
-        "power": DirectPowerDecay,
-        "power_linear": PowerAndLinearDecay,
-        "power_with_offset": PowerDecay,
-        "step_cosine_with_offset": StepCosineDecay,
+        "constant": Member("Constant"),
+        "stepwise": Member("PiecewiseConstantDecayWithOffset"),
+        "exponential": Member("ExponentialDecayWithOffset"),
+        "polynomial": Member("PolynomialDecayWithOffset"),
+        "cosine": Member("CosineDecayWithOffset"),
+        "power": Member("DirectPowerDecay"),
+        "power_linear": Member("PowerAndLinearDecay"),
+        "power_with_offset": Member("PowerDecayWithOffset"),
+        "step_cosine_with_offset": Member("StepCosineDecayWithOffset"),
     },
-    "warmup": {"linear": LinearWarmup, "polynomial": PolynomialWarmup},
+    "warmup": {"linear": Member("LinearWarmup"), "polynomial": Member("PolynomialWarmUp")},
 }
-RENAMED = {"weight_decay": "weight_decay_rate"}  # of adamw_experimental
+AFTER = "after_warmup_lr_sched"  # what those of a warm-up call the schedule after it
 NO_NUMBERS = frozenset({"name", "jit_compile"})

@@ -6,8 +6,8 @@ from typing import Any
 from optax_ext._core.errors import ConfigError, Problem, shorten
 from optax_ext._core.public import public
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, OptimizationConfig, Optimizer, to_dict
-from optax_ext.interop._keras_classes import class_of
 from optax_ext.interop._report import Report, join
+from optax_ext.interop.keras._classes import class_of
 from optax_ext.schedules import Schedule
 
 
@@ -16,17 +16,17 @@ def to_keras(config: Schedule | Optimizer | OptimizationConfig) -> dict[str, Any
     """Write a schedule, an optimizer or a whole config as tf_keras and Model Garden serialize it.
 
     Args:
-      config: What to write. Patterns are written as they are: make them fit TensorFlow's variable names yourself.
+      config: What to write. Patterns are written as they are, even if they match JAX parameter paths only.
 
     Returns:
-      ``{"class_name": …, "config": …}``, of plain data. A ``config`` has all arguments of its class, also those that
-      TensorFlow's own ``get_config`` leaves out. [`from_keras`][optax_ext.interop.from_keras] makes an equal config
-      of it, with ``translate_patterns=False``; of an ``OptimizationConfig`` that has nothing but an optimizer it
-      makes that optimizer.
+      ``{"class_name": …, "config": …}``, of plain data. A ``config`` has all arguments of its class, including those
+      that TensorFlow's own ``get_config`` leaves out. [`from_keras`][optax_ext.interop.from_keras] with
+      ``translate_patterns=False`` reads it as an equal config; an ``OptimizationConfig`` that has nothing but an
+      optimizer comes back as that optimizer.
 
     Raises:
-      ConfigError: If there is something that Keras cannot express: ``before_offset="hold"``, a schedule class of
-        your own, a loss scale with ``hysteresis``, with other limits or another multiplier, …
+      ConfigError: If Keras cannot express something: ``before_offset="hold"``, a schedule class of your own, a loss
+        scale with ``hysteresis``, other limits or another multiplier, …
 
     Examples:
       >>> import optax_ext
@@ -48,7 +48,7 @@ def to_keras(config: Schedule | Optimizer | OptimizationConfig) -> dict[str, Any
 def _one(config: Schedule | Optimizer, path: str, report: Report) -> dict[str, Any]:
     known = class_of(config)
     if known is None:
-        report.problem(path, f"there is no class of Keras for a {type(config).__name__}")
+        report.problem(path, f"Keras has no class for {type(config).__name__}")
         return {}
     name, keras_class = known
     names = keras_class.names()
@@ -60,10 +60,10 @@ def _one(config: Schedule | Optimizer, path: str, report: Report) -> dict[str, A
             continue
         if field not in names:  # ours alone
             if value != defaults[field]:
-                report.problem(place, f"Keras has nothing like it in {name}, got {shorten(value)}")
+                report.problem(place, f"Keras's {name} has no such argument, got {shorten(value)}")
         elif field == "exclude_from_layer_adaptation" and own == ():
             text = (
-                "an empty list means in TensorFlow what None means: give a pattern that matches nothing, such as '$^'"
+                "an empty list means the same as None in TensorFlow: give a pattern that matches nothing, such as '$^'"
             )
             report.problem(place, text)
         elif isinstance(own, Schedule):
@@ -78,12 +78,11 @@ def _whole(config: OptimizationConfig, report: Report) -> dict[str, Any]:
     if config.ema is not None:
         fields = to_dict(config.ema)
         if fields.pop("initial") != "zeros":
-            report.problem("ema.initial", f"Keras starts at zeros, got {shorten(config.ema.initial)}")
+            report.problem("ema.initial", f"Keras starts the average at zeros, got {shorten(config.ema.initial)}")
         written = {"class_name": "ExponentialMovingAverage", "config": {"optimizer": written, **fields}}
     if config.master_weights:
-        report.problem(
-            "master_weights", "Keras keeps none: its parameters are float32 under a policy of mixed precision"
-        )
+        text = "Keras has no such option: with a mixed-precision policy its parameters are float32 anyway"
+        report.problem("master_weights", text)
     if config.loss_scale is not None:
         fields = _loss_scale(config.loss_scale, report)
         written = {"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": written, **fields}}
@@ -99,11 +98,13 @@ def _loss_scale(loss_scale: LossScale, report: Report) -> dict[str, Any]:
         carried = {"scale"}
         fields = {"dynamic": False, "initial_scale": loss_scale.scale, "dynamic_growth_steps": None}
     else:
-        report.problem("loss_scale", f"there is no class of Keras for a {type(loss_scale).__name__}")
+        report.problem("loss_scale", f"Keras has no class for {type(loss_scale).__name__}")
         return {}
     for field in dataclasses.fields(loss_scale):
         value = getattr(loss_scale, field.name)
         if field.name not in carried and value != field.default:
-            text = f"a LossScaleOptimizer has no such argument, got {shorten(value)} instead of {field.default}"
+            text = (
+                f"a LossScaleOptimizer has no such argument, got {shorten(value)} instead of {shorten(field.default)}"
+            )
             report.problem(f"loss_scale.{field.name}", text)
     return fields

@@ -1,16 +1,16 @@
-"""How Model Garden lays a file over its experiment: a strict override, leaf by leaf, of sections with members."""
+"""How a Model Garden file overrides its experiment: strictly, leaf by leaf, in sections with members."""
 
 import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
-from optax_ext.interop._model_garden_schema import EMA, RUNTIME, SECTIONS, Block
 from optax_ext.interop._report import Report, join
+from optax_ext.interop.model_garden._sections import EMA, RUNTIME, SECTIONS, Block
 
 
 class Section(NamedTuple):
-    """A section in effect: the selected type, all members, and whether a recipe said what the type is."""
+    """A section in effect: the selected type, all members, and which of these a recipe gave."""
 
     type: Any
     members: dict[str, Any]
@@ -19,7 +19,7 @@ class Section(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What is in effect once all recipes are laid over each other."""
+    """What is in effect once each recipe has overridden the one below it."""
 
     sections: dict[str, Section]
     ema: Any  # None or a block
@@ -28,7 +28,7 @@ class Recipe(NamedTuple):
 
 
 def read_recipe(config: Mapping[Any, Any], base: Mapping[Any, Any] | None, report: Report) -> Recipe:
-    """Lay a recipe strictly over its base, and that over Model Garden's defaults, as a Python experiment is."""
+    """Override the base by a recipe, strictly, and Model Garden's defaults by that, as a Python experiment does."""
     layers = [(_parts(layer, report), strict) for layer, strict in ((base, False), (config, True)) if layer is not None]
     sections = {
         name: _section(name, [(part[0].get(name, {}), strict) for part, strict in layers], report) for name in SECTIONS
@@ -53,11 +53,11 @@ def _parts(config: Mapping[Any, Any], report: Report) -> tuple[Mapping[Any, Any]
     if "optimizer_config" in config:
         value = config["optimizer_config"]
         if value is None:
-            report.problem("optimizer_config", "is null, of which TensorFlow cannot make an optimizer either")
+            report.problem("optimizer_config", "is null, and TensorFlow cannot build an optimizer from it either")
         config = _mapping(value, "optimizer_config", report)
     known = [*SECTIONS, "ema"]
     for key, value in config.items():
-        if key not in known and not (key == "type" and value is None):  # which dumps of some projects have
+        if key not in known and not (key == "type" and value is None):  # which some projects' dumps have
             hint = did_you_mean(key, known)
             report.problem(str(key), f"unknown section{hint}, accepted: {join_words(known)}")
     return config, runtime
@@ -72,7 +72,7 @@ def _mapping(value: Any, path: str, report: Report) -> Mapping[Any, Any]:
 
 
 def _section(name: str, layers: list[tuple[Any, bool]], report: Report) -> Section:
-    """Merge one section; what stands beside its type goes where it was meant."""
+    """Merge one section; move fields that stand beside its type to where they were meant to be."""
     members: dict[str, Any] = copy.deepcopy(SECTIONS[name])
     selected: Any = None
     type_given, members_given = False, list[str]()
@@ -81,19 +81,20 @@ def _section(name: str, layers: list[tuple[Any, bool]], report: Report) -> Secti
     for layer, strict in layers:
         if layer is None:
             if name == "warmup":
-                report.note(name, "null is read as no warm-up; TensorFlow fails on it", surprising=True)
+                report.note(name, "null is read as no warm-up; in TensorFlow it is an error", surprising=True)
             selected, type_given, layer = None, True, {}
         for key, value in _mapping(layer, name, report).items():
             place = join(name, str(key))
             if key == "type":
                 selected, type_given = value, True
             elif key in members or (isinstance(value, Mapping) and isinstance(key, str)):
-                members_given.append(str(key))
+                if key not in members_given:
+                    members_given.append(key)
                 if key not in members and strict:
-                    unknown[str(key)] = f"unknown member{did_you_mean(key, members)}, Model Garden has {_list(members)}"
+                    unknown[str(key)] = _unknown_member(key, members)
                     continue
                 defaults = SECTIONS[name].get(key, {})
-                known = strict and key in SECTIONS[name]  # what fields a foreign member has, only its project knows
+                known = strict and key in SECTIONS[name]  # only its project knows which fields a foreign member has
                 members[key] = _block(members.get(key), defaults, value, place, report, strict=known)
             else:
                 beside[str(key)] = value
@@ -108,7 +109,7 @@ def _section(name: str, layers: list[tuple[Any, bool]], report: Report) -> Secti
 
 
 def _block(old: Any, defaults: Block, value: Any, path: str, report: Report, *, strict: bool) -> Any:
-    """Lay the fields of a member over those it has."""
+    """Override the fields that a member has."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -125,20 +126,22 @@ def _block(old: Any, defaults: Block, value: Any, path: str, report: Report, *, 
 
 
 def _put_in_place(section: str, key: str, value: Any, selected: Any, block: Any, report: Report) -> None:
-    """Move a field that stands beside the type into the block of that type, which it was meant for."""
+    """Move a field that stands beside the type into the block of that type, where it was meant to be."""
     place, inside = join(section, key), f"{section}.{selected}.{key}"
     defaults = SECTIONS[section].get(selected, {}) if isinstance(selected, str) else {}
     if not isinstance(block, dict) or key not in defaults:
-        report.problem(
-            place, f"unknown member{did_you_mean(key, SECTIONS[section])}, Model Garden has {_list(SECTIONS[section])}"
-        )
+        report.problem(place, _unknown_member(key, SECTIONS[section]))
         return
     if block[key] not in (defaults[key], value):
-        report.problem(place, f"is {shorten(value)}, and {inside} is {shorten(block[key])}: give one of them")
+        report.problem(place, f"is {shorten(value)}, and {inside} is {shorten(block[key])}: give only one of them")
         return
     block[key] = value
-    text = f"is read as {inside}; beside the type TensorFlow would lose it without a word"
+    text = f"is read as {inside}; TensorFlow silently ignores a field beside the type"
     report.note(place, text, surprising=True)
+
+
+def _unknown_member(key: object, members: Mapping[str, Any]) -> str:
+    return f"unknown member{did_you_mean(key, members)}, accepted: {join_words(members)}"
 
 
 def _ema(old: Any, value: Any, report: Report) -> Any:
@@ -147,7 +150,3 @@ def _ema(old: Any, value: Any, report: Report) -> Any:
     if value is not None:
         report.problem("ema", f"must be a mapping, or null for none, got {shorten(value)}")
     return None
-
-
-def _list(members: Mapping[str, Any]) -> str:
-    return join_words(members)

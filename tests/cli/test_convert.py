@@ -33,7 +33,11 @@ def test_our_yaml_with_comments(files, capsys, told):
     with pytest.warns(interop.TranslationWarning):
         assert config.from_dict(yaml.safe_load(text)) == interop.from_model_garden(RECIPE)
     comments = "".join(line for line in text.splitlines() if line.startswith("#"))
-    for said in ("Converted from recipe.yaml.", "'layer_norm' and 'LayerNorm' are one", "is dynamic, as in TensorFlow"):
+    for said in (
+        "Converted from recipe.yaml.",
+        "'layer_norm' and 'LayerNorm' are the same",
+        "is dynamic, as in TensorFlow",
+    ):
         assert said in comments.replace("#   ", " ")
 
 
@@ -43,19 +47,49 @@ def test_into_files(files, capsys):
     assert "Converted from" in capsys.readouterr().err
     assert config.load(files / "ours.yaml") == config.load(files / "ours.json")
     assert cli.main(["convert", f"{files}/ours.yaml", "--to", "json"]) == 0  # ours is known for ours
+    assert cli.main(["convert", f"{files}/ours.yaml", "--from", "optax-ext"]) == 0
 
 
 def test_patterns_against_shapes(files, capsys):
-    arguments = ["convert", f"{files}/recipe.yaml", "--check-against", f"{files}/shapes.json"]
+    arguments = ["convert", f"{files}/recipe.yaml", "--params", f"{files}/shapes.json"]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
-    assert "'bias' hits Dense_0/bias, LayerNorm_0/bias" in out
+    assert "'bias' matches Dense_0/bias, LayerNorm_0/bias" in out
     assert "exclude_from_weight_decay: 3 of 4 parameters in all" in out
     (files / "shapes.json").write_text(json.dumps({"Dense_0": {"kernel": [2]}}))
     assert cli.main(arguments) == 1
     captured = capsys.readouterr()
-    assert "'bias' hits NOTHING" in captured.out
+    assert "'bias' matches NOTHING" in captured.out
     assert "the pattern 'bias' matches none" in captured.err
+
+
+def test_wrong_usage(files, capsys):
+    ours, schedule = files / "ours.yaml", files / "schedule.json"
+    config.save(config.SGD(0.1), ours)
+    schedule.write_text('{"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 9}}')
+    shapes = ["--params", f"{files}/shapes.json"]
+    for arguments, message in (
+        ([ours, *shapes], "--params is for files of Model Garden and Keras: use describe --params"),
+        ([schedule, *shapes], "schedule.json: --params is for optimizers, and this is a schedule"),
+        ([schedule, "--base", ours], "--base is for files of Model Garden"),
+        ([schedule, "--to", "yaml", "-o", "out.json"], "--to yaml and -o out.json are two formats"),
+    ):
+        assert cli.main(["convert", *map(str, arguments)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert message in err
+
+
+def test_the_name_of_the_output_tells_the_format(files, capsys):
+    assert cli.main(["convert", f"{files}/recipe.yaml", "-o", f"{files}/ours.txt"]) == 1
+    assert "the file's name must end in .json, .yaml or .yml, got '.txt'" in capsys.readouterr().err
+    assert not (files / "ours.txt").exists()
+
+
+def test_problems_name_the_file(files, capsys):
+    (files / "keras.json").write_text('{"class_name": "SGD", "config": {"momentum": 3}}')
+    assert cli.main(["convert", f"{files}/keras.json"]) == 1
+    assert capsys.readouterr().err.startswith(f"{files}/keras.json: 1 problem\n  config.momentum: must be ")
 
 
 def test_a_base(files, capsys):

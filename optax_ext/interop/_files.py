@@ -1,4 +1,4 @@
-"""Model Garden's YAML files."""
+"""Files of Keras and Model Garden, as mappings."""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from optax_ext._core.yaml_files import YamlLoader, read_yaml
 
 
 class _Loader(YamlLoader):
-    """Knows the two tags of Python that real files have, of lists, and no other."""
+    """Reads the two Python tags that real files have, both of lists, and no other."""
 
     def construct_list(self, node: yaml.Node) -> Any:
         if not isinstance(node, yaml.SequenceNode):
@@ -27,7 +27,7 @@ for _tag in ("tag:yaml.org,2002:python/tuple", "tag:yaml.org,2002:python/list"):
 
 
 def read_mapping(source: Any, argument: str) -> Mapping[Any, Any]:
-    """Return a mapping as plain data, and what a file of JSON or YAML holds, where that is a mapping."""
+    """Return a mapping as plain data, or the mapping that a JSON or YAML file holds."""
     if not isinstance(source, str | os.PathLike):
         data = plain_data(source, argument)
         if isinstance(data, Mapping):
@@ -36,6 +36,8 @@ def read_mapping(source: Any, argument: str) -> Mapping[Any, Any]:
         raise ConfigError(argument, [Problem("", text)])
     path: Any = source
     text = read_text(path)
+    if not text.strip():
+        raise ConfigError(str(path), [Problem("", "is empty: it must hold a mapping")])
     is_json = Path(path).suffix.lower() == ".json"
     data = read_json(text, str(path)) if is_json else read_yaml(text, str(path), _Loader)
     if not isinstance(data, Mapping):
