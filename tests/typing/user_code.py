@@ -170,6 +170,9 @@ data = config.to_dict(recipe, exclude_defaults=True)
 again = config.from_dict(data, source="recipe")
 config.save(recipe, "recipe.yaml", exclude_defaults=True)
 loaded = config.load("recipe.yaml")
+# TODO: with `config.load(path, kind)`, uncomment these two lines.
+# assert_type(config.load("recipe.yaml", config.LARS), config.LARS)
+# assert_type(config.load("recipe.yaml", config.LARS).eeta, float)
 editor = config.json_schema()
 try:
     config.from_dict({"type": "lars"})
