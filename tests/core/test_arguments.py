@@ -76,10 +76,10 @@ def test_a_whole_number_is_an_integer(steps):
 
 def test_a_whole_number_past_what_float32_holds_stays_exact():
     state = optax_ext.dynamic_loss_scaling(optax.sgd(0.1)).init(jnp.ones(1))
-    state = state._replace(counter=jnp.int32(2**24))
-    tx = optax_ext.dynamic_loss_scaling(optax.sgd(0.1), growth_steps=2.0**24 + 2)
+    state = state._replace(counter=jnp.int32(2**24 + 2))
+    tx = optax_ext.dynamic_loss_scaling(optax.sgd(0.1), growth_steps=2.0**24 + 4)  # 2**24 + 3 rounds up to it
     _, state = tx.update(jnp.ones(1), state, jnp.ones(1))
-    assert state.counter == 2**24 + 1
+    assert state.counter == 2**24 + 3
 
 
 def test_traced_values_pass():
