@@ -1,7 +1,7 @@
 """Checks for the arguments of transformations."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,13 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from optax_ext._core.field_types import FLOAT32_MAX, FLOAT32_TINY
+from optax_ext._core.errors import shorten
+from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.schema import explain, plain_numbers
 
 Scalar = float | jax.Array
+_Integer = TypeVar("_Integer", bound=float | jax.Array)
 Mask = Any | Callable[[optax.Params], Any]
-
-_RANGES = {
-    "at least 0": lambda x: x >= 0,
-    "more than 0": lambda x: x > 0,
-    "at least 1": lambda x: x >= 1,
-    "more than 1": lambda x: x > 1,
-    "in [0, 1]": lambda x: 0 <= x <= 1,
-    "in [0, 1)": lambda x: 0 <= x < 1,
-}
 
 
 def is_concrete(*values: object) -> bool:
@@ -34,23 +28,21 @@ def is_eager(*values: object) -> bool:
     return is_concrete(*values, jnp.zeros([], jnp.int32) + 0)
 
 
-def check_number(name: str, value: object, accepted: str, *, integer: bool = False, or_infinite: bool = False) -> None:
-    """Raise ValueError unless `value` is traced, or a number in the range named by `accepted` that fits float32."""
-    if not is_concrete(value) or (or_infinite and isinstance(value, float | jax.Array) and np.isposinf(value)):
+def check_number(name: str, value: object, accepted: Any, *, or_infinite: bool = False) -> None:
+    """Raise ValueError unless `value` is traced, or what a field of the type `accepted` takes: one of `field_types`."""
+    value = plain_numbers(value)
+    if not is_concrete(value) or (or_infinite and value == float("inf")):
         return
-    kind = "an integer" if integer else "a finite, normal float32 number"
-    if not _is_number(value, integer) or not _RANGES[accepted](float(value)):  # pyright: ignore[reportArgumentType]
-        raise ValueError(f"{name} must be {kind}, {accepted}; got {value!r}")
+    wrong = explain(accepted, value)
+    if wrong is not None:
+        raise ValueError(f"{name} {wrong}")
 
 
-def _is_number(value: object, integer: bool) -> bool:
-    if not isinstance(value, int | float | np.generic | np.ndarray | jax.Array) or np.ndim(value):
-        return False
-    dtype = np.asarray(value).dtype
-    if not (jnp.issubdtype(dtype, jnp.integer) or (not integer and jnp.issubdtype(dtype, jnp.floating))):
-        return False
-    magnitude = abs(float(value))
-    return magnitude == 0 or FLOAT32_TINY <= magnitude <= FLOAT32_MAX
+def check_integer(name: str, value: _Integer, accepted: Any) -> _Integer:
+    """Return a number that `check_number` takes for an integer; 2e3 as 2000, since counts are compared exactly."""
+    check_number(name, value, accepted)
+    is_float = is_concrete(value) and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+    return cast(_Integer, int(value)) if is_float else value
 
 
 def check_rate(name: str, value: object) -> None:
@@ -63,8 +55,12 @@ def check_rate(name: str, value: object) -> None:
         raise ValueError(
             f"{name} must be a schedule, got the class {name_of_class}: construct it, {name_of_class}(...)"
         )
-    if not callable(value):
-        check_number(name, value, "at least 0")
+    value = plain_numbers(value)
+    if callable(value) or not is_concrete(value):
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number or a schedule, got {shorten(value)}")
+    check_number(name, value, NonNegativeNumber)
 
 
 def check_flag(name: str, value: object) -> None:
@@ -76,7 +72,8 @@ def check_flag(name: str, value: object) -> None:
 def check_transformation(name: str, value: object) -> None:
     """Raise ValueError unless `value` is an Optax transformation."""
     if not isinstance(value, optax.GradientTransformation):
-        hint = ": call its gradient_transformation()" if isinstance(value, optax.MultiSteps) else ""
+        method = "gradient_transformation" if isinstance(value, optax.MultiSteps) else "make"
+        hint = f": call its {method}()" if hasattr(value, method) and not isinstance(value, type) else ""
         raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}{hint}")
 
 

@@ -2,8 +2,8 @@
 
 import difflib
 import reprlib
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 # ---------------------------------------------------------------------------------------------------------
 # Errors: problems as data, and the text made from them.
@@ -37,17 +37,25 @@ class ConfigError(ValueError):
       decay_steps: must be greater than 0, got 0
     """
 
-    def __init__(self, subject: str, problems: Iterable[Problem]):
+    subject: str
+    problems: tuple[Problem, ...]
+
+    def __init__(self, subject: str, problems: Iterable[Problem]) -> None:
         self.subject = subject
         self.problems = tuple(problems)
-        super().__init__(subject, self.problems)  # pickle rebuilds the error from these
+        super().__init__(_text(subject, self.problems))  # where loggers and error trackers look for it
 
-    def __str__(self) -> str:
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        lines = [f"{self.subject}: {count}", *map(str, self.problems[:_MAX_LINES])]
-        if len(self.problems) > _MAX_LINES:
-            lines.append(f"and {len(self.problems) - _MAX_LINES} more")
-        return "\n  ".join(lines)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild a copy from the data, since ``args`` has the text alone; the rest is notes."""
+        return type(self), (self.subject, self.problems), vars(self)
+
+
+def _text(subject: str, problems: Sequence[Problem]) -> str:
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = [f"{subject}: {count}", *map(str, problems[:_MAX_LINES])]
+    if len(problems) > _MAX_LINES:
+        lines.append(f"and {len(problems) - _MAX_LINES} more")
+    return "\n  ".join(lines)
 
 
 _MAX_LINES = 100

@@ -1,12 +1,15 @@
 """The types of fields, each with its range. All values fit float32 and int32, the types that reach devices."""
 
-from typing import Annotated
+import typing
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, cast
 
 import pydantic
+from pydantic_core import core_schema
 
 from optax_ext._core.errors import shorten
 from optax_ext._core.regexes import check_together, compile_pattern
-from optax_ext._core.schema import problem
+from optax_ext._core.schema import plain_value, problem
 
 FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 FLOAT32_TINY = 2.0**-126  # below it numbers are subnormal, and flushed to zero
@@ -37,6 +40,27 @@ NonNegativeInteger = Annotated[int, pydantic.Field(ge=0, le=_INT32_MAX), _Integr
 PositiveInteger = Annotated[int, pydantic.Field(gt=0, le=_INT32_MAX), _Integral]
 
 
+class _AsTuple:
+    """Takes any sequence for a list, such as one of omegaconf's, and keeps a tuple, which is hashable."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        (item,) = typing.get_args(source)
+        return core_schema.no_info_before_validator_function(as_tuple, handler(tuple[item, ...]))
+
+
+def as_tuple(value: object) -> object:
+    """Return a sequence as a tuple, and what is none as it is; text and bytes are no list of anything."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
+        return value
+    return tuple(map(plain_value, cast(Sequence[object], value)))
+
+
+_Item = TypeVar("_Item")
+ListOf = Annotated[Sequence[_Item], _AsTuple()]
+
+
 def _compiles(pattern: str) -> str:
     try:
         compile_pattern(pattern)
@@ -54,4 +78,4 @@ def _are_quick(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Pattern = Annotated[str, pydantic.Field(max_length=1000), pydantic.AfterValidator(_compiles)]
-Patterns = Annotated[tuple[Pattern, ...], pydantic.AfterValidator(_are_quick)]
+Patterns = Annotated[ListOf[Pattern], pydantic.AfterValidator(_are_quick)]

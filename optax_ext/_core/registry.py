@@ -23,6 +23,9 @@ _noted: tuple[_Noted, ...] = ()  # in order of definition; replaced as a whole, 
 _kept: dict[tuple[str, str], tuple[type, ...]] = {}  # keeps classes that count alive, and lets replaced ones go
 
 
+DEFINED_IN = "__defined_in__"  # the private file of a class of ours whose `__module__` is the room that exports it
+
+
 def identity(cls: type) -> tuple[str, str]:
     """Return the module and the qualified name of a class, which a new definition shares with the old one."""
     # A process spawned by multiprocessing has the script's module under another name.
@@ -80,8 +83,11 @@ def _standing(definitions: Sequence[type]) -> Sequence[type]:
 
 
 def _in_its_module(cls: type) -> bool:
-    """Return whether the module of a class has that class under its name; pickle tells copies apart in this way."""
-    found: Any = sys.modules.get(cls.__module__)
+    """Return whether the module of a class has that class under its name; pickle tells copies apart in this way.
+
+    When one of our files is reloaded, it has the new class at once, while its room still has the old one.
+    """
+    found: Any = sys.modules.get(vars(cls).get(DEFINED_IN, cls.__module__))
     for name in cls.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is cls

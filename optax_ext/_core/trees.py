@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from optax_ext._core.lazy import jax, optax
 
+PyTree = Any  # any nesting of containers that JAX knows
 _Node = TypeVar("_Node")
 
 

@@ -37,7 +37,7 @@ class AdamW(Optimizer):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
-      allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -67,11 +67,11 @@ class AdamW(Optimizer):
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeNumber = 1.0
-    allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
+    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the two lists of weight decay, of which the one that includes has the last word."""
-        stage, allow_unmatched = "weight decay", self.allow_unmatched_patterns
+        stage, allow_unmatched = "weight decay", self.allow_unmatched
         included, excluded = self.include_in_weight_decay or (), self.exclude_from_weight_decay or ()
         return [
             PatternField("include_in_weight_decay", stage, True, included, None, allow_unmatched),

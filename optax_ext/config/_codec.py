@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_words, shorten
 from optax_ext._core.plain_data import plain_data
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, as_config_error, construct, init_fields
 from optax_ext._core.tagged import Tagged, from_tagged, members
 from optax_ext.config._foreign import refuse_foreign
@@ -32,6 +33,7 @@ def from_dict(data: Any, kind: type[_Kind], *, source: str = "config") -> _Kind:
 def from_dict(data: Any, kind: UnionType, *, source: str = "config") -> Any: ...
 
 
+@public
 def from_dict(data: Any, kind: type[Schema] | UnionType | None = None, *, source: str = "config") -> Any:
     """Build a config from plain data, or raise one error with everything that is wrong in it.
 
@@ -108,6 +110,7 @@ def _from_plain(plain: Any, kinds: tuple[type[Schema], ...], source: str) -> Sch
         raise ConfigError(source, [Problem("", error.message())]) from None
 
 
+@public
 def to_dict(config: Schema, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """Convert a config to plain data: dicts, lists, text, numbers, bool and None, and nothing else.
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, shorten
 from optax_ext._core.files import file_error, json_text, read_json, read_text, write_text
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema
 from optax_ext._core.yaml_files import read_yaml, yaml_text
 from optax_ext.config._codec import read_config, to_dict
@@ -28,6 +29,7 @@ def load(path: str | os.PathLike[str], kind: type[_Kind]) -> _Kind: ...
 def load(path: str | os.PathLike[str], kind: UnionType) -> Any: ...
 
 
+@public
 def load(path: str | os.PathLike[str], kind: type[Schema] | UnionType | None = None) -> Any:
     """Read a config from a JSON or YAML file.
 
@@ -59,6 +61,7 @@ def load(path: str | os.PathLike[str], kind: type[Schema] | UnionType | None = N
     return read_config(data, kind, source=str(path))
 
 
+@public
 def save(config: Schema, path: str | os.PathLike[str], *, exclude_defaults: bool = False) -> None:
     """Write a config to a JSON or YAML file, replacing one that exists.
 

@@ -5,6 +5,7 @@ import inspect
 import re
 from typing import Any
 
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, type_adapter
 from optax_ext._core.tagged import Tagged, members
 from optax_ext.config._loss_scale import LossScale
@@ -14,6 +15,7 @@ from optax_ext.config._recipe import OptimizationConfig
 from optax_ext.schedules import Schedule
 
 
+@public
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of everything that [`from_dict`][optax_ext.config.from_dict] reads.
 

@@ -27,7 +27,7 @@ class LAMB(Optimizer):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
-      allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -55,12 +55,12 @@ class LAMB(Optimizer):
     weight_decay_rate: NonNegativeNumber = 0.0
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
-    allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
+    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
         return layerwise_fields(
-            self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
+            self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched
         )
 
     def _stages(self) -> list[Stage]:
@@ -82,4 +82,6 @@ class LAMB(Optimizer):
             "trust ratio": trust_ratio + self._exceptions_in_words("trust ratio"),
             "learning rate": self._learning_rate_in_words(),
         }
-        return [Stage(name, effects[name], transformation) for name, transformation in lamb.stages.items()]
+        return [
+            Stage(name, effects[name], transformation) for name, transformation in transforms.stages_of(lamb).items()
+        ]

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 from optax_ext import masks
 from optax_ext._core.lazy import jax
+from optax_ext._core.public import public
 
 
+@public
 class PatternField(NamedTuple):
     """A field of regular expressions, and what it means for a stage of its optimizer.
 
@@ -30,14 +32,14 @@ class PatternField(NamedTuple):
     field: str
     stage: str
     includes: bool
-    patterns: tuple[str, ...]
+    patterns: Sequence[str]
     taken_from: str | None
     allow_unmatched: bool
 
 
 def layerwise_fields(
-    exclude_from_weight_decay: tuple[str, ...],
-    exclude_from_layer_adaptation: tuple[str, ...] | None,
+    exclude_from_weight_decay: Sequence[str],
+    exclude_from_layer_adaptation: Sequence[str] | None,
     allow_unmatched: bool,
 ) -> list[PatternField]:
     """Return the fields of a layer-wise optimizer; without a list of its own, adaptation takes that of weight decay."""

@@ -19,9 +19,10 @@ class OptimizationConfig(Schema):
     """An optimizer, a moving average after it, and master weights and a loss scale around both, as data.
 
     Args:
-      optimizer: The optimizer: a schema such as [`LARS`][optax_ext.config.LARS], or a mapping with its ``type``.
-      loss_scale: The loss scale, as a schema or a mapping; None for no loss scaling.
-      ema: The parameter average, a [`ParamsEma`][optax_ext.config.ParamsEma] or a mapping; None for no average.
+      optimizer: The optimizer: a schema such as [`LARS`][optax_ext.config.LARS].
+      loss_scale: The loss scale, such as [`DynamicLossScale`][optax_ext.config.DynamicLossScale]; None for no loss
+        scaling.
+      ema: The parameter average, a [`ParamsEma`][optax_ext.config.ParamsEma]; None for no average.
       master_weights: Whether the optimizer and its average work on float32 copies of narrower parameters, as
         [`optax_ext.master_weights`][] keeps them.
 
@@ -32,12 +33,14 @@ class OptimizationConfig(Schema):
       >>> from optax_ext import config
       >>> recipe = config.OptimizationConfig(
       ...     optimizer=config.LARS(learning_rate=0.5, weight_decay_rate=1e-4),
-      ...     loss_scale={"type": "dynamic", "growth_steps": 1000},
-      ...     ema={"average_decay": 0.9999},
+      ...     loss_scale=config.DynamicLossScale(growth_steps=1000),
+      ...     ema=config.ParamsEma(average_decay=0.9999),
       ... )
-      >>> recipe.loss_scale.growth_steps
-      1000
+      >>> recipe.loss_scale
+      DynamicLossScale(growth_steps=1000)
       >>> tx = recipe.make()
+
+      Mappings in place of schemas are what [`from_dict`][optax_ext.config.from_dict] takes, in the words of a file.
     """
 
     optimizer: Optimizer

@@ -1,10 +1,16 @@
 """The stages of a recipe: what it does, in words and as a transformation, said once for both."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from optax_ext._core.lazy import optax
+from optax_ext._core.public import public
+
+if TYPE_CHECKING:
+    from optax import GradientTransformation
+else:
+    GradientTransformation = Any  # so that nobody waits for Optax who only reads a recipe
 
 
+@public
 class Stage(NamedTuple):
     """One step on the way from gradients to updates.
 
@@ -28,7 +34,7 @@ class Stage(NamedTuple):
 
     name: str
     effect: str
-    transformation: "optax.GradientTransformation | None"
+    transformation: GradientTransformation | None
 
     @property
     def does_nothing(self) -> bool:

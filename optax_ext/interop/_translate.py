@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
+from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._files import read_mapping
 from optax_ext.interop._translation import Translation, Writer
@@ -16,6 +17,7 @@ _WRITERS = ("keras", "model_garden")
 _MODEL_GARDEN_KEYS = {"task", "trainer", "runtime", "optimizer_config", "learning_rate", "warmup"}
 
 
+@public
 def identify_writer(source: Mapping[str, Any] | str | os.PathLike[str]) -> Writer | None:
     """Say who wrote a mapping or a file, by its keys.
 
@@ -42,6 +44,7 @@ def identify_writer(source: Mapping[str, Any] | str | os.PathLike[str]) -> Write
     return "model_garden" if "type" not in data and _MODEL_GARDEN_KEYS & data.keys() else None
 
 
+@public
 def translate(
     source: Mapping[str, Any] | str | os.PathLike[str],
     base: Mapping[str, Any] | str | os.PathLike[str] | None = None,

@@ -5,10 +5,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from optax_ext._core.public import public
+
 Writer = Literal["keras", "model_garden"]
 ConfigT = TypeVar("ConfigT", covariant=True)
 
 
+@public
 class TranslationWarning(UserWarning):
     """A recipe was read as what it means, but TensorFlow does something else with it, or it may have lost something.
 
@@ -19,6 +22,7 @@ class TranslationWarning(UserWarning):
     """
 
 
+@public
 class Note(NamedTuple):
     """One thing that a translation changed, or that reads differently from what was written.
 
@@ -42,6 +46,7 @@ class Note(NamedTuple):
         return f"{self.path}: {self.text}" if self.path else self.text
 
 
+@public
 @dataclasses.dataclass(frozen=True)
 class Translation(Generic[ConfigT]):
     """A config of ours with everything that its translation has to say.

@@ -10,11 +10,13 @@ import optax
 from jax.typing import ArrayLike
 
 from optax_ext._core.errors import did_you_mean, join_words
+from optax_ext._core.public import public
 from optax_ext._core.trees import find_nodes, join_path
 
 _NO_COUNT = object()
 
 
+@public
 def lars_state_from_weights(
     state: optax.OptState, weights: Sequence[ArrayLike], order: Sequence[str], *, classic_momentum: bool = True
 ) -> optax.OptState:
@@ -70,6 +72,7 @@ def lars_state_from_weights(
     return optax.tree.set(state, _is_of_a_state, count=jnp.asarray(int(np.asarray(iterations)), jnp.int32))
 
 
+@public
 def lars_weights_from_state(
     state: optax.OptState, order: Sequence[str], *, classic_momentum: bool = True, iterations: int | None = None
 ) -> list[np.ndarray]:

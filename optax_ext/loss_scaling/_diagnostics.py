@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_ext._core.arguments import check_number, is_concrete
+from optax_ext._core.arguments import check_integer, is_concrete
+from optax_ext._core.field_types import PositiveInteger
+from optax_ext._core.public import public
 from optax_ext._core.trees import is_one_parameter, join_path
 from optax_ext.loss_scaling._state import loss_scale_states
 
 _MAX_LISTED = 5  # paths in an error, which a log still shows whole
 
 
+@public
 class NonfiniteCounts(NamedTuple):
     """How many numbers of one parameter, or of its gradient, are non-finite.
 
@@ -35,6 +38,7 @@ class NonfiniteCounts(NamedTuple):
     size: int
 
 
+@public
 def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
     """Report which leaves of a tree hold NaN or infinity.
 
@@ -88,6 +92,7 @@ def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
     return report
 
 
+@public
 def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consecutive_skips: int = 50) -> None:
     """Raise an error if so many updates in a row were skipped that the run cannot recover.
 
@@ -126,7 +131,7 @@ def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consec
       gradients: kernel (2 NaN, 0 infinite, of 3). Look at the batch, the loss, and nonfinite_leaves of parameters and
       statistics.
     """
-    check_number("max_consecutive_skips", max_consecutive_skips, "at least 1", integer=True)
+    max_consecutive_skips = check_integer("max_consecutive_skips", max_consecutive_skips, PositiveInteger)
     states = loss_scale_states(opt_state)
     if len(states) != 1:
         advice = "give the part with the one to check" if states else "wrap the optimizer in dynamic_loss_scaling"

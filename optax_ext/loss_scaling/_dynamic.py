@@ -4,14 +4,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext._core.arguments import Scalar, check_flag, check_number, is_concrete
-from optax_ext._core.field_types import FLOAT32_MAX
+from optax_ext._core.arguments import Scalar, check_flag, check_integer, check_number, is_concrete
+from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber
 from optax_ext._core.norms import AxisName
+from optax_ext._core.public import public
 from optax_ext._core.steps import true_divide
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext.loss_scaling._skip import skip_nonfinite_steps
 from optax_ext.loss_scaling._state import LossScaleState
 
 
+@public
+@suggest_arguments
 def dynamic_loss_scaling(
     inner: optax.GradientTransformation,
     *,
@@ -129,13 +133,13 @@ def dynamic_loss_scaling(
       ``count_skipped_steps`` is set. ``min_scale``, ``max_scale`` and ``hysteresis`` are new, and scales that are zero,
       negative or NaN are errors.
     """
-    check_number("growth_steps", growth_steps, "at least 1", integer=True)
-    check_number("multiplier", multiplier, "more than 1")
-    check_number("min_scale", min_scale, "more than 0")
-    check_number("max_scale", max_scale, "more than 0", or_infinite=True)
-    check_number("hysteresis", hysteresis, "at least 1", integer=True)
+    growth_steps = check_integer("growth_steps", growth_steps, PositiveInteger)
+    check_number("multiplier", multiplier, NumberAboveOne)
+    check_number("min_scale", min_scale, PositiveNumber)
+    check_number("max_scale", max_scale, PositiveNumber, or_infinite=True)
+    hysteresis = check_integer("hysteresis", hysteresis, PositiveInteger)
     check_flag("consecutive_hysteresis", consecutive_hysteresis)
-    check_number("initial_scale", initial_scale, "more than 0")
+    check_number("initial_scale", initial_scale, PositiveNumber)
     if is_concrete(initial_scale, min_scale, max_scale) and not min_scale <= initial_scale <= max_scale:
         raise ValueError(
             f"initial_scale must be in [min_scale, max_scale] = [{min_scale}, {max_scale}], got {initial_scale!r}"

@@ -5,11 +5,16 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import Scalar, check_number
+from optax_ext._core.field_types import PositiveNumber
 from optax_ext._core.norms import AxisName
+from optax_ext._core.public import public
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext.loss_scaling._skip import skip_nonfinite_steps
 from optax_ext.loss_scaling._state import LossScaleState
 
 
+@public
+@suggest_arguments
 def fixed_loss_scaling(
     inner: optax.GradientTransformation,
     scale: Scalar,
@@ -52,7 +57,7 @@ def fixed_loss_scaling(
     Differs from TensorFlow:
       A fixed ``LossScaleOptimizer`` applies NaN and infinity; here only ``skip_nonfinite=False`` does.
     """
-    check_number("scale", scale, "more than 0")
+    check_number("scale", scale, PositiveNumber)
 
     def keep(
         state: LossScaleState, finite: jax.Array, consecutive_skips: jax.Array

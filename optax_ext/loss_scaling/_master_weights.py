@@ -9,10 +9,12 @@ import optax
 
 from optax_ext._core.arguments import check_transformation
 from optax_ext._core.precision import as_array, is_inexact, widen
-from optax_ext._core.trees import find_nodes, is_none
+from optax_ext._core.public import public
+from optax_ext._core.trees import PyTree, find_nodes, is_none
 from optax_ext.loss_scaling._precision import trained, zero_where_not_inexact
 
 
+@public
 class MasterWeightsState(NamedTuple):
     """The state of master weights.
 
@@ -21,10 +23,11 @@ class MasterWeightsState(NamedTuple):
       inner_state: The state of the wrapped transformation for float32 parameters.
     """
 
-    master: optax.Params
-    inner_state: optax.OptState
+    master: PyTree
+    inner_state: PyTree
 
 
+@public
 def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Wrap a transformation so that it updates a float32 copy of each narrower parameter.
 

@@ -9,9 +9,11 @@ import optax
 
 from optax_ext._core.arguments import is_concrete
 from optax_ext._core.precision import keep_without_gradient
-from optax_ext._core.trees import find_nodes
+from optax_ext._core.public import public
+from optax_ext._core.trees import PyTree, find_nodes
 
 
+@public
 class LossScaleState(NamedTuple):
     """The state of loss scaling, the same for a dynamic and a fixed scale.
 
@@ -31,7 +33,7 @@ class LossScaleState(NamedTuple):
     grads_finite: jax.Array
     skipped_steps: jax.Array
     consecutive_skips: jax.Array
-    inner_state: optax.OptState
+    inner_state: PyTree
     skips_since_growth: jax.Array | int = 0
 
 

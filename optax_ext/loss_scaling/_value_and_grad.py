@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,19 @@ import numpy as np
 import optax
 
 from optax_ext._core.precision import widen
+from optax_ext._core.public import public
 from optax_ext.loss_scaling._differentiated import check_differentiated
 from optax_ext.loss_scaling._find_scaler import find_scaler
 from optax_ext.loss_scaling._precision import unscale_by
 from optax_ext.loss_scaling._state import LossScaleState
 
+_P = ParamSpec("_P")
+_Loss = TypeVar("_Loss")
+_Aux = TypeVar("_Aux")
+Grads = Any  # in the structure of what is differentiated
 
+
+@public
 def scale_loss(loss: jax.Array, opt_state: optax.OptState, *, missing_ok: bool = False) -> jax.Array:
     """Multiply a loss by the loss scale in an optimizer state.
 
@@ -56,6 +63,7 @@ def scale_loss(loss: jax.Array, opt_state: optax.OptState, *, missing_ok: bool =
     return _multiply(loss, _scale_of(scaler))
 
 
+@public
 def unscale(tree: Any, opt_state: optax.OptState, *, missing_ok: bool = False) -> Any:
     """Divide the inexact leaves of a tree by the loss scale in an optimizer state.
 
@@ -84,6 +92,47 @@ def unscale(tree: Any, opt_state: optax.OptState, *, missing_ok: bool = False) -
     return unscale_by(_scale_of(find_scaler(opt_state, missing_ok)), tree)
 
 
+@overload
+def value_and_grad(
+    fun: Callable[_P, _Loss],
+    opt_state: optax.OptState,
+    argnums: Any = 0,
+    has_aux: Literal[False] = False,
+    *,
+    transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
+    missing_ok: bool = False,
+) -> Callable[_P, tuple[_Loss, Grads]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[_P, tuple[_Loss, _Aux]],
+    opt_state: optax.OptState,
+    argnums: Any = 0,
+    *,
+    has_aux: Literal[True],
+    transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
+    missing_ok: bool = False,
+) -> Callable[_P, tuple[tuple[_Loss, _Aux], Grads]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[_P, tuple[_Loss, _Aux]],
+    opt_state: optax.OptState,
+    argnums: Any,
+    has_aux: Literal[True],
+    *,
+    transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
+    missing_ok: bool = False,
+) -> Callable[_P, tuple[tuple[_Loss, _Aux], Grads]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[_P, _Loss],
+    opt_state: optax.OptState,
+    argnums: Any = 0,
+    has_aux: bool = False,
+    *,
+    transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
+    missing_ok: bool = False,
+) -> Callable[_P, tuple[_Loss, Grads]]: ...
+@public
 def value_and_grad(
     fun: Callable[..., Any],
     opt_state: optax.OptState,
@@ -92,7 +141,7 @@ def value_and_grad(
     *,
     transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
     missing_ok: bool = False,
-) -> Callable[..., Any]:
+) -> Callable[..., tuple[Any, Grads]]:
     """Make a function that returns the unscaled loss and its scaled gradients, as ``tx.update`` takes them.
 
     This is ``jax.value_and_grad`` of the loss multiplied by the loss scale. It reads the scale from ``opt_state`` when

@@ -1,5 +1,6 @@
 """Masks from regular expressions on parameter paths."""
 
+import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Sequence
@@ -11,10 +12,12 @@ import numpy as np
 
 from optax_ext._core.arguments import check_flag
 from optax_ext._core.errors import join_words, shorten
+from optax_ext._core.field_types import as_tuple
+from optax_ext._core.public import public
 from optax_ext._core.regexes import PathPattern, check_together, compile_pattern
-from optax_ext._core.trees import is_one_parameter, join_path
+from optax_ext._core.synonyms import suggest_arguments
+from optax_ext._core.trees import PyTree, is_one_parameter, join_path
 
-PyTree = Any
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -34,10 +37,65 @@ def _by_keywords_alone(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return checked
 
 
+@public
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class PathMask:
+    """A mask that chooses parameters by their paths, as [`path_mask`][optax_ext.path_mask] makes it.
+
+    A frozen value: hashable, picklable, and equal to any other of the same patterns in the same order, so that what
+    takes it for a static argument is compiled once.
+
+    Attributes:
+      include: Regular expressions, one of which is found in each path that is chosen; None for every path.
+      exclude: Regular expressions, none of which is.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
+
+    Examples:
+      >>> import optax_ext
+      >>> mask = optax_ext.path_mask(exclude=["bias"])
+      >>> mask
+      path_mask(exclude=['bias'])
+      >>> mask == optax_ext.path_mask(exclude=("bias",))
+      True
+    """
+
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    allow_unmatched: bool = False
+
+    def __post_init__(self) -> None:
+        if self.include is not None:
+            object.__setattr__(self, "include", _check("include", self.include))
+        object.__setattr__(self, "exclude", _check("exclude", self.exclude))
+        check_flag("allow_unmatched", self.allow_unmatched)
+
+    def __call__(self, params: PyTree) -> PyTree:
+        """Return a tree of bool in the structure of ``params``: whether each of them is chosen."""
+        _check_no_step(params)
+        including = None if self.include is None else _compile("include", tuple(self.include))
+        excluding = _compile("exclude", tuple(self.exclude))
+        leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
+        paths = [join_path(path) for path, _ in leaves]
+        if not self.allow_unmatched:
+            _require_matches([*(including or ()), *excluding], paths)
+        return structure.unflatten(
+            (including is None or _found(including, path)) and not _found(excluding, path) for path in paths
+        )
+
+    def __repr__(self) -> str:
+        """Show the call that makes an equal mask."""
+        shown = [] if self.include is None else [f"include={list(self.include)!r}"]
+        shown += [f"exclude={list(self.exclude)!r}"] if self.exclude else []
+        shown += ["allow_unmatched=True"] if self.allow_unmatched else []
+        return f"path_mask({', '.join(shown)})"
+
+
+@public
+@suggest_arguments
 @_by_keywords_alone
 def path_mask(
     *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None, allow_unmatched: bool = False
-) -> Callable[[PyTree], PyTree]:
+) -> PathMask:
     """Make a mask that chooses parameters by their paths.
 
     A path is the keys from the root of the tree to the parameter joined with ``/``, such as ``"conv1/kernel"``,
@@ -50,9 +108,10 @@ def path_mask(
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Returns:
-      A function from a tree of parameters (or of their updates) to a tree of bool of the same structure, to be
-      given wherever Optax takes a mask. It raises ValueError for a pattern that matches nothing, which is most
-      often a misspelling: a mask that silently masks nothing is the mistake this prevents.
+      A [`PathMask`][optax_ext.masks.PathMask]: a function from a tree of parameters (or of their updates) to a tree of
+      bool of the same structure, to be given wherever Optax takes a mask. It raises ValueError for a pattern that
+      matches nothing, which is most often a misspelling: a mask that silently masks nothing is the mistake this
+      prevents.
 
     Raises:
       TypeError: If patterns are not given by keyword.
@@ -65,21 +124,7 @@ def path_mask(
       >>> optax_ext.path_mask(exclude=["bias", "BatchNorm"])(params)
       {'BatchNorm_0': {'bias': False, 'scale': False}, 'conv': {'bias': False, 'kernel': True}}
     """
-    including = None if include is None else _compile("include", include)
-    excluding = _compile("exclude", () if exclude is None else exclude)
-    check_flag("allow_unmatched", allow_unmatched)
-
-    def mask(params: PyTree) -> PyTree:
-        _check_no_step(params)
-        leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
-        paths = [join_path(path) for path, _ in leaves]
-        if not allow_unmatched:
-            _require_matches([*(including or ()), *excluding], paths)
-        return structure.unflatten(
-            (including is None or _found(including, path)) and not _found(excluding, path) for path in paths
-        )
-
-    return mask
+    return PathMask(include=include, exclude=() if exclude is None else exclude, allow_unmatched=allow_unmatched)
 
 
 def _check_no_step(params: PyTree) -> None:
@@ -92,9 +137,16 @@ def _check_no_step(params: PyTree) -> None:
         )
 
 
-def _compile(argument: str, patterns: Sequence[str]) -> list[PathPattern]:
-    if not isinstance(patterns, list | tuple) or not all(isinstance(pattern, str) for pattern in patterns):
+def _check(argument: str, patterns: Sequence[str]) -> tuple[str, ...]:
+    items: Any = as_tuple(patterns)
+    if not isinstance(items, tuple) or not all(isinstance(pattern, str) for pattern in items):
         raise ValueError(f"{argument} must be a list of regular expressions, got {patterns!r}")
+    _compile(argument, items)
+    return items
+
+
+@functools.lru_cache(maxsize=64)  # of the masks in use, which are called in every step that is not compiled
+def _compile(argument: str, patterns: tuple[str, ...]) -> tuple[PathPattern, ...]:
     compiled: list[PathPattern] = []
     for pattern in dict.fromkeys(patterns):
         try:
@@ -105,7 +157,7 @@ def _compile(argument: str, patterns: Sequence[str]) -> list[PathPattern]:
         check_together(compiled)
     except ValueError as error:
         raise ValueError(f"{argument} is too long a list: {error}") from None
-    return compiled
+    return tuple(compiled)
 
 
 def _found(patterns: Sequence[PathPattern], path: str) -> bool:

@@ -4,10 +4,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from optax_ext._core.public import public
+
 _OPEN_END = 1000  # how far to follow what has no end of its own
 _REPETITIONS = 4  # how much to show of what goes on forever
 
 
+@public
 class Milestone(NamedTuple):
     """A step at which to look at a learning rate.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pydantic
 
-from optax_ext._core.field_types import Integer, NonNegativeInteger, NonNegativeNumber
+from optax_ext._core.field_types import Integer, ListOf, NonNegativeInteger, NonNegativeNumber
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
@@ -104,8 +104,8 @@ class PiecewiseConstantDecay(Schedule):
       past 2**24. Unsorted boundaries are an error at construction, not at some step.
     """
 
-    boundaries: tuple[NonNegativeInteger, ...]
-    values: tuple[NonNegativeNumber, ...]
+    boundaries: ListOf[NonNegativeInteger]
+    values: ListOf[NonNegativeNumber]
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 
@@ -166,8 +166,8 @@ class StepCosineDecay(Schedule):
       ``StepCosineDecayWithOffset`` divides by zero and returns NaN from its last boundary on.
     """
 
-    boundaries: tuple[NonNegativeInteger, ...]
-    values: tuple[NonNegativeNumber, ...]
+    boundaries: ListOf[NonNegativeInteger]
+    values: ListOf[NonNegativeNumber]
     offset: Integer = 0
     before_offset: BeforeOffset = "extrapolate"
 

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import pydantic
@@ -11,6 +11,7 @@ from pydantic_core import core_schema
 from optax_ext._core.errors import shorten
 from optax_ext._core.field_types import NonNegativeNumber
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.public import public
 from optax_ext._core.schema import problem, type_adapter
 from optax_ext._core.tagged import Tagged, from_tagged
 from optax_ext.schedules._milestones import Milestone, field_milestones, in_order
@@ -79,7 +80,19 @@ def _number_or_schedule(value: object) -> float | Schedule:
         return from_tagged(Schedule, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return type_adapter(NonNegativeNumber).validate_python(value)
+    if callable(value) and not isinstance(value, type):
+        raise problem(
+            f"must be a number or a schedule, got {_name_of_function(value)}: a recipe is data, which a function is"
+            " not; use a schedule such as optax_ext.CosineDecay(...), or a Schedule subclass of your own"
+        )
     raise problem(f"must be a number or a schedule, got {shorten(value)}")
+
+
+def _name_of_function(function: Callable[..., Any]) -> str:
+    """Return what a function is to its user: a schedule of Optax by the name of what made it."""
+    name = str(getattr(function, "__qualname__", type(function).__qualname__))
+    is_optax = str(getattr(function, "__module__", "")).partition(".")[0] == "optax"
+    return f"the Optax schedule {name.partition('.')[0]}(...)" if is_optax else f"the function {name}"
 
 
 class _NumberOrSchedule:
@@ -101,6 +114,7 @@ class _NumberOrSchedule:
 ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
 
 
+@public
 def evaluate(learning_rate: float | Schedule, step: "jax.typing.ArrayLike") -> "jax.Array":
     """Return the learning rate at a step, whether it is a schedule or a constant.
 

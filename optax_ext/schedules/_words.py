@@ -1,8 +1,10 @@
 """Learning rates in words."""
 
+from optax_ext._core.public import public
 from optax_ext.schedules._schedule import Schedule
 
 
+@public
 def rate_in_words(learning_rate: float | Schedule) -> str:
     """Say what a learning rate is, in a few words.
 

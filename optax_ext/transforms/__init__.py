@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from optax_ext._core.lazy import lazy_names
 
 __all__ = [
-    "Chain",
     "ParamsEmaState",
     "add_decayed_weights",
     "add_momentum",
@@ -21,12 +20,13 @@ __all__ = [
     "scale_by_rms",
     "scale_by_rss",
     "scale_by_trust_ratio",
+    "stages_of",
 ]
 
 if TYPE_CHECKING:
     from optax_ext.transforms._adagrad import scale_by_rss
     from optax_ext.transforms._adam import scale_by_adam
-    from optax_ext.transforms._chain import Chain, chain
+    from optax_ext.transforms._chain import chain, stages_of
     from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
     from optax_ext.transforms._lamb import lamb
     from optax_ext.transforms._lars import lars

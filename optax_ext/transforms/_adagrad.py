@@ -6,10 +6,12 @@ import jax
 import optax
 
 from optax_ext._core.norms import root
+from optax_ext._core.public import public
 from optax_ext.transforms._float32 import in_float32
 from optax_ext.transforms._moments import clip_to_finite, divide, square
 
 
+@public
 def scale_by_rss(initial_accumulator_value: float, eps: float, *, eps_in_sqrt: bool) -> optax.GradientTransformation:
     """Scale gradients by the root of the sum of their squares so far.
 

@@ -9,11 +9,13 @@ from jax.typing import DTypeLike
 
 from optax_ext._core.arguments import Scalar
 from optax_ext._core.norms import root
+from optax_ext._core.public import public
 from optax_ext._core.remat import rematerializable
 from optax_ext.transforms._float32 import accumulator_dtype_of, in_float32
 from optax_ext.transforms._moments import average, divide, square
 
 
+@public
 def scale_by_adam(
     b1: Scalar,
     b2: Scalar,

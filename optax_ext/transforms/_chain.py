@@ -5,23 +5,19 @@ from typing import Any
 
 import optax
 
+from optax_ext._core.public import public
 from optax_ext._core.remat import remat_scope
 from optax_ext.transforms._inexact import for_inexact
 
 
-class Chain(optax.GradientTransformationExtraArgs):
-    """A transformation that knows which stages it chains.
-
-    Attributes:
-      init: From parameters to the state, as of any transformation.
-      update: From updates, the state and parameters to new updates and the next state.
-      stages: The chained transformations in order, by name.
-    """
+class _Chain(optax.GradientTransformationExtraArgs):
+    """A chain that knows its stages: private, since a class of Optax's has no type that a typed package may show."""
 
     stages: Mapping[str, optax.GradientTransformation]
 
 
-def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
+@public
+def chain(stages: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
     """Chain named transformations as ``optax.chain`` does, for floating-point and complex parameters only.
 
     Integer parameters and keys are hidden from every stage, and their updates are zero. A stage may rematerialize what
@@ -31,7 +27,8 @@ def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
       stages: Transformations in order, by name.
 
     Returns:
-      A transformation with the state of ``optax.chain``, and with the ``stages`` as an attribute.
+      A transformation with the state of ``optax.chain``, whose stages
+      [`stages_of`][optax_ext.transforms.stages_of] returns.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -41,8 +38,10 @@ def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
       >>> params = {"kernel": jnp.ones(2), "table": jnp.arange(2)}
       >>> grads = {"kernel": jnp.array([4.0, 0.5]), "table": jnp.zeros(2)}
       >>> updates, state = tx.update(grads, tx.init(params), params)
-      >>> print(updates["kernel"], updates["table"], list(tx.stages))
-      [-0.5  -0.25] [0 0] ['clip', 'learning rate']
+      >>> print(updates["kernel"], updates["table"])
+      [-0.5  -0.25] [0 0]
+      >>> list(transforms.stages_of(tx))
+      ['clip', 'learning rate']
     """
     inner = for_inexact(optax.chain(*stages.values()))
 
@@ -52,6 +51,31 @@ def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
         with remat_scope():
             return inner.update(updates, state, params, **extra_args)
 
-    chained = Chain(inner.init, update_fn)
+    chained = _Chain(inner.init, update_fn)
     chained.stages = dict(stages)
     return chained
+
+
+@public
+def stages_of(transformation: optax.GradientTransformation) -> Mapping[str, optax.GradientTransformation]:
+    """Return the stages of a transformation that [`chain`][optax_ext.transforms.chain] made, such as ``lars``.
+
+    Args:
+      transformation: What ``chain``, ``lars`` or ``lamb`` returned.
+
+    Returns:
+      The transformations that are chained, in order, by what each is called.
+
+    Raises:
+      TypeError: If it is another transformation, whose stages nobody knows.
+
+    Examples:
+      >>> import optax_ext
+      >>> list(optax_ext.transforms.stages_of(optax_ext.lars(0.1)))
+      ['weight decay', 'trust ratio', 'learning rate', 'momentum']
+    """
+    if not isinstance(transformation, _Chain):
+        raise TypeError(
+            f"stages_of takes a transformation of transforms.chain, lars or lamb, got {type(transformation).__name__}"
+        )
+    return transformation.stages

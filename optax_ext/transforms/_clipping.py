@@ -8,9 +8,11 @@ import optax
 
 from optax_ext._core.norms import norms
 from optax_ext._core.precision import widen
+from optax_ext._core.public import public
 from optax_ext._core.remat import read_alone, rematerializable
 
 
+@public
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     """Clip each leaf to a norm of its own, as Keras's ``clipnorm`` does: ``u * min(1, max_norm / |u|)``.
 
@@ -39,6 +41,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
+@public
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """Clip all leaves by their common norm: ``u * min(1, max_norm / norm)``.
 

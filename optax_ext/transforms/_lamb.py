@@ -4,14 +4,19 @@ import optax
 from jax.typing import DTypeLike
 
 from optax_ext._core.arguments import Mask, Scalar, check_mask, check_number, check_rate
+from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber
 from optax_ext._core.norms import AxisName
+from optax_ext._core.public import public
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext.transforms._adam import scale_by_adam
-from optax_ext.transforms._chain import Chain, chain
+from optax_ext.transforms._chain import chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._trust_ratio import scale_updates_by_trust_ratio
 from optax_ext.transforms._weight_decay import add_decayed_weights
 
 
+@public
+@suggest_arguments
 def lamb(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -23,7 +28,7 @@ def lamb(
     trust_ratio_mask: Mask | None = True,
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
-) -> Chain:
+) -> optax.GradientTransformationExtraArgs:
     """Make the LAMB optimizer, for large batches of attention models.
 
     ```text
@@ -74,9 +79,9 @@ def lamb(
       dtype of the leaf. It fails where a gradient is None.
     """
     check_rate("learning_rate", learning_rate)
-    check_number("b1", b1, "in [0, 1)")
-    check_number("b2", b2, "in [0, 1)")
-    check_number("eps", eps, "at least 0")
+    check_number("b1", b1, FractionBelowOne)
+    check_number("b2", b2, FractionBelowOne)
+    check_number("eps", eps, NonNegativeNumber)
     check_rate("weight_decay", weight_decay)
     weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)

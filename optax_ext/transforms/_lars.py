@@ -4,14 +4,19 @@ import optax
 from jax.typing import DTypeLike
 
 from optax_ext._core.arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
+from optax_ext._core.field_types import Fraction
 from optax_ext._core.norms import AxisName
-from optax_ext.transforms._chain import Chain, chain
+from optax_ext._core.public import public
+from optax_ext._core.synonyms import suggest_arguments
+from optax_ext.transforms._chain import chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._momentum import add_momentum
 from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
 from optax_ext.transforms._weight_decay import add_decayed_weights
 
 
+@public
+@suggest_arguments
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -25,7 +30,7 @@ def lars(
     trust_ratio_mask: Mask | None = True,
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
-) -> Chain:
+) -> optax.GradientTransformationExtraArgs:
     """Make the LARS optimizer, for large batches.
 
     Weight decay comes first. The classic form then scales the gradient before it enters the momentum:
@@ -91,7 +96,7 @@ def lars(
       ``optax.lars`` has only the classic form, and discards the momentum of a parameter when its gradient is None.
     """
     check_rate("learning_rate", learning_rate)
-    check_number("momentum", momentum, "in [0, 1]")
+    check_number("momentum", momentum, Fraction)
     check_rate("weight_decay", weight_decay)
     check_flag("nesterov", nesterov)
     check_flag("classic_momentum", classic_momentum)

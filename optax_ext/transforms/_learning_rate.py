@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_ext._core.public import public
 
+
+@public
 def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Multiply updates by minus the learning rate, and keep their dtype.
 

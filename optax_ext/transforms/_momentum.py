@@ -9,10 +9,12 @@ from jax.typing import DTypeLike
 
 from optax_ext._core.arguments import Scalar
 from optax_ext._core.precision import keep_without_gradient
+from optax_ext._core.public import public
 from optax_ext._core.trees import is_none
 from optax_ext.transforms._float32 import accumulator_dtype_of
 
 
+@public
 def add_momentum(
     momentum: Scalar, *, nesterov: bool, accumulator_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformation:

@@ -7,11 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext._core.arguments import Scalar, check_flag, check_number
+from optax_ext._core.arguments import Scalar, check_flag, check_integer, check_number
+from optax_ext._core.field_types import Fraction, NonNegativeInteger
 from optax_ext._core.precision import apply_update, as_array, is_inexact, widen
-from optax_ext._core.trees import find_nodes, is_one_parameter, join_path
+from optax_ext._core.public import public
+from optax_ext._core.synonyms import suggest_arguments
+from optax_ext._core.trees import PyTree, find_nodes, is_one_parameter, join_path
 
 
+@public
 class ParamsEmaState(NamedTuple):
     """The state of a moving average of parameters.
 
@@ -21,9 +25,11 @@ class ParamsEmaState(NamedTuple):
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # Optax's name; a tuple's method goes
-    ema: optax.Params
+    ema: PyTree
 
 
+@public
+@suggest_arguments
 def params_ema(
     average_decay: Scalar = 0.99, *, start_step: Scalar = 0, dynamic_decay: bool = True, initial: str = "zeros"
 ) -> optax.GradientTransformationExtraArgs:
@@ -87,8 +93,8 @@ def params_ema(
     Differs from Optax:
       ``optax.ema`` averages updates, not parameters.
     """
-    check_number("average_decay", average_decay, "in [0, 1]")
-    check_number("start_step", start_step, "at least 0", integer=True)
+    check_number("average_decay", average_decay, Fraction)
+    start_step = check_integer("start_step", start_step, NonNegativeInteger)
     check_flag("dynamic_decay", dynamic_decay)
     if initial not in ("zeros", "params"):
         raise ValueError(f"initial must be 'zeros' or 'params', got {initial!r}")
@@ -130,6 +136,7 @@ def params_ema(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+@public
 def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) -> optax.Params:
     """Return the averaged parameters in an optimizer state, for evaluation.
 

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.norms import root
+from optax_ext._core.public import public
 from optax_ext.transforms._float32 import in_float32
 from optax_ext.transforms._moments import average, divide, square
 
 
+@public
 def scale_by_rms(decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool) -> optax.GradientTransformation:
     """Scale gradients by the root of their mean square or, with ``centered``, by their standard deviation.
 

@@ -7,13 +7,18 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import Scalar, check_number
+from optax_ext._core.field_types import NonNegativeNumber
 from optax_ext._core.norms import AxisName, norms
 from optax_ext._core.precision import widen
+from optax_ext._core.public import public
 from optax_ext._core.remat import read_alone
+from optax_ext._core.synonyms import suggest_arguments
 from optax_ext._core.trees import is_none
 from optax_ext.transforms._inexact import for_inexact
 
 
+@public
+@suggest_arguments
 def scale_by_trust_ratio(
     trust_coefficient: Scalar = 1.0, *, eps: Scalar = 0.0, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -58,8 +63,8 @@ def scale_by_trust_ratio(
     Differs from Optax:
       ``optax.scale_by_trust_ratio`` computes norms in the dtype of the leaf, and returns NaN where a norm is NaN.
     """
-    check_number("trust_coefficient", trust_coefficient, "at least 0")
-    check_number("eps", eps, "at least 0")
+    check_number("trust_coefficient", trust_coefficient, NonNegativeNumber)
+    check_number("eps", eps, NonNegativeNumber)
     return scale_updates_by_trust_ratio(trust_coefficient, eps, axis_name)
 
 

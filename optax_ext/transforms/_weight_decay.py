@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import Mask
+from optax_ext._core.public import public
 from optax_ext._core.remat import rematerializable
 from optax_ext._core.trees import is_none
 
 
+@public
 def add_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -> optax.GradientTransformation:
     """Add weight decay to updates: ``u + weight_decay * p``.
 

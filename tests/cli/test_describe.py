@@ -293,7 +293,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(capsys):
 
 
 def test_a_pattern_that_may_match_nothing_is_none(capsys):
-    lars = config.LARS(0.1, exclude_from_weight_decay=["BatchNrm"], allow_unmatched_patterns=True)
+    lars = config.LARS(0.1, exclude_from_weight_decay=["BatchNrm"], allow_unmatched=True)
     assert "NOTHING" in describe(lars, capsys, "--params", "shapes.json").out
 
 

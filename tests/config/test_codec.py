@@ -116,7 +116,7 @@ def test_eight_faults_are_eight_problems():
     ]
     assert found["optimizer.learning_rate.after.decay_steps"] == "must be greater than 0, got -5"
     assert found["optimizer.learning_rate.warmup_steps"] == "must be an integer, got True"
-    assert found["optimizer.exclude_from_weight_decay"] == "must be a list, got 'bias'"
+    assert found["optimizer.exclude_from_weight_decay"] == "must be a list, got 'bias': write [bias]"
     assert found["optimizer.momentun"].startswith("unknown field (did you mean 'momentum'?), accepted: learning_rate,")
     assert found["loss_scale.type"].startswith("unknown type 'dinamic' (did you mean 'dynamic'?), accepted: 'dynamic'")
 

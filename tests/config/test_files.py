@@ -29,7 +29,7 @@ RECIPE = config.OptimizationConfig(
             "a: b",
             "# c",
         ),
-        allow_unmatched_patterns=True,
+        allow_unmatched=True,
     ),
     loss_scale=config.FixedLossScale(2.0**100),
 )

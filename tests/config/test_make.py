@@ -48,7 +48,7 @@ def test_no_list_falls_back_to_the_weight_decay_list_and_an_empty_list_does_not(
 def test_a_pattern_without_a_match_is_an_error_unless_allowed():
     with pytest.raises(ValueError, match="'BatchNorm' matches none of the 2 parameters"):
         config.LARS(0.5, exclude_from_weight_decay=["bias", "BatchNorm"]).make().init(PARAMS)
-    config.LARS(0.5, exclude_from_weight_decay=["BatchNorm"], allow_unmatched_patterns=True).make().init(PARAMS)
+    config.LARS(0.5, exclude_from_weight_decay=["BatchNorm"], allow_unmatched=True).make().init(PARAMS)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ NOT_IN_THE_FUNCTION = {
     "decay",
     "exclude_from_weight_decay",
     "exclude_from_layer_adaptation",
-    "allow_unmatched_patterns",
+    "allow_unmatched",
 }
 
 

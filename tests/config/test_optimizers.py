@@ -275,7 +275,7 @@ def test_a_parameter_without_a_gradient_keeps_its_state(schema):
 def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
     with pytest.raises(ValueError, match="'LayerNorm' matches none of the 2 parameters"):
         schema.make().init(PARAMS)
-    allowing = config.to_dict(schema) | {"allow_unmatched_patterns": True}
+    allowing = config.to_dict(schema) | {"allow_unmatched": True}
     config.from_dict(allowing).make().init(PARAMS)
 
 

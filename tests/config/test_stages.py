@@ -36,7 +36,7 @@ LAYERWISE = [
     {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["bias"]},
     {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["bias", "norm"], "exclude_from_layer_adaptation": []},
     {"exclude_from_layer_adaptation": ["scale"]},
-    {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["embedding"], "allow_unmatched_patterns": True},
+    {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["embedding"], "allow_unmatched": True},
 ]
 MOMENTS = [{"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.03125}]
 OWN = {
@@ -56,7 +56,7 @@ OWN = {
         {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["bias", "norm"], "gradient_clip_norm": 0.375},
         {"weight_decay_rate": 0.0625, "include_in_weight_decay": ["norm/bias"], "exclude_from_weight_decay": ["bias"]},
         {"weight_decay_rate": 0.0625, "include_in_weight_decay": ["kernel"], "gradient_clip_norm": 0.0},
-        {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["embedding"], "allow_unmatched_patterns": True},
+        {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["embedding"], "allow_unmatched": True},
     ],
     config.RMSprop: [
         {"rho": 0.75, "epsilon": 0.03125},
@@ -135,7 +135,7 @@ def test_the_words_are_words_and_name_the_numbers_and_the_patterns(cls, options)
             assert re.search(rf"(?<![\d.]){re.escape(f'{value:g}')}(?![\d.]\d)", said), name
         if isinstance(value, list) and options.get("weight_decay_rate") and name == "exclude_from_weight_decay":
             assert all(repr(pattern) in said for pattern in value)
-        if value is True and name != "allow_unmatched_patterns":
+        if value is True and name != "allow_unmatched":
             assert words(dataclasses.replace(schema, **{name: False})) != said, name
     for stage in schema.stages():
         assert stage.name
@@ -291,7 +291,7 @@ def test_masks_accept_unmatched_patterns_where_the_optimizer_or_the_caller_does(
         lars.masks()["weight decay"](PARAMS)
     everything = jax.tree.map(lambda _: True, PARAMS)
     assert lars.masks(allow_unmatched=True)["weight decay"](PARAMS) == everything
-    allowing = dataclasses.replace(lars, allow_unmatched_patterns=True)
+    allowing = dataclasses.replace(lars, allow_unmatched=True)
     assert allowing.masks()["trust ratio"](PARAMS) == everything
     with pytest.raises(ValueError, match="'embedding' matches none"):
         allowing.masks(allow_unmatched=False)["trust ratio"](PARAMS)

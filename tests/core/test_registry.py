@@ -348,7 +348,7 @@ def test_threads_that_define_classes_at_once_lose_none(monkeypatch):
 
 class TestTwoRealClasses:
     def test_of_one_tag_are_an_error_where_the_second_is_defined(self, notebook):
-        with pytest.raises(TypeError, match=r"'cosine_decay' of CosineDecay is taken by optax_ext\.schedules\._cosine"):
+        with pytest.raises(TypeError, match=r"'cosine_decay' of CosineDecay is taken by optax_ext\.schedules\.Cosine"):
             run_cell(RAMP.replace("NotebookRamp", "CosineDecay"))
         assert type(built("cosine_decay", initial_learning_rate=0.5, decay_steps=100)) is optax_ext.CosineDecay
 

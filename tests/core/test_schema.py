@@ -150,7 +150,7 @@ class TestOpenness:
         assert config.from_dict({"type": "my_tag"}) == Other()
 
     def test_a_taken_tag_is_refused_and_a_redefinition_is_not(self):
-        with pytest.raises(TypeError, match=r"'constant' of .*Constant is taken by optax_ext\.schedules\._piecewise"):
+        with pytest.raises(TypeError, match=r"'constant' of .*Constant is taken by optax_ext\.schedules\.Constant"):
 
             class Constant(optax_ext.Schedule):  # pyright: ignore[reportUnusedClass]
                 pass

@@ -298,8 +298,8 @@ def test_all_problems_are_told_at_once():
         (optax_ext.LinearWarmup(optax_ext.Constant(0.1), 9), "after: Keras has no class for Constant"),
         (config.LARS(0.1, exclude_from_layer_adaptation=[]), "an empty list means the same as None in TensorFlow"),
         (
-            config.LARS(0.1, allow_unmatched_patterns=True),
-            "allow_unmatched_patterns: Keras's LARS has no such argument",
+            config.LARS(0.1, allow_unmatched=True),
+            "allow_unmatched: Keras's LARS has no such argument",
         ),
         (
             config.OptimizationConfig(config.SGD(0.1), config.DynamicLossScale(hysteresis=2, max_scale=2.0**20)),

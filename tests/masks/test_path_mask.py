@@ -1,7 +1,10 @@
 """Masks by path: what a path is, what a pattern chooses, and what it says when it chooses nothing."""
 
+import copy
 import dataclasses
+import functools
 import inspect
+import pickle
 
 import equinox as eqx
 import jax
@@ -12,6 +15,7 @@ import pytest
 from flax import linen, nnx
 
 import optax_ext
+from optax_ext import path_mask
 
 PARAMS = {"conv1": {"kernel": 1.0, "bias": 0.0}, "BatchNorm_0": {"scale": 1.0, "bias": 0.0}}
 
@@ -76,6 +80,63 @@ def test_a_tree_without_parameters_has_nothing_to_match():
 def test_bad_patterns_are_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=message):
         optax_ext.path_mask(**arguments)
+
+
+class TestValue:
+    """A mask is a frozen value."""
+
+    def test_masks_of_the_same_patterns_are_equal(self):
+        first, second = path_mask(exclude=["bias", "scale"]), path_mask(exclude=("bias", "scale"), include=None)
+        assert first == second
+        assert hash(first) == hash(second)
+        others = [
+            path_mask(exclude=["scale", "bias"]),
+            path_mask(include=["bias", "scale"]),
+            path_mask(exclude=["bias", "scale"], allow_unmatched=True),
+            path_mask(exclude=["bias", "scale"], include=[]),
+        ]
+        assert first not in others
+        assert path_mask() == path_mask(exclude=[])
+
+    @pytest.mark.parametrize(
+        ("mask", "text"),
+        [
+            (path_mask(), "path_mask()"),
+            (path_mask(exclude=["bias"]), "path_mask(exclude=['bias'])"),
+            (
+                path_mask(include=[], exclude=("a", "b"), allow_unmatched=True),
+                "path_mask(include=[], exclude=['a', 'b'], allow_unmatched=True)",
+            ),
+        ],
+    )
+    def test_its_text_makes_it_again(self, mask, text):
+        assert repr(mask) == text
+        assert eval(text) == mask
+
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda mask: pickle.loads(pickle.dumps(mask))])
+    def test_a_copy_is_equal_and_works(self, copied):
+        mask = path_mask(exclude=["bias", "BatchNorm"])
+        chosen(mask, PARAMS)
+        assert copied(mask) == mask
+        assert chosen(copied(mask), PARAMS) == {"conv1/kernel"}
+
+    def test_it_is_frozen_and_checked(self):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            path_mask().exclude = ("bias",)  # pyright: ignore[reportAttributeAccessIssue]
+        with pytest.raises(ValueError, match=r"exclude must hold regular expressions, got '\(bias'"):
+            dataclasses.replace(path_mask(), exclude=("(bias",))
+
+    def test_equal_masks_compile_once(self):
+        traces = []
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def count(mask, params):
+            traces.append(mask)
+            return jax.tree.map(lambda keep, leaf: leaf * keep, mask(params), params)
+
+        count(path_mask(exclude=["bias", "BatchNorm"]), PARAMS)
+        count(path_mask(exclude=["bias", "BatchNorm"]), PARAMS)
+        assert len(traces) == 1
 
 
 @pytest.mark.parametrize("arguments", [(["bias"],), (["conv"], ["bias"]), (None,)])

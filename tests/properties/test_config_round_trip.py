@@ -118,7 +118,7 @@ lars = st.tuples(
             "classic_momentum": bools,
             "exclude_from_weight_decay": patterns,
             "exclude_from_layer_adaptation": st.none() | patterns,
-            "allow_unmatched_patterns": bools,
+            "allow_unmatched": bools,
         },
     ),
     clipping,
@@ -143,7 +143,7 @@ family = st.one_of(
         include_in_weight_decay=st.none() | patterns,
         exclude_from_weight_decay=st.none() | patterns,
         gradient_clip_norm=rates,
-        allow_unmatched_patterns=bools,
+        allow_unmatched=bools,
     ),
     optimizer(
         config.LAMB,
@@ -151,7 +151,7 @@ family = st.one_of(
         weight_decay_rate=rates,
         exclude_from_weight_decay=patterns,
         exclude_from_layer_adaptation=st.none() | patterns,
-        allow_unmatched_patterns=bools,
+        allow_unmatched=bools,
     ),
     optimizer(
         config.RMSprop, rho=below_one, momentum=fractions, epsilon=positive, centered=bools, epsilon_in_root=bools

@@ -127,15 +127,23 @@ class TestBoth:
         with pytest.raises(ValueError, match="param"):
             tx.update(PARAMS, tx.init(PARAMS))
 
-    @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "0.1", None, True, jnp.ones(3)])
-    def test_a_bad_learning_rate_is_named(self, make, value):
-        with pytest.raises(ValueError, match="learning_rate must be a finite, normal float32 number, at least 0; got"):
+    @pytest.mark.parametrize(
+        ("value", "accepted"),
+        [
+            *(
+                (-1.0, "greater than or equal to 0"),
+                (float("nan"), "a finite number"),
+                (float("inf"), "a finite number"),
+            ),
+            *((value, "a number or a schedule") for value in ("0.1", None, True, jnp.ones(3))),
+        ],
+    )
+    def test_a_bad_learning_rate_is_named(self, make, value, accepted):
+        with pytest.raises(ValueError, match=f"learning_rate must be {accepted}, got"):
             make(value)
 
     def test_a_bad_weight_decay_is_named(self, make):
-        with pytest.raises(
-            ValueError, match="weight_decay must be a finite, normal float32 number, at least 0; got -0.1"
-        ):
+        with pytest.raises(ValueError, match="weight_decay must be greater than or equal to 0, got -0.1"):
             make(0.1, weight_decay=-0.1)
 
     def test_weight_decay_may_be_a_schedule(self, make):
@@ -147,9 +155,15 @@ class TestBoth:
         assert updates["kernel"].any()
 
 
-@pytest.mark.parametrize("momentum", [-0.1, 1.5, float("nan"), "x"])
-def test_a_bad_momentum_is_named(momentum):
-    with pytest.raises(ValueError, match=r"momentum must be a finite, normal float32 number, in \[0, 1\]; got"):
+@pytest.mark.parametrize(
+    ("momentum", "accepted"),
+    [
+        *((-0.1, "greater than or equal to 0"), (1.5, "less than or equal to 1")),
+        *((float("nan"), "a finite number"), ("x", "a number")),
+    ],
+)
+def test_a_bad_momentum_is_named(momentum, accepted):
+    with pytest.raises(ValueError, match=f"momentum must be {accepted}, got {momentum!r}"):
         optax_ext.lars(0.1, momentum=momentum)
 
 
@@ -157,7 +171,7 @@ def test_a_bad_momentum_is_named(momentum):
     ("make", "name"), [(optax_ext.lamb, "eps"), (optax_ext.lars, "eps"), (optax_ext.lars, "trust_coefficient")]
 )
 def test_a_negative_argument_is_named(make, name):
-    with pytest.raises(ValueError, match=f"{name} must be a finite, normal float32 number, at least 0; got -1.0"):
+    with pytest.raises(ValueError, match=f"{name} must be greater than or equal to 0, got -1.0"):
         make(0.1, **{name: -1.0})
 
 
@@ -169,7 +183,7 @@ def test_a_flag_is_a_bool(name):
 
 @pytest.mark.parametrize("name", ["b1", "b2"])
 def test_a_bad_moment_decay_is_named(name):
-    with pytest.raises(ValueError, match=rf"{name} must be a finite, normal float32 number, in \[0, 1\); got 1.0"):
+    with pytest.raises(ValueError, match=f"{name} must be less than 1, got 1.0"):
         optax_ext.lamb(0.1, **{name: 1.0})
 
 

@@ -361,12 +361,12 @@ class TestEmaParams:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"average_decay": -0.1}, r"average_decay must be a finite, normal float32 number, in \[0, 1\]; got -0.1"),
+        ({"average_decay": -0.1}, r"average_decay must be greater than or equal to 0, got -0.1"),
         ({"average_decay": 1.5}, "average_decay must be"),
         ({"average_decay": float("nan")}, "average_decay must be"),
         ({"average_decay": "0.9"}, "average_decay must be"),
-        ({"start_step": -1}, "start_step must be an integer, at least 0; got -1"),
-        ({"start_step": 1.5}, "start_step must be an integer"),
+        ({"start_step": -1}, "start_step must be greater than or equal to 0, got -1"),
+        ({"start_step": 1.5}, "start_step must be an integer, got 1.5"),
         ({"dynamic_decay": "no"}, "dynamic_decay must be True or False, got 'no'"),
         ({"initial": "ones"}, "initial must be 'zeros' or 'params', got 'ones'"),
     ],

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, init_fields
 from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from optax_ext.interop._report import Report
@@ -23,6 +24,7 @@ from optax_ext.schedules import (
 )
 
 
+@public
 class KerasClass(NamedTuple):
     """A class of Keras or Model Garden, as a schema of ours.
 
@@ -45,7 +47,7 @@ class KerasClass(NamedTuple):
 
     def names(self) -> dict[str, str]:
         """Return the class's name of each field of the schema that it has."""
-        only_ours = {"before_offset", "allow_unmatched_patterns", "epsilon_in_root"} | self.lacks
+        only_ours = {"before_offset", "allow_unmatched", "epsilon_in_root"} | self.lacks
         names = [field.name for field in init_fields(self.schema) if field.name not in only_ours]
         return {name: self.renamed.get(name, name) for name in names}
 
@@ -140,6 +142,7 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
 }
 
 
+@public
 def find_class(name: str) -> KerasClass:
     """Return the class of a schedule, or of an optimizer of the older generation.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 from optax_ext._core.plain_data import plain_data
+from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._report import Report
 from optax_ext.interop._translation import Translation, warn_about
@@ -13,6 +14,7 @@ from optax_ext.schedules import Schedule
 Config: TypeAlias = Schedule | Optimizer | OptimizationConfig
 
 
+@public
 def from_keras(
     data: Mapping[str, Any], *, class_name: str | None = None, translate_patterns: bool = True
 ) -> Schedule | Optimizer | OptimizationConfig:
@@ -44,8 +46,7 @@ def from_keras(
     Examples:
       >>> from optax_ext import interop
       >>> interop.from_keras({"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 9}})
-      CosineDecay(initial_learning_rate=0.1, decay_steps=9, alpha=0.0, warmup_target=None, warmup_steps=0, offset=0, \
-before_offset='extrapolate')
+      CosineDecay(initial_learning_rate=0.1, decay_steps=9)
 
     Differs from TensorFlow:
       Offsets and patterns are read if they are given; TensorFlow's ``get_config`` leaves them out, which is warned
@@ -57,6 +58,7 @@ before_offset='extrapolate')
     return translation.config
 
 
+@public
 def translate_keras(
     data: Mapping[str, Any],
     *,

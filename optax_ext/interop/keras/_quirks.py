@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import shorten
+from optax_ext._core.public import public
 from optax_ext.config import AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma
 from optax_ext.interop._patterns import PATTERN_FIELDS, read_patterns
 from optax_ext.interop._report import Report, is_number, join
@@ -19,6 +20,7 @@ _BACKEND_EPSILON = 1e-7
 _CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")  # newer optimizers apply the first of these that is positive
 
 
+@public
 @dataclasses.dataclass
 class Arguments:
     """The arguments of an optimizer as they were written.
@@ -49,7 +51,7 @@ class Arguments:
     translate_patterns: bool = True
     written: Mapping[str, Any] = dataclasses.field(init=False)  # the values before any quirk
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.written = dict(self.values)
 
     def note(self, field: str, text: str, *, surprising: bool = False) -> None:
@@ -70,6 +72,7 @@ class Quirk(NamedTuple):
     apply: Callable[[Arguments], None]
 
 
+@public
 def build_optimizer(arguments: Arguments) -> Optimizer | None:
     """Construct the schema of an optimizer from its arguments in Keras's names.
 
@@ -93,6 +96,7 @@ def build_optimizer(arguments: Arguments) -> Optimizer | None:
     return known.build(arguments.values, arguments.path, arguments.report)
 
 
+@public
 def build_recipe(
     optimizer: Optimizer, loss_scale: LossScale | None, ema: ParamsEma | None, path: str, report: Report
 ) -> OptimizationConfig:

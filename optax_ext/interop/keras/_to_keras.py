@@ -4,12 +4,14 @@ import dataclasses
 from typing import Any
 
 from optax_ext._core.errors import ConfigError, Problem, shorten
+from optax_ext._core.public import public
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, OptimizationConfig, Optimizer, to_dict
 from optax_ext.interop._report import Report, join
 from optax_ext.interop.keras._classes import class_of
 from optax_ext.schedules import Schedule
 
 
+@public
 def to_keras(config: Schedule | Optimizer | OptimizationConfig) -> dict[str, Any]:
     """Write a schedule, an optimizer or a whole config as tf_keras and Model Garden serialize it.
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
+from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._files import read_mapping
 from optax_ext.interop._report import Report
@@ -21,6 +22,7 @@ from optax_ext.interop.model_garden._recipe import (
 Source: TypeAlias = Mapping[str, Any] | str | os.PathLike[str]
 
 
+@public
 def from_model_garden(
     config: Source, base: Source | None = None, *, translate_patterns: bool = True
 ) -> OptimizationConfig:
@@ -66,6 +68,7 @@ def from_model_garden(
     return translation.config
 
 
+@public
 def translate_model_garden(
     config: Source, base: Source | None = None, *, translate_patterns: bool = True, source: str | None = None
 ) -> Translation[OptimizationConfig]:
