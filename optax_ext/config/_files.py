@@ -1,7 +1,7 @@
 """Configs in files."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, overload
@@ -12,7 +12,7 @@ from optax_ext._core.schema import Schema
 from optax_ext._core.yaml_files import read_yaml, yaml_text
 from optax_ext.config._codec import read_config, to_dict
 
-_Kind = TypeVar("_Kind", bound=Schema)
+_Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
 _SUFFIXES = (".json", ".yaml", ".yml")
 
 
@@ -21,14 +21,14 @@ def load(path: str | os.PathLike[str], kind: None = None) -> Any: ...
 
 
 @overload
-def load(path: str | os.PathLike[str], kind: type[_Kind]) -> _Kind: ...
+def load(path: str | os.PathLike[str], kind: type[_Kind] | Callable[..., _Kind]) -> _Kind: ...
 
 
 @overload
 def load(path: str | os.PathLike[str], kind: UnionType) -> Any: ...
 
 
-def load(path: str | os.PathLike[str], kind: type[Schema] | UnionType | None = None) -> Any:
+def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
     """Read a config from a JSON or YAML file.
 
     YAML is read as YAML 1.2 has it: ``1e-3`` is a number, and only ``true`` and ``false`` are bool, so that ``off``
