@@ -1,1 +1,1 @@
-"""The ground that every room stands on; nothing in here is public."""
+"""What all other folders build on; nothing in here is public."""

@@ -1,4 +1,4 @@
-"""Checks of the arguments of transformations."""
+"""Checks for the arguments of transformations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,17 +25,17 @@ _RANGES = {
 
 
 def is_concrete(*values: object) -> bool:
-    """Whether no value is traced; `optax.inject_hyperparams` hands in traced ones, which have nothing to look at."""
+    """Whether no value is traced; `optax.inject_hyperparams` passes traced values, which cannot be checked."""
     return not any(isinstance(value, Tracer) for value in values)
 
 
 def is_eager(*values: object) -> bool:
-    """Whether no value is traced, nor what is computed from them here, as in a branch of `lax.cond`."""
+    """Whether neither the values nor new arrays are traced; in a branch of `lax.cond`, new arrays are."""
     return is_concrete(*values, jnp.zeros([], jnp.int32) + 0)
 
 
 def check_number(name: str, value: object, accepted: str, *, integer: bool = False, or_infinite: bool = False) -> None:
-    """Raise ValueError unless `value` is traced, or a number in the range that `accepted` names and in float32's."""
+    """Raise ValueError unless `value` is traced, or a number in the range named by `accepted` that fits float32."""
     if not is_concrete(value) or (or_infinite and isinstance(value, float | jax.Array) and np.isposinf(value)):
         return
     kind = "an integer" if integer else "a finite, normal float32 number"
@@ -56,7 +56,7 @@ def _is_number(value: object, integer: bool) -> bool:
 def check_rate(name: str, value: object) -> None:
     """Raise ValueError unless `value` is a schedule or a finite float32 number that is at least 0.
 
-    A class is callable too, but makes a schedule of the step where it should be given one.
+    A class is callable too, but calling it with a step would construct a schedule rather than evaluate one.
     """
     if isinstance(value, type):
         name_of_class = value.__name__
@@ -74,7 +74,7 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_transformation(name: str, value: object) -> None:
-    """Raise ValueError unless `value` is a transformation of Optax."""
+    """Raise ValueError unless `value` is an Optax transformation."""
     if not isinstance(value, optax.GradientTransformation):
         hint = ": call its gradient_transformation()" if isinstance(value, optax.MultiSteps) else ""
         raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}{hint}")

@@ -1,4 +1,4 @@
-"""What is wrong with a config: the data first, the text from it, and the words errors share."""
+"""Errors of configs: problems as data, the text made from them, and wording that errors share."""
 
 import difflib
 import reprlib
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 # ---------------------------------------------------------------------------------------------------------
-# Errors: the data first, the text from it.
+# Errors: problems as data, and the text made from them.
 
 
 class Problem(NamedTuple):
@@ -20,10 +20,10 @@ class Problem(NamedTuple):
 
 
 class ConfigError(ValueError):
-    """Everything wrong with one config, at once.
+    """All problems of one config in one error.
 
     Args:
-      subject: What was read: a class name, a file name.
+      subject: What was read, such as a class name or a file name.
       problems: At least one [`Problem`][].
 
     Examples:
@@ -40,7 +40,7 @@ class ConfigError(ValueError):
     def __init__(self, subject: str, problems: Iterable[Problem]):
         self.subject = subject
         self.problems = tuple(problems)
-        super().__init__(subject, self.problems)  # what pickle rebuilds the error from
+        super().__init__(subject, self.problems)  # pickle rebuilds the error from these
 
     def __str__(self) -> str:
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
@@ -52,7 +52,7 @@ class ConfigError(ValueError):
 
 _MAX_LINES = 100
 for _public in (Problem, ConfigError):
-    _public.__module__ = "optax_ext.config"  # where a reader of a traceback finds it
+    _public.__module__ = "optax_ext.config"  # a traceback shows the public name
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
@@ -68,8 +68,8 @@ def join_words(words: Iterable[str]) -> str:
 
 
 def join_keys(keys: Iterable[str]) -> str:
-    """Return the keys to a place in a config as the path to it."""
-    # A key of control characters is a wrong key, and must not break the lines of an error's text.
+    """Join the keys that lead to a place in a config into its path."""
+    # A key with control characters is a wrong key, and must not break the lines of an error's text.
     return ".".join(key if key.isprintable() else repr(key) for key in keys)
 
 
@@ -78,7 +78,7 @@ _short.maxstring = _short.maxother = 80
 
 
 def shorten(value: object) -> str:
-    """Return a value as an error shows it: in Python's words, on one line, and not too long."""
+    """Return the `repr` of a value as an error shows it: on one line, and not too long."""
     try:
         return _short.repr(value)
     except ValueError:  # Python refuses to write out an integer of thousands of digits

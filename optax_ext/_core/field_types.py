@@ -1,4 +1,4 @@
-"""The types of fields, each with its range. What reaches the device is float32 and int32, so that is what they hold."""
+"""The types of fields, each with its range. All values fit float32 and int32, the types that reach devices."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Text files and JSON, read within bounds and written whole or not at all."""
+"""Text files and JSON: reading of limited size, and atomic writing."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""The arithmetic of moments: averages, squares and their roots, in one dtype and with finite derivatives."""
+"""The arithmetic of norms: sums of squares and their roots, in at least float32 and with finite derivatives."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from optax_ext._core.remat import by_platform, rematerialize
 
 
 def root(squared: jax.Array) -> jax.Array:
-    """Return the root of a squared magnitude, a real number, whose derivative at 0 is 0 rather than infinite.
+    """Return the root of a squared magnitude as a real number, with a derivative of 0 at 0 rather than infinity.
 
-    What it is the root of has a derivative of 0 there, and zero times infinity would be NaN.
+    The squared magnitude has a derivative of 0 there, and zero times infinity would be NaN.
     """
     return _root(squared.real if jnp.iscomplexobj(squared) else squared)
 
 
-@jax.custom_jvp  # and no selection, with which XLA on a CPU fuses no sum
+@jax.custom_jvp  # not a `where`, which XLA on a CPU does not fuse with a sum
 def _root(squared: jax.Array) -> jax.Array:
     return jnp.sqrt(squared)
 
@@ -38,11 +38,11 @@ AxisName = Hashable | tuple[Hashable, ...]
 def norms(
     *groups: Sequence[Any], axis_name: AxisName | None = None, may_overflow: bool = True
 ) -> tuple[jax.Array, ...]:
-    """Return the Euclidean norm of all numbers of each group of leaves, at least in float32; its derivative at 0 is 0.
+    """Return the Euclidean norm of each group of leaves, in at least float32; its derivative at 0 is 0.
 
-    Squares of numbers past 2**64 overflow in float32. Where a sum of them does, that of the numbers times a small
-    power of two takes its place: what vanishes then is too small to matter beside what overflowed. That costs some
-    time on a GPU, and `may_overflow=False` leaves it out for numbers that are known not to be so large.
+    Squares of numbers past 2**64 overflow in float32. If a sum of squares overflows, the numbers are first multiplied
+    by a small power of two; those that vanish then are too small to matter beside those that overflowed. This costs
+    some time on a GPU, and `may_overflow=False` omits it for numbers that are known to be small enough.
     """
     sums = [reduce_over(jax.lax.psum, sum_of_squares(leaves), axis_name) for leaves in groups]
     if not may_overflow:
@@ -64,12 +64,12 @@ def norms(
 
     if is_concrete(overflow):
         return of_large() if overflow else as_they_are()
-    # XLA on a CPU would read the leaves once more for the second sum; elsewhere one pass has both as its results.
+    # XLA on a CPU would read the leaves again for the second sum; elsewhere one pass computes both sums.
     return by_platform(cpu=lambda: jax.lax.cond(overflow, of_large, as_they_are), default=of_large)
 
 
 def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Array:
-    """Return the sum of squared magnitudes, at least in float32, each times `factor` before it is squared."""
+    """Return the sum of squared magnitudes in at least float32; numbers are multiplied by `factor` before squaring."""
 
     def square(leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)

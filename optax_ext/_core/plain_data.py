@@ -1,4 +1,4 @@
-"""Whatever maps text to values, as plain data within bounds."""
+"""Conversion of mappings and config containers to plain data of limited size."""
 
 import sys
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from optax_ext._core.lazy import loaded
 
 _MAX_DEPTH = 32  # levels of nesting; real recipes have five
 _MAX_VALUES = 100_000  # values in all
-_MAX_BITS = 14_000  # of an integer: no float comes near, and Python would soon refuse to write it out in an error
+_MAX_BITS = 14_000  # of an integer: beyond any float, and just below what Python refuses to print in an error
 
 
 def plain_data(data: Any, source: str) -> Any:
-    """Turn whatever maps text to values into dicts, within bounds that no recipe comes near."""
+    """Convert mappings of text to values into dicts, within limits far beyond any recipe."""
     problems: list[Problem] = []
     seen = 0
 
@@ -25,7 +25,7 @@ def plain_data(data: Any, source: str) -> Any:
             raise ConfigError(source, [Problem(join_keys(path[:4]), text)])
         value = _from_container(value, path, problems)
         if isinstance(value, Mapping):
-            place = join_keys(path)  # one text for all of them: it can be as long as the file
+            place = join_keys(path)  # joined once for all of them: it can be as long as the file
             wrong = [key for key in value if not isinstance(key, str)]
             problems.extend(Problem(place, f"must have text for keys, got {shorten(key)}") for key in wrong)
             texts = ((key if isinstance(key, str) else shorten(key), item) for key, item in value.items())
@@ -45,7 +45,7 @@ def plain_data(data: Any, source: str) -> Any:
 
 
 def _from_container(value: Any, path: tuple[str, ...], problems: list[Problem]) -> Any:
-    """Open the containers of config libraries, which can be here only if their library is."""
+    """Open the containers of config libraries, which can occur only if their library is imported."""
     ml_collections, omegaconf = sys.modules.get("ml_collections"), sys.modules.get("omegaconf")
     if ml_collections is not None and isinstance(value, ml_collections.ConfigDict):
         return value.to_dict()

@@ -1,4 +1,4 @@
-"""What low precision needs: arithmetic in at least float32."""
+"""Arithmetic in at least float32 for numbers of lower precision."""
 
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ def is_inexact(leaf: Any) -> bool:
 
 
 def widen(x: Any) -> Any:
-    """Return floats narrower than float32 as float32, and everything else as it is.
+    """Return floats narrower than float32 as float32, and everything else unchanged.
 
     A Python number becomes an array, and a ``jax.ShapeDtypeStruct`` stays one.
     """
@@ -30,21 +30,21 @@ def widen(x: Any) -> Any:
 
 
 def as_array(leaf: Any) -> Any:
-    """Return a number as an array, and an array as it is, both strongly typed, so that no state is weakly typed.
+    """Return a number or an array as a strongly typed array, so that no state is weakly typed.
 
-    A ``jax.ShapeDtypeStruct``, which ``init`` may be given for an array, stays one.
+    A ``jax.ShapeDtypeStruct``, which ``init`` may be given in place of an array, stays one.
     """
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and not getattr(leaf, "weak_type", False):  # keys have none
         return leaf
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-    if callable(leaf):  # an activation, which an Equinox module has among its leaves
+    if callable(leaf):  # an activation function among the leaves of an Equinox module
         return leaf
     return jnp.asarray(leaf, dtype=jnp.result_type(leaf))
 
 
 def apply_update(param: Any, update: Any) -> Any:
-    """Return the parameter that `optax.apply_updates` makes; without an update, the parameter."""
+    """Return the parameter as `optax.apply_updates` updates it; unchanged if there is no update."""
     param = as_array(param)
     if update is None or callable(param) or jnp.issubdtype(param.dtype, jax.dtypes.prng_key):
         return param
@@ -52,13 +52,13 @@ def apply_update(param: Any, update: Any) -> Any:
         return param
     if not is_inexact(param):
         return param + jnp.asarray(update).astype(param.dtype)
-    # What JAX promotes to, said here, since under strict promotion it does not. Numbers narrower than float32 round
-    # from there as they would from their own sum.
+    # Promoted explicitly, since JAX does not promote under strict promotion. A float32 sum of narrower numbers rounds
+    # to the same result as a sum in their own dtype.
     wide_param, wide_update = widen(param), widen(update)
     dtype = np.promote_types(wide_param.dtype, wide_update.dtype)
     return (wide_param.astype(dtype) + wide_update.astype(dtype)).astype(param.dtype)
 
 
 def keep_without_gradient(new: _State, old: _State) -> _State:
-    """Return the new state with the old one's leaves where it has None, as Optax makes it without a gradient."""
+    """Return the new state with leaves of the old one in place of None, which Optax returns without a gradient."""
     return jax.tree.map(lambda n, o: o if n is None else n, new, old, is_leaf=is_none)

@@ -1,9 +1,9 @@
-r"""Regular expressions that a config may hold: Python's meaning, in bounded time.
+r"""Regular expressions in configs: with Python's meaning, in bounded time.
 
-Python's engine tries every way to match, of which ``(\w+)*!`` has more on one path than there are seconds in a year. So
-patterns that both engines read alike are run by Rust's, which pydantic brings along: it takes time linear in the path.
-What that one lacks or reads otherwise, such as lookaround, backreferences, flags and ``\b``, stays with Python's, and
-is refused if there may be too many ways.
+Python's engine tries every way to match, and ``(\w+)*!`` has more ways on one path than there are seconds in a year. So
+patterns that mean the same in Rust's engine run there: it comes with pydantic and takes time linear in the path.
+Patterns with what Rust's engine lacks or reads differently, such as lookaround, backreferences, flags and ``\b``, run
+in Python's, and are refused if there may be too many ways to match.
 """
 
 import functools
@@ -13,25 +13,25 @@ from typing import NamedTuple
 
 from pydantic_core import SchemaError, SchemaValidator, ValidationError, core_schema
 
-_MAX_LENGTH = 1000  # characters of a pattern; those of real recipes have less than 200
-_MAX_CHARACTERS = 2000  # of a list's patterns but for plain names, since Rust's programs take memory
-_MAX_CLASSES = 20  # of a pattern, such as `\w`, since each takes a megabyte of Rust's engine when repeated
+_MAX_LENGTH = 1000  # characters of a pattern; real recipes use fewer than 200
+_MAX_CHARACTERS = 2000  # of a list's patterns except plain names, since Rust's programs take memory
+_MAX_CLASSES = 20  # of a pattern, such as `\w`, since each takes a megabyte in Rust's engine when repeated
 _PATH = 100  # characters of a long path
 _MAX_STEPS = 4_000_000  # of Python's engine for a list's patterns on one path, hundredths of a second
-_NAME = re.compile(r"[\w/.-]*", re.ASCII)  # a plain name, which takes no memory to speak of
+_NAME = re.compile(r"[\w/.-]*", re.ASCII)  # a plain name, which takes hardly any memory
 
 
 class PathPattern(NamedTuple):
-    """A pattern that can be searched for."""
+    """A compiled pattern."""
 
     text: str
     is_in: Callable[[str], bool]
-    steps: float  # at most, of Python's engine on a long path; 0 by Rust's
+    steps: float  # at most, of Python's engine on a long path; 0 for Rust's
 
 
 @functools.lru_cache(maxsize=64)
 def compile_pattern(text: str) -> PathPattern:
-    """Return one pattern to search for; raise ValueError that says what is wrong with it."""
+    """Compile one pattern; raise a ValueError that says what is wrong with it."""
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"it may have {_MAX_LENGTH} characters, got {len(text)}")
     try:
@@ -50,7 +50,7 @@ def compile_pattern(text: str) -> PathPattern:
 
 
 def check_together(patterns: Sequence[PathPattern]) -> None:
-    """Raise ValueError if patterns, each quick enough, would search for too long together."""
+    """Raise ValueError if patterns that are each quick enough would search for too long together."""
     characters = sum(len(text) for text in {pattern.text for pattern in patterns} if not _NAME.fullmatch(text))
     if characters > _MAX_CHARACTERS:
         raise ValueError(
@@ -61,7 +61,7 @@ def check_together(patterns: Sequence[PathPattern]) -> None:
 
 
 def _count_steps(text: str) -> float:
-    """Return an upper bound of the steps on a long path: each choice doubles them, each repeat tries each place."""
+    """Return an upper bound on the steps for a long path: each choice doubles them, each repeat tries each place."""
     if re.search(r"\)[*+{]|\(\?[a-zA-Z]*x", text):
         return float("inf")  # repeated choices are too many to count; comments and blanks can hide them
     choices = len(re.findall(r"\||(?<!\()\?", text))
@@ -69,7 +69,7 @@ def _count_steps(text: str) -> float:
     return 2**choices * _PATH ** (repeats + 1)
 
 
-# Tokens that both engines know. Counts are not among them: the size of Rust's program, and its time, is their product.
+# Tokens that both engines know. Counts are not among them: size and time of Rust's program grow with their product.
 _TOKEN = re.compile(
     r"""  [\w/ ,:;=@%!"'`-]                             # a character
         | \\[.^$|?*+()\[\]{}\\/-] | \\[dDsSwW]        # an escape
@@ -79,7 +79,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
-# And those that mean the same in another spelling: `$` stands before a last newline too, and words have no marks.
+# Tokens that Rust spells differently: Python's `$` also matches before a last newline, and its `\w` excludes marks.
 _SPELLINGS = {
     "$": r"(?:\n?\z)",
     r"\s": r"[\s\x1c-\x1f]",
@@ -90,7 +90,7 @@ _SPELLINGS = {
 
 
 def _linear_search(text: str) -> Callable[[str], bool] | None:
-    """Return a search by Rust's engine, or None if it would not mean the same."""
+    """Return a search by Rust's engine, or None if the pattern would not mean the same there."""
     tokens: list[str] = []
     if len(re.findall(r"\\[dDsSwW]", text)) > _MAX_CLASSES:
         return None
@@ -105,7 +105,7 @@ def _linear_search(text: str) -> Callable[[str], bool] | None:
         pattern = core_schema.str_schema(pattern="".join(tokens), regex_engine="rust-regex")
         validator = SchemaValidator(pattern)
     except SchemaError:
-        return None  # too large a program
+        return None  # the program is too large
 
     def search(path: str) -> bool:
         try:

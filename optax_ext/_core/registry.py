@@ -1,8 +1,8 @@
-"""Which class stands for a name, whatever copies of it other software makes.
+"""The registry of classes: which class counts for a name when other software has made copies of it.
 
-Gin derives a decorated class from ours, cloudpickle makes an empty one and fills it later, `dataclass(slots=True)`
-makes each class twice, a notebook and `importlib.reload` define it anew. At the moment a class is made nobody can tell
-which of these it is. So classes are only noted down then, and which of them count is asked when one is looked for.
+Gin derives a decorated class from ours, cloudpickle makes an empty class and fills it later, `dataclass(slots=True)`
+makes each class twice, and a notebook or `importlib.reload` defines it again. These cases cannot be told apart when
+the class is made. So classes are only noted then, and a lookup decides which of them count.
 """
 
 import inspect
@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 
 class _Noted(NamedTuple):
     cls: weakref.ref[type]
-    was_empty: bool  # when it was made, to be filled by whoever made it
+    was_empty: bool  # when it was made, as cloudpickle makes a class before it fills it
 
 
 _lock = threading.RLock()
 _noted: tuple[_Noted, ...] = ()  # in order of definition; replaced as a whole, so that readers need no lock
-_kept: dict[tuple[str, str], tuple[type, ...]] = {}  # so that no class is lost, and none that was replaced is kept
+_kept: dict[tuple[str, str], tuple[type, ...]] = {}  # keeps classes that count alive, and lets replaced ones go
 
 
 def identity(cls: type) -> tuple[str, str]:
-    """Return the module and the qualified name of a class: what a new definition has in common with the old one."""
-    # A process that multiprocessing spawned has the module of the script under another name.
+    """Return the module and the qualified name of a class, which a new definition shares with the old one."""
+    # A process spawned by multiprocessing has the script's module under another name.
     return ("__main__" if cls.__module__ == "__mp_main__" else cls.__module__, cls.__qualname__)
 
 
@@ -40,7 +40,7 @@ def is_dataclass_itself(cls: type) -> bool:
 
 
 def original(cls: type) -> type | None:
-    """Return the dataclass that a class merely dresses up: its base of the same name, to which it adds no field."""
+    """Return the dataclass that a class only wraps: its base of the same name, to which it adds no field."""
     if is_dataclass_itself(cls) or inspect.get_annotations(cls):
         return None
     bases = (base for base in cls.__mro__[1:] if identity(base) == identity(cls))
@@ -48,7 +48,7 @@ def original(cls: type) -> type | None:
 
 
 def note(cls: type, namespace: Mapping[str, Any]) -> None:
-    """Note down a class that was just made of a namespace; what it replaces is kept as long as it counts."""
+    """Note a class just made from a namespace; the class that it replaces is kept as long as that one counts."""
     global _noted
     was_empty = all(name in ("__module__", "__doc__", "__dict__", "__slots__") for name in namespace)
     key = identity(cls)
@@ -59,12 +59,12 @@ def note(cls: type, namespace: Mapping[str, Any]) -> None:
 
 
 def complete_classes() -> list[type]:
-    """Return the classes that count, one of each name: decorated, not abstract, in order of first definition."""
+    """Return the classes that count, one for each name: decorated, not abstract, in order of first definition."""
     same: dict[tuple[str, str], list[tuple[bool, type]]] = {}
     for entry in _noted:
         cls = entry.cls()
         if cls is not None and _is_complete(cls):
-            # By the short name: cloudpickle does not restore the `f.<locals>` before it.
+            # By the short name, since cloudpickle does not restore the `f.<locals>` before it.
             same.setdefault((identity(cls)[0], cls.__name__), []).append((not entry.was_empty, cls))
     by_rank = (sorted(group, key=lambda ranked: ranked[0]) for group in same.values())
     return [cls for group in by_rank for cls in _standing([cls for _, cls in group])]
@@ -75,12 +75,12 @@ def _is_complete(cls: type) -> bool:
 
 
 def _standing(definitions: Sequence[type]) -> Sequence[type]:
-    """Return the one definition that counts, if any: the one its module has, or else the last."""
+    """Return the one definition that counts, if any: the one that its module contains, or else the last."""
     return [cls for cls in definitions if _in_its_module(cls)] or definitions[-1:]
 
 
 def _in_its_module(cls: type) -> bool:
-    """Return whether a class is what its module has under its name: how pickle tells a class from a copy."""
+    """Return whether the module of a class has that class under its name; pickle tells copies apart in this way."""
     found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):
         found = getattr(found, name, None)

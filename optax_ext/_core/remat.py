@@ -1,9 +1,9 @@
-"""Rematerialization: cheap values that are computed again where they are needed again, rather than kept in memory.
+"""Rematerialization: cheap values are computed again where they are needed again, rather than kept in memory.
 
-XLA on a CPU fuses a sum with what is summed, but only if nothing else reads that. A gradient that a norm and the update
-both read is therefore written to memory and read twice, and memory is all that an optimizer's step waits for: on
-ResNet-50, LARS took twice as long so, as benchmarks/RESULTS.md shows. On other devices XLA computes such values twice
-by itself, and reads an array once for several sums, so that no array is hidden from it there.
+XLA on a CPU fuses a sum with the values summed only if nothing else reads these values. A gradient that both a norm
+and the update read is therefore written to memory and read twice, and an optimizer's step is bound by memory: on
+ResNet-50, LARS took twice as long in this way, as benchmarks/RESULTS.md shows. On other devices XLA recomputes such
+values by itself, and reads an array once for several sums, so that no array is hidden from it there.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class _Recipe(NamedTuple):
-    value: Any  # kept here, so that no other array takes its identity
+    value: Any  # kept alive, so that no other array gets its id
     function: Callable[..., Any]
     operands: tuple[Any, ...]
 
@@ -28,7 +28,7 @@ _recipes: ContextVar[dict[int, _Recipe] | None] = ContextVar("_recipes", default
 
 @contextlib.contextmanager
 def remat_scope() -> Generator[None]:
-    """Remember how values are made until the end of the block, besides those of the block around it."""
+    """Remember how values are made until the end of the block, in addition to those of the enclosing block."""
     token = _recipes.set(dict(_recipes.get() or {}))
     try:
         yield
@@ -45,9 +45,9 @@ def rematerializable(function: Callable[..., Any], *operands: Any) -> Any:
 
 
 def rematerialize(value: Any, *constants: jax.Array) -> tuple[Any, ...]:
-    """Return a value, made anew if it is remembered and else for one reader, and constants to compute with it.
+    """Return a value, recomputed if it is remembered and else for one reader, and constants to compute with it.
 
-    XLA on a CPU would let leaves of one shape share an array of each constant, and keep that in memory.
+    XLA on a CPU would let leaves of one shape share an array of each constant, and keep this array in memory.
     """
     recipes = _recipes.get() or {}
     if id(value) not in recipes:
@@ -74,9 +74,9 @@ def rematerialize(value: Any, *constants: jax.Array) -> tuple[Any, ...]:
 
 
 def read_alone(value: Any) -> Any:
-    """Return a traced value that is narrower than float32 for one reader alone, unless it is remembered.
+    """Return a traced value that is narrower than float32 for one reader only, unless it is remembered.
 
-    XLA on a CPU would let its readers share a conversion to float32, and keep that in memory at twice the size.
+    XLA on a CPU would let several readers share a conversion to float32, and keep it in memory at twice the size.
     """
     if id(value) in (_recipes.get() or {}) or not isinstance(value, Tracer) or value.dtype.itemsize >= 4:
         return value
@@ -84,14 +84,14 @@ def read_alone(value: Any) -> Any:
 
 
 def hide(values: Any, *, scalars: bool = False) -> Any:
-    """Keep XLA on a CPU from seeing that it has these values already, and from sharing broadcasts among leaves.
+    """Keep XLA on a CPU from recognizing values that it already has, and from sharing broadcasts among leaves.
 
-    With `scalars`, these are hidden from XLA elsewhere too: what is made of them again is another value then, which XLA
-    computes where it is read, rather than one of so many readers that it is kept.
+    With `scalars`, scalars are hidden on other devices too. Each value recomputed from them is then a separate one,
+    which XLA computes where it is read, rather than one value with so many readers that it is kept.
     """
     hidden = jax.lax.optimization_barrier(values)
     if jax.tree.map(jax.typeof, hidden) != jax.tree.map(jax.typeof, values):
-        return hidden  # in `shard_map` all now vary over the mesh axes of each, which what is not hidden does not
+        return hidden  # in `shard_map` all now vary over the mesh axes of each; values not hidden would not
 
     def hide_scalars() -> Any:
         return jax.tree.map(lambda x: jax.lax.optimization_barrier(x) if scalars and x.ndim == 0 else x, values)
@@ -103,7 +103,7 @@ _platform: ContextVar[str | None] = ContextVar("_platform", default=None)
 
 
 def by_platform(*, cpu: Callable[[], _T], default: Callable[[], _T]) -> _T:
-    """Compute one or the other as `jax.lax.platform_dependent` does, and within that without asking again."""
+    """Compute one or the other as `jax.lax.platform_dependent` does; calls within it follow the same choice."""
 
     def within(platform: str, function: Callable[[], _T]) -> Callable[[], _T]:
         def call() -> _T:

@@ -1,6 +1,7 @@
 """Schemas: frozen dataclasses whose every construction is validated by pydantic.
 
-From Python as from a file the same checks run, and raise the same [`ConfigError`][optax_ext.config.ConfigError].
+Construction in Python and loading from a file run the same checks, and raise the same
+[`ConfigError`][optax_ext.config.ConfigError].
 """
 
 import abc
@@ -40,7 +41,7 @@ _MESSAGES = {
 
 
 def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
-    """Put one pydantic error about a construction of `cls` into words, at a location of field names."""
+    """Put one pydantic error about constructing `cls` into words, with a location made of field names."""
     names = [field.name for field in init_fields(cls)]
     by_position = [field.name for field in init_fields(cls) if not field.kw_only]
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
@@ -59,11 +60,11 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
     elif kind in _MESSAGES:
         shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
         message = f"{_MESSAGES[kind].format(**shown)}, got {shorten(found)}"
-    elif kind == "problem":  # in words already
+    elif kind == "problem":  # already in our words
         message, loc = error["msg"], list(context.get("at") or loc)
     else:  # a user's own field types and validators
         message = str(context.get("error", error["msg"]))
-        if not isinstance(found, ArgsKwargs):  # of one field, not of the whole
+        if not isinstance(found, ArgsKwargs):  # about one field, not the whole
             message += f", got {shorten(found)}"
     if loc and isinstance(loc[0], int):  # given by position
         loc[0] = names[loc[0]]
@@ -72,18 +73,18 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
 
 def problem(message: str, at: str | None = None) -> PydanticCustomError:
     """Make the error that a validator raises to say `message` about its field, or about the field `at`."""
-    # pydantic fills `{...}` in a message from a context; ours is finished text, braces and all.
+    # pydantic fills `{...}` in a message from a context; our text is finished, and may contain braces.
     return PydanticCustomError("problem", "{text}", {"text": message, "at": [at] if at else None})
 
 
 def raise_below(key: str, message: str, found: object) -> typing.Never:
-    """Raise, inside the validator of a mapping, what a validator would say about the value of one key."""
+    """Raise, inside the validator of a mapping, the error of a validator for the value of one key."""
     details = InitErrorDetails(type=problem(message), loc=(key,), input=found)
     raise pydantic.ValidationError.from_exception_data(key, [details])
 
 
 def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigError:
-    """Turn the collected pydantic error of a whole config into ours."""
+    """Turn the collected pydantic error of a whole config into a `ConfigError`."""
     lines = error.errors(include_url=False)
     return ConfigError(subject, (Problem(join_keys(map(str, line["loc"])), line["msg"]) for line in lines))
 
@@ -105,19 +106,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@functools.lru_cache(maxsize=256)  # a notebook defines the same classes again and again
+@functools.lru_cache(maxsize=256)  # a notebook defines the same classes repeatedly
 def type_adapter(cls: type) -> pydantic.TypeAdapter[Any]:
-    """Return the pydantic validator of a schema or of a family, built once and when first needed."""
+    """Return the pydantic validator of a schema or of a family, built once, on first use."""
     return pydantic.TypeAdapter(cls)
 
 
 def init_fields(cls: type) -> list[dataclasses.Field[Any]]:
-    """Return the fields in the order of the arguments: those by keyword alone come last, a base's too."""
+    """Return the fields in the order of the arguments: keyword-only fields come last, including those of a base."""
     return sorted((field for field in dataclasses.fields(cls) if field.init), key=lambda field: field.kw_only is True)
 
 
 def construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
-    """Validate arguments, from Python or from data, into an instance; raise pydantic's error, in our words."""
+    """Construct an instance from arguments in Python or data, validated; raise pydantic's error, in our words."""
     given = ArgsKwargs(tuple(map(_plain, args)), {str(key): _plain(value) for key, value in kwargs.items()})
     try:
         return type_adapter(cls).validate_python(given)
@@ -127,7 +128,7 @@ def construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -
 
 
 class SchemaType(abc.ABCMeta):
-    """The type of schemas: calling one validates, whichever dataclass decorator made it."""
+    """The metaclass of schemas: construction validates, whichever dataclass decorator was used."""
 
     if not typing.TYPE_CHECKING:  # type checkers read the signature that the dataclass decorator made
 
@@ -143,14 +144,14 @@ class SchemaType(abc.ABCMeta):
 
         @property
         def __signature__(cls):
-            """The arguments of the fields, for `help` and editors, rather than those of the method above."""
+            """The signature made from the fields, for `help` and editors, rather than that of `__call__`."""
             parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
             plain = [p.replace(annotation=getattr(p.annotation, "__origin__", p.annotation)) for p in parameters]
             return inspect.Signature(plain)
 
         @__signature__.setter
         def __signature__(cls, signature):
-            """Leave what the decorator of pydantic would put here: it is the same, of the same fields."""
+            """Ignore the signature that pydantic's decorator assigns: it is made from the same fields."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,14 +169,14 @@ class Schema(metaclass=SchemaType):
         _restore_missing(source)
         schema = handler(source)
         inner: Any = schema
-        while inner["type"] != "dataclass":  # below what a user's own model validators wrap around it
+        while inner["type"] != "dataclass":  # inside the wrappers of a user's own model validators
             inner = inner["schema"]
         inner["strict"] = False  # the fields stay strict; the whole is built from arguments, not from an instance
         return schema
 
 
 def _restore_missing(cls: type) -> None:
-    """Put `dataclasses.MISSING` back into fields that a pickle of the class by value brought a copy of it."""
+    """Restore `dataclasses.MISSING` in fields where pickling the class by value left a copy of it."""
     for field in dataclasses.fields(cls):
         for attribute in ("default", "default_factory", "kw_only"):
             if isinstance(getattr(field, attribute), type(dataclasses.MISSING)):

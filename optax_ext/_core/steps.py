@@ -1,4 +1,4 @@
-"""Exact arithmetic of steps: integers past 2**24, offsets, and quotients that round the same everywhere."""
+"""Exact arithmetic on steps: integers past 2**24, offsets, and quotients that round the same everywhere."""
 
 from typing import Literal
 
@@ -8,10 +8,10 @@ BeforeOffset = Literal["extrapolate", "hold"]
 
 
 def exact_step(step: "jax.typing.ArrayLike") -> "jax.Array":
-    """Return `step` in JAX's widest signed integer, or in its widest float where it is a float.
+    """Return `step` in JAX's widest signed integer type, or in its widest float type if it is a float.
 
-    Integers stay integers because float32 skips every odd step past 2**24. What does not fit saturates: an
-    unsigned step, or a Python integer past the end, must not come back as a negative one.
+    Integers stay integers because float32 skips every odd step past 2**24. Values out of range saturate: a large
+    unsigned step, or a large Python integer, must not become negative.
     """
     widest = jnp.iinfo(jnp.result_type(int))
     if isinstance(step, int) and not isinstance(step, bool):
@@ -27,7 +27,7 @@ def exact_step(step: "jax.typing.ArrayLike") -> "jax.Array":
 
 
 def elapsed_steps(step: "jax.typing.ArrayLike", offset: int, before_offset: BeforeOffset) -> "jax.Array":
-    """Return `step - offset`, exact and saturating; 0 before the offset where that holds the value."""
+    """Return `step - offset`, exact and saturating; 0 before the offset if `before_offset` is "hold"."""
     step = exact_step(step)
     if jnp.issubdtype(step.dtype, jnp.integer):
         limits = jnp.iinfo(step.dtype)
@@ -40,9 +40,9 @@ def elapsed_steps(step: "jax.typing.ArrayLike", offset: int, before_offset: Befo
 def true_divide(steps: "jax.Array", by: "float | jax.Array") -> "jax.Array":
     """Return `steps / by` in float32, rounded to nearest, the same eagerly and compiled.
 
-    Of a constant divisor XLA makes a product with its reciprocal, whose last bit is another: 1 - t / T changes by
-    percents just before the end, and is negative at it. A divisor that depends on the steps, if only by adding
-    zero times them, is no constant.
+    XLA replaces division by a constant with multiplication by its reciprocal, which can differ in the last bit:
+    1 - t / T then changes by percents just before the end, and is negative at the end. A divisor that depends on the
+    steps, even if only by adding zero times the steps, is not a constant.
     """
     steps = steps.astype(jnp.float32)
     return steps / (by + 0 * steps)

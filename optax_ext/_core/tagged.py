@@ -1,6 +1,6 @@
-"""Schemas that data chooses by their ``type``: families, such as schedules and optimizers, and their members.
+"""Schemas that data selects by their ``type``: families, such as schedules and optimizers, and their members.
 
-The registry of a family is open, so that a class a user defines is a member like ours.
+The registry of a family is open, so that a class that a user defines is a member like ours.
 """
 
 import builtins
@@ -20,7 +20,7 @@ from optax_ext._core.schema import Schema, SchemaType, construct, init_fields, p
 
 
 class TaggedType(SchemaType):
-    """The type of tagged schemas: each class it makes is a candidate for its tag."""
+    """The metaclass of tagged schemas: each class that it makes is a candidate for its tag."""
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any):  # noqa: N805 (of a metaclass)
         super().__init__(name, bases, namespace, **kwargs)
@@ -36,17 +36,17 @@ class TaggedType(SchemaType):
 
 
 class Tagged(Schema, metaclass=TaggedType):
-    """A schema that data chooses by its ``type``: a member of the family that its abstract base is.
+    """A schema that data selects by its ``type``: a member of the family that its abstract base defines.
 
-    The tag is the class's name in snake case, or what the class says in an attribute ``type``. A concrete
-    subclass is a member as soon as it is decorated; defining it anew, as a notebook does, replaces it.
+    The tag is the class attribute ``type``, or else the class name in snake case. A concrete subclass is a
+    member as soon as it is decorated; defining it again, as a notebook does, replaces it.
     """
 
     type: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        vars(cls).get("__annotations__", {}).pop("type", None)  # written as a field, it is the tag all the same
+        vars(cls).get("__annotations__", {}).pop("type", None)  # written as a field, it is still the tag
         if "type" not in cls.__dict__ and original(cls) is None:
             cls.type = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         if not isinstance(cls.type, str) or not cls.type:
@@ -64,7 +64,7 @@ class Tagged(Schema, metaclass=TaggedType):
     def __get_pydantic_json_schema__(
         cls, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        # The members of a family are not known until the whole schema is asked for.
+        # The members of a family are not known until the whole schema is built.
         return {"x-family": cls.__name__} if inspect.isabstract(cls) else handler(schema)
 
 
@@ -72,7 +72,7 @@ _T = TypeVar("_T", bound=Tagged)
 
 
 def _claims(family: type[_T]) -> dict[str, list[type[_T]]]:
-    """Return the classes of a family that claim each tag: one, unless two real ones do."""
+    """Return the classes of a family that claim each tag: one, unless two classes that count claim the same."""
     claims: dict[str, list[type[_T]]] = {}
     for cls in complete_classes():
         if issubclass(cls, family):
@@ -81,12 +81,12 @@ def _claims(family: type[_T]) -> dict[str, list[type[_T]]]:
 
 
 def members(family: type[_T]) -> dict[str, type[_T]]:
-    """Return the concrete classes of a family, by their tags; of two that claim one tag, the older."""
+    """Return the concrete classes of a family by their tags; the older class if two claim the same tag."""
     return {tag: claiming[0] for tag, claiming in _claims(family).items()}
 
 
 def from_tagged(family: type[_T], value: object) -> _T:
-    """Return `value` as a member of a family, built where it is a mapping with a ``type``; for validators."""
+    """Return `value` as a member of a family, built from it if it is a mapping with a ``type``; for validators."""
     if isinstance(value, family):
         return value
     refuse_class(family, value)
@@ -108,14 +108,14 @@ def from_tagged(family: type[_T], value: object) -> _T:
 
 
 def refuse_class(expected: type, value: object) -> None:
-    """Raise, inside a validator, where `value` is a class of what is expected, rather than an instance."""
+    """Raise, inside a validator, if `value` is a class where an instance of it is expected."""
     if isinstance(value, type) and issubclass(value, expected):
         names = [field.name for field in init_fields(value)] if dataclasses.is_dataclass(value) else []
         raise problem(f"must be constructed, as {value.__name__}({', '.join(names)}); got the class itself")
 
 
 class Nested:
-    """Marks a field whose type is a schema without a tag, so that data may have a mapping in its place."""
+    """Marks a field whose type is a schema without a tag, so that data may give a mapping for it."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler

@@ -1,4 +1,4 @@
-"""How trees are walked: holes in them, paths through them, and states inside them."""
+"""Traversal of trees: their holes, the paths of leaves, and the states inside."""
 
 import sys
 from typing import Any, TypeVar
@@ -9,17 +9,17 @@ _Node = TypeVar("_Node")
 
 
 def is_none(node: object) -> bool:
-    """Whether a node is None, which as a leaf stands for a parameter without a gradient."""
+    """Whether a node is None, which counts as a leaf for a parameter without a gradient."""
     return node is None
 
 
 def is_one_parameter(node: object) -> bool:
-    """Whether a node counts as one parameter: a hole that Optax or JAX left, or a box that Flax put around one.
+    """Whether a node counts as one parameter: a hole left by Optax or JAX, or a box that Flax put around a parameter.
 
-    Optax calls a mask on updates too, where a parameter may be None or masked out. Its path still tells that a
-    pattern has something to match. An NNX variable, and Linen's box of axis names, has an inside without a name.
+    Optax also calls a mask on updates, where a parameter may be None or masked out. The path of such a hole still
+    counts for patterns. The content of an NNX variable, or of Linen's box of axis names, has no name of its own.
     """
-    nnx, meta = sys.modules.get("flax.nnx"), sys.modules.get("flax.core.meta")  # no boxes without Flax in the process
+    nnx, meta = sys.modules.get("flax.nnx"), sys.modules.get("flax.core.meta")  # no boxes unless Flax is imported
     boxes = (*((nnx.Variable,) if nnx else ()), *((meta.AxisMetadata,) if meta else ()))
     return node is None or isinstance(node, (optax.MaskedNode, *boxes))
 
@@ -30,6 +30,6 @@ def join_path(path: tuple[Any, ...]) -> str:
 
 
 def find_nodes(tree: Any, kind: type[_Node]) -> list[_Node]:
-    """Return the nodes of a type, such as a state in the state of a chain, however deep they are."""
+    """Return the nodes of a type at any depth, such as one state in the state of a chain."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]

@@ -1,4 +1,4 @@
-"""YAML, by the core schema of YAML 1.2 where PyYAML follows 1.1."""
+"""YAML, by the core schema of YAML 1.2, whereas PyYAML follows 1.1."""
 
 import re
 from collections.abc import Hashable
@@ -9,11 +9,11 @@ import yaml
 from optax_ext._core.errors import ConfigError, shorten
 from optax_ext._core.files import file_error, quote_line
 
-_MAX_VALUES = 100_000  # values, aliases followed
+_MAX_VALUES = 100_000  # values, with aliases expanded
 
 
 def yaml_text(data: Any) -> str:
-    """Return plain data as YAML, with text that any YAML reader could take for something else in quotes."""
+    """Return plain data as YAML, and quote text that some YAML reader could take for something else."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
@@ -30,10 +30,10 @@ _CORE_SCHEMA = [
 
 
 class YamlLoader(yaml.SafeLoader):
-    """Reads safe YAML by the core schema, and no key twice."""
+    """Reads safe YAML by the core schema, and refuses duplicate keys."""
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        return int(node.value)  # in 1.1 a leading zero would mean octal
+        return int(node.value)  # in YAML 1.1 a leading zero would mean octal
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
@@ -54,14 +54,14 @@ class YamlLoader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Knows what is a number to us besides what is something else to YAML 1.1, and puts text of either in quotes."""
+    """Quotes text that is a number by our rules, or anything else than text by YAML 1.1."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
 
 
-YamlLoader.yaml_implicit_resolvers = {}  # PyYAML's, of 1.1, are not wanted
+YamlLoader.yaml_implicit_resolvers = {}  # removes PyYAML's rules of YAML 1.1
 for _tag, _pattern, _first in _CORE_SCHEMA:
     YamlLoader.add_implicit_resolver(_tag, _pattern, list(_first))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
@@ -126,9 +126,9 @@ def _start_of(text: str) -> str:
 
 
 def _bound(node: yaml.Node, sizes: dict[int, int], source: str) -> int:
-    """Return how many values a node is once its aliases are followed, without following any twice."""
+    """Return the number of values in a node with its aliases expanded, without following any alias twice."""
     if id(node) not in sizes:
-        sizes[id(node)] = _MAX_VALUES + 1  # what contains itself is as large as anything
+        sizes[id(node)] = _MAX_VALUES + 1  # a node that contains itself counts as too large
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         flat = [child for item in children for child in (item if isinstance(item, tuple) else (item,))]
         sizes[id(node)] = 1 + sum(_bound(child, sizes, source) for child in flat)

@@ -12,7 +12,7 @@ from optax_ext.cli._errors import CommandError
 
 __all__ = ["main"]
 
-_BROKEN_PIPE = 141  # what a shell reports of a program that nobody reads any more
+_BROKEN_PIPE = 141  # what a shell reports for a program whose output is no longer read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"argument --import: cannot import {module!r}{hint}: {type(error).__name__}: {error}")
     try:
         status = _run(arguments)
-        sys.stdout.flush()  # here, where a closed pipe is still our business
+        sys.stdout.flush()  # here, where a closed pipe is still handled
         return status
     except (ConfigError, CommandError) as error:
         print(error, file=sys.stderr)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # Each command imports what it needs when it is called, so that `check` waits for nothing but the library.
+    # Each command imports what it needs when it is called, so that `check` waits only for the library.
     match arguments.command:
         case "describe":
             from optax_ext.cli._describe import describe
@@ -73,11 +73,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
             return plot(arguments.files, arguments.output, arguments.steps)
         case "check":
-            from optax_ext.cli._files import check
+            from optax_ext.cli._check import check
 
             return check(arguments.files)
         case "convert":
-            from optax_ext.cli._import import convert
+            from optax_ext.cli._convert import convert
 
             return convert(
                 arguments.file,
@@ -86,10 +86,10 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.exclude_defaults,
                 written_by=arguments.written_by,
                 base=arguments.base,
-                shapes_file=arguments.check_against,
+                shapes_file=arguments.params,
             )
         case _:
-            from optax_ext.cli._files import schema
+            from optax_ext.cli._schema import schema
 
             return schema()
 
@@ -150,9 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--base", metavar="FILE", help="the experiment that a Model Garden file overrides")
     convert.add_argument(
-        "--check-against",
+        "--params",
         metavar="SHAPES.json",
-        help="say which parameters each pattern of an imported file hits; shapes as for describe --params",
+        help="say which parameters each pattern of an imported file matches; shapes as for describe --params",
     )
 
     command("schema", "write the JSON Schema of configs, for editors, to standard output")

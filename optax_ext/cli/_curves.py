@@ -1,12 +1,12 @@
-"""The data behind a plot: steps and the learning rates there."""
+"""The data of a plot: steps and their learning rates."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from optax_ext.cli._rate import rates
-from optax_ext.cli._steps import telling_steps
+from optax_ext.cli._rate import Config, rates
+from optax_ext.cli._steps import beside, milestones
 
 _POINTS = 1000  # more than a picture has columns
 
@@ -15,9 +15,9 @@ class Curve(NamedTuple):
     """The learning rate of one config over the steps.
 
     Attributes:
-      name: What to call it.
-      steps: Ascending; integers of shape (points,).
-      rates: The learning rate at each; float32 of the same shape.
+      name: The label of the curve.
+      steps: Ascending integers of shape (points,).
+      rates: The learning rate at each step; float32 of the same shape.
     """
 
     name: str
@@ -26,18 +26,19 @@ class Curve(NamedTuple):
 
     @property
     def peak(self) -> float:
-        """The highest rate that is finite, 0 if there is none."""
+        """The highest finite rate; 0 if there is none."""
         return float(self.rates[np.isfinite(self.rates)].max(initial=0.0))
 
 
-def curve(name: str, loaded: object, run_steps: int) -> Curve:
-    """Return the learning rate of a config in its first steps: evenly, and wherever it turns or jumps."""
+def curve(name: str, loaded: Config, run_steps: int) -> Curve:
+    """Return the learning rate of a config in its first steps: evenly, and wherever it may turn or jump."""
     evenly = np.linspace(0, run_steps - 1, min(run_steps, _POINTS)).round().astype(np.int64)
-    telling = np.asarray([step for step, _ in telling_steps(loaded, run_steps)], np.int64)
-    steps = np.union1d(evenly, telling)
+    named = [step for step, _ in milestones(loaded)]
+    telling = [step for step in (1, *named, *beside(named)) if 0 <= step < run_steps]
+    steps = np.union1d(evenly, np.asarray(telling, np.int64))
     return Curve(name, steps, rates(loaded, steps))
 
 
 def extent(curves: Sequence[Curve]) -> tuple[int, float]:
-    """Return the last step and the highest rate of all curves, or 1 where that is 0."""
+    """Return the last step and the highest rate of all curves, each replaced by 1 if it is 0."""
     return max(int(curve.steps[-1]) for curve in curves) or 1, max(curve.peak for curve in curves) or 1.0

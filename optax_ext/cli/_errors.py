@@ -1,4 +1,4 @@
-"""What ends a command with a line of explanation."""
+"""Errors that end a command with a line of explanation."""
 
 import importlib
 from types import ModuleType
@@ -13,7 +13,7 @@ class CommandError(Exception):
 
 
 def need(command: str, module: str) -> ModuleType:
-    """Import what only the extra `plot` installs, or say in one line how to install it."""
+    """Import a module that only the extra `plot` installs, or say in one line how to install it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

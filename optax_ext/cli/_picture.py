@@ -1,4 +1,4 @@
-"""A plot as a picture, by matplotlib."""
+"""A plot as a picture, drawn by matplotlib."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ import numpy as np
 from optax_ext.cli._curves import Curve, extent
 from optax_ext.cli._errors import CommandError, need
 
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's: apart for any eye
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's: color-blind safe
 _STYLES = ("-", "--", ":")
 _INK, _PALE = "#333333", "#dddddd"
 
 
 def save_picture(curves: Sequence[Curve], output: str) -> None:
-    """Draw curves over each other and save the picture in the format of its file name, as PNG if that has none."""
+    """Draw curves over each other and save the picture in the format of its suffix, or as PNG without one."""
     need("plot -o", "matplotlib")
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
@@ -45,7 +45,7 @@ def save_picture(curves: Sequence[Curve], output: str) -> None:
         figure.savefig(output)
     except OSError as error:
         raise CommandError(f"{output}: cannot be written: {error.strerror}") from None
-    except ValueError as error:  # a suffix that is none of a picture
+    except ValueError as error:  # a suffix that is not a picture format
         raise CommandError(f"{output}: {error}", status=2) from None
 
 

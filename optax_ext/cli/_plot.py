@@ -9,14 +9,14 @@ from optax_ext import config
 from optax_ext.cli._curves import curve
 from optax_ext.cli._errors import CommandError
 from optax_ext.cli._picture import save_picture
-from optax_ext.cli._rate import schedule_of
+from optax_ext.cli._rate import Config, rate_of
 from optax_ext.cli._steps import horizon
 from optax_ext.cli._text_plot import text_plot
 from optax_ext.config import ConfigError
 
 
 def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int:
-    """Plot the learning rates of files over each other, into a picture or to standard output."""
+    """Plot the learning rates of files in one picture, or as text on standard output."""
     loaded = _load(files)
     horizons = [run_steps or horizon(it) for it in loaded.values()]
     curves = list(map(curve, _names(list(loaded)), loaded.values(), horizons))
@@ -28,9 +28,9 @@ def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int
     return 0
 
 
-def _load(files: Sequence[str]) -> dict[str, object]:
+def _load(files: Sequence[str]) -> dict[str, Config]:
     """Load files, once each; raise an error with the problems of all of them."""
-    loaded: dict[str, object] = {}
+    loaded: dict[str, Config] = {}
     problems: list[str] = []
     for file in files:
         try:
@@ -38,7 +38,7 @@ def _load(files: Sequence[str]) -> dict[str, object]:
         except ConfigError as error:
             problems.append(str(error))
         else:
-            if schedule_of(loaded[file]) is None:
+            if rate_of(loaded[file]) is None:
                 problems.append(f"{file}: a loss scale alone has no learning rate")
     if problems:
         raise CommandError("\n".join(problems))
@@ -46,6 +46,6 @@ def _load(files: Sequence[str]) -> dict[str, object]:
 
 
 def _names(files: list[str]) -> list[str]:
-    """Return the files' names without folder and suffix where that tells them apart."""
+    """Return the names of files, without folder and suffix if they stay distinct."""
     stems = [Path(file).stem for file in files]
     return stems if len(set(stems)) == len(stems) else files

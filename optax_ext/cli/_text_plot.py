@@ -1,4 +1,4 @@
-"""A plot in a terminal, of plain characters."""
+"""A plot in the terminal, made of plain characters."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ def text_plot(curves: Sequence[Curve], width: int) -> str:
 
     Args:
       curves: At least one.
-      width: How many columns there are, labels included.
+      width: Number of columns, including labels.
 
     Returns:
-      Lines, each ended, without trailing blanks.
+      Lines that each end in a newline, without trailing blanks.
     """
     last, top = extent(curves)
     labels = {0: f"{top:.4g}", _HEIGHT // 2: f"{top / 2:.4g}", _HEIGHT: "0"}
@@ -40,7 +40,7 @@ def text_plot(curves: Sequence[Curve], width: int) -> str:
 
 
 def _draw(canvas: list[list[str]], x: np.ndarray, y: np.ndarray, mark: str) -> None:
-    """Put a mark into each cell that the line through the points passes, x and y in [0, 1]."""
+    """Put a mark into each cell that the line through the points crosses; x and y are in [0, 1]."""
     shown = np.isfinite(y)
     columns = np.rint(x[shown] * (len(canvas[0]) - 1)).astype(int).tolist()
     rows = np.rint((1 - y[shown].clip(0, 1)) * (len(canvas) - 1)).astype(int).tolist()

@@ -4,25 +4,30 @@ import dataclasses
 
 from optax_ext import transforms
 from optax_ext._core.field_types import NonNegativeNumber, PositiveNumber
-from optax_ext._core.lazy import optax
 from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class Adagrad(Optimizer):
-    r"""Adagrad as TensorFlow computes it: $a \leftarrow a + g^2$, $p \leftarrow p - \eta g / (\sqrt{a} + \epsilon)$.
+    """Adagrad as TensorFlow computes it.
 
-    In ``optax.adagrad`` epsilon stands in the root.
+    ```text
+    a = a + g**2
+    p = p - learning_rate * g / (sqrt(a) + epsilon)
+    ```
+
+    ``optax.adagrad`` adds epsilon inside the root.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule.
-      initial_accumulator_value: The first $a$, at least 0.
-      epsilon: More than 0.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      learning_rate: At least 0, or a schedule.
+      initial_accumulator_value: The initial value of ``a``, at least 0.
+      epsilon: Positive.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
-      epsilon_in_root: Whether epsilon stands inside the root, as in Keras's newer optimizers.
+      epsilon_in_root: Whether epsilon is added inside the root, as in Keras's newer optimizers.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -39,7 +44,7 @@ class Adagrad(Optimizer):
 
     Differs from TensorFlow:
       The sum of squares is in at least float32. An epsilon of 0, which TensorFlow silently
-      takes for 1e-7, is an error.
+      replaces with 1e-7, is an error.
     """
 
     type = "adagrad"
@@ -47,8 +52,11 @@ class Adagrad(Optimizer):
     epsilon: PositiveNumber = 1e-7
     epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> "optax.GradientTransformation":
-        return optax.chain(
-            transforms.scale_by_rss(self.initial_accumulator_value, self.epsilon, eps_in_sqrt=self.epsilon_in_root),
-            optax.scale_by_learning_rate(self._rate()),
+    def _stages(self) -> list[Stage]:
+        scale = transforms.scale_by_rss(self.initial_accumulator_value, self.epsilon, eps_in_sqrt=self.epsilon_in_root)
+        where = "inside" if self.epsilon_in_root else "outside"
+        effect = (
+            f"divide by the root of the sum of squares so far, at first {self.initial_accumulator_value:.10g}, "
+            f"epsilon {self.epsilon:.10g} {where} the root"
         )
+        return [Stage("sum of squares", effect, scale), self._learning_rate_stage()]

@@ -4,27 +4,33 @@ import dataclasses
 
 from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, PositiveNumber
-from optax_ext._core.lazy import np, optax
+from optax_ext._core.lazy import np
 from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class Adam(Optimizer):
-    r"""Adam as TensorFlow computes it, with "epsilon hat".
+    """Adam as TensorFlow computes it, with "epsilon hat".
 
-    $$p \leftarrow p - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \cdot \frac{m}{\sqrt{v} + \epsilon}$$
+    ```text
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g**2
+    p = p - learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (sqrt(v) + epsilon)
+    ```
 
-    In ``optax.adam`` epsilon is added to the corrected $\sqrt{v}$, which makes it up to 31 times as large.
+    ``optax.adam`` adds epsilon to the corrected ``sqrt(v / (1 - beta_2**t))``. The same epsilon therefore counts more
+    here: more than 31 times as much in the first step, ``t = 1``, with the default ``beta_2``.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule.
+      learning_rate: At least 0, or a schedule.
       beta_1: The decay of the first moment, in [0, 1).
       beta_2: The decay of the second moment, in [0, 1).
-      epsilon: More than 0.
-      amsgrad: Whether the largest $v$ so far takes the place of $v$.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      epsilon: Positive.
+      amsgrad: Whether to use the largest ``v`` so far in place of ``v``.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
 
     Raises:
@@ -43,7 +49,7 @@ class Adam(Optimizer):
 
     Differs from TensorFlow:
       Moments are in at least float32, whatever the dtype of the parameters. An epsilon of 0, which TensorFlow silently
-      takes for 1e-7, is an error.
+      replaces with 1e-7, is an error.
     """
 
     type = "adam"
@@ -52,13 +58,23 @@ class Adam(Optimizer):
     epsilon: PositiveNumber = 1e-7
     amsgrad: bool = False
 
-    def _make_chain(self) -> "optax.GradientTransformation":
-        return optax.chain(
-            transforms.scale_by_adam(*round_decays(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
-            optax.scale_by_learning_rate(self._rate()),
-        )
+    def _stages(self) -> list[Stage]:
+        return [moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad), self._learning_rate_stage()]
+
+
+def moments_stage(beta_1: float, beta_2: float, epsilon: float, amsgrad: bool) -> Stage:
+    """Return the scaling of Adam and of those that begin as it does."""
+    scale = transforms.scale_by_adam(*round_decays(beta_1, beta_2), epsilon, amsgrad=amsgrad)
+    return Stage("moments", moments_in_words(beta_1, beta_2, epsilon, "TensorFlow's epsilon hat", amsgrad), scale)
+
+
+def moments_in_words(beta_1: float, beta_2: float, epsilon: float, where: str, amsgrad: bool = False) -> str:
+    """Say what the moments do, and where epsilon stands."""
+    largest = ", with the largest second moment so far (AMSGrad)" if amsgrad else ""
+    decays = f"decays {beta_1:.10g} and {beta_2:.10g}"
+    return f"scale by the moments of the gradient, {decays}, epsilon {epsilon:.10g} ({where}){largest}"
 
 
 def round_decays(beta_1: float, beta_2: float) -> tuple[float, float]:
-    """Return decays in float32: TensorFlow subtracts those from 1, and 1 - float32(0.999) is off by 1.3e-5."""
+    """Round decays to float32, as TensorFlow does before it subtracts them from 1: 1 - 0.999 is then off by 1.3e-5."""
     return float(np.float32(beta_1)), float(np.float32(beta_2))

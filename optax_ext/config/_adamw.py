@@ -1,36 +1,41 @@
 """Model Garden's AdamWeightDecay as data."""
 
 import dataclasses
-from typing import Any
 
-from optax_ext import masks, transforms
+from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
-from optax_ext._core.lazy import jax, optax
-from optax_ext.config._adam import round_decays
-from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._adam import moments_stage
+from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
+from optax_ext.config._patterns import PatternField
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class AdamW(Optimizer):
-    r"""Adam with decoupled weight decay: Model Garden's ``AdamWeightDecay``.
+    """Adam with decoupled weight decay: Model Garden's ``AdamWeightDecay``.
 
-    As [`Adam`][optax_ext.config.Adam], with $p \leftarrow (1 - \eta \cdot \mathrm{weight\_decay\_rate}) p$ before
-    each step. Gradients are first clipped by ``gradient_clip_norm``, and then as any optimizer's are.
+    Each step of [`Adam`][optax_ext.config.Adam] is preceded by
+
+    ```text
+    p = p - learning_rate * weight_decay_rate * p
+    ```
+
+    Gradients are clipped by ``gradient_clip_norm`` before the clipping that all optimizers share.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule.
+      learning_rate: At least 0, or a schedule.
       beta_1: The decay of the first moment, in [0, 1).
       beta_2: The decay of the second moment, in [0, 1).
-      epsilon: More than 0.
-      amsgrad: Whether the largest $v$ so far takes the place of $v$.
+      epsilon: Positive.
+      amsgrad: Whether to use the largest ``v`` so far in place of ``v``.
       weight_decay_rate: At least 0.
-      include_in_weight_decay: Regular expressions; parameters in whose path one is found decay, whatever
-        ``exclude_from_weight_decay`` says. Those that it does not name decay too, unless they are excluded.
-      exclude_from_weight_decay: Regular expressions; other parameters in whose path one is found do not decay.
-      gradient_clip_norm: Largest norm of all gradients together, at least 0; 0 for no limit.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      include_in_weight_decay: Regular expressions; parameters whose path contains a match decay, even if
+        ``exclude_from_weight_decay`` matches too. Other parameters decay unless they are excluded.
+      exclude_from_weight_decay: Regular expressions; other parameters whose path contains a match do not decay.
+      gradient_clip_norm: Maximum norm of all gradients together, at least 0; 0 for no limit.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
 
@@ -49,8 +54,8 @@ class AdamW(Optimizer):
 
     Differs from TensorFlow:
       Moments are in at least float32, whatever the dtype of the parameters. An epsilon of 0, which TensorFlow silently
-      takes for 1e-7, is an error. A pattern that matches no parameter is an error at ``init``. Inside a
-      ``LossScaleOptimizer``, TensorFlow does not clip by ``gradient_clip_norm``; ours does, whatever is around it.
+      replaces with 1e-7, is an error. A pattern that matches no parameter is an error at ``init``. Inside a
+      ``LossScaleOptimizer``, TensorFlow does not clip by ``gradient_clip_norm``; this optimizer always does.
     """
 
     type = "adamw"
@@ -64,23 +69,29 @@ class AdamW(Optimizer):
     gradient_clip_norm: NonNegativeNumber = 1.0
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_clipping(self) -> "dict[str, optax.GradientTransformation]":
+    def pattern_fields(self) -> list[PatternField]:
+        """Return the two lists of weight decay, of which the one that includes has the last word."""
+        stage, allow_unmatched = "weight decay", self.allow_unmatched_patterns
+        included, excluded = self.include_in_weight_decay or (), self.exclude_from_weight_decay or ()
+        return [
+            PatternField("include_in_weight_decay", stage, True, included, None, allow_unmatched),
+            PatternField("exclude_from_weight_decay", stage, False, excluded, None, allow_unmatched),
+        ]
+
+    def _clipping(self) -> list[Stage]:
         """Return clipping by ``gradient_clip_norm``, and then that of every optimizer."""
-        clipping = super()._make_clipping()
+        clipping = super()._clipping()
         if self.gradient_clip_norm == 0:
             return clipping
-        return {"clip by gradient_clip_norm": transforms.clip_by_global_norm(self.gradient_clip_norm), **clipping}
+        effect = f"all together to a norm of at most {self.gradient_clip_norm:.10g}"
+        clip = transforms.clip_by_global_norm(self.gradient_clip_norm)
+        return [Stage("clip by gradient_clip_norm", effect, clip), *clipping]
 
-    def _make_chain(self) -> "optax.GradientTransformation":
-        return optax.chain(
-            transforms.scale_by_adam(*round_decays(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
-            optax.add_decayed_weights(self.weight_decay_rate, self._decays),
-            optax.scale_by_learning_rate(self._rate()),
-        )
-
-    def _decays(self, params: Any) -> Any:
-        """Return the mask of the parameters that decay: those that are included, or else not excluded."""
-        allow_unmatched = self.allow_unmatched_patterns
-        not_excluded = masks.path_mask(exclude=self.exclude_from_weight_decay, allow_unmatched=allow_unmatched)(params)
-        included = masks.path_mask(include=self.include_in_weight_decay or (), allow_unmatched=allow_unmatched)(params)
-        return jax.tree.map(lambda left, named: left or named, not_excluded, included)
+    def _stages(self) -> list[Stage]:
+        effect = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
+        decay = transforms.add_decayed_weights(self.weight_decay_rate, self.masks()["weight decay"])
+        return [
+            moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad),
+            Stage("weight decay", effect, decay),
+            self._learning_rate_stage(),
+        ]

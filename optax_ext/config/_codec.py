@@ -1,4 +1,4 @@
-"""Configs to plain data and back."""
+"""Conversion of configs to plain data and back."""
 
 import os
 import typing
@@ -104,23 +104,23 @@ def _from_plain(plain: Any, kinds: tuple[type[Schema], ...], source: str) -> Sch
         return from_tagged(Tagged, plain)
     except pydantic.ValidationError as error:
         raise as_config_error(source, error) from None
-    except PydanticCustomError as error:  # about the whole
+    except PydanticCustomError as error:  # about the config as a whole
         raise ConfigError(source, [Problem("", error.message())]) from None
 
 
 def to_dict(config: Schema, *, exclude_defaults: bool = False) -> dict[str, Any]:
-    """Write a config as plain data: dicts, lists, text, numbers, bool and None, and nothing else.
+    """Convert a config to plain data: dicts, lists, text, numbers, bool and None, and nothing else.
 
     Args:
       config: Any config, or part of one.
       exclude_defaults: Whether to leave out fields that have their default value.
 
     Returns:
-      Data that [`from_dict`][optax_ext.config.from_dict] makes into an equal config, with the ``type`` of each
+      Data from which [`from_dict`][optax_ext.config.from_dict] builds an equal config, with the ``type`` of each
       part that has one.
 
     Raises:
-      ConfigError: If it is not a config, or holds a value that is not data.
+      ConfigError: If ``config`` is not a config, or contains a value that is not data.
 
     Examples:
       >>> import optax_ext

@@ -1,4 +1,4 @@
-"""Configs in files."""
+"""Reading and writing of config files."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -31,8 +31,8 @@ def load(path: str | os.PathLike[str], kind: UnionType) -> Any: ...
 def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
     """Read a config from a JSON or YAML file.
 
-    YAML is read as YAML 1.2 has it: ``1e-3`` is a number, and only ``true`` and ``false`` are bool, so that ``off``
-    and ``no`` stay text. Nothing in a file is ever executed.
+    YAML is read by the rules of YAML 1.2: ``1e-3`` is a number, and only ``true`` and ``false`` are bool, so that
+    ``off`` and ``no`` stay text. Nothing in a file is ever executed.
 
     Args:
       path: A file whose name ends in ``.json``, ``.yaml`` or ``.yml``.
@@ -60,15 +60,15 @@ def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
 
 
 def save(config: Schema, path: str | os.PathLike[str], *, exclude_defaults: bool = False) -> None:
-    """Write a config to a JSON or YAML file, in place of what is there.
+    """Write a config to a JSON or YAML file, replacing one that exists.
 
     Args:
       config: Any config, or part of one.
-      path: Where to; the name ends in ``.json``, ``.yaml`` or ``.yml``.
+      path: A file whose name ends in ``.json``, ``.yaml`` or ``.yml``.
       exclude_defaults: Whether to leave out fields that have their default value.
 
     Raises:
-      ConfigError: If the suffix is none of these, or the file cannot be written.
+      ConfigError: If the suffix is not one of these, or the file cannot be written.
 
     Examples:
       See [`load`][optax_ext.config.load].

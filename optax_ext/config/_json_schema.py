@@ -17,11 +17,11 @@ from optax_ext.schedules import Schedule
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of everything that [`from_dict`][optax_ext.config.from_dict] reads.
 
-    Schedules that were defined by then, yours too, are in it. An editor that knows it completes and checks recipes
-    as they are typed.
+    It contains all schedules defined so far, including your own. An editor that is given this schema completes and
+    checks recipes as they are typed.
 
     Returns:
-      Plain data, by draft 2020-12.
+      The schema as plain data, in draft 2020-12.
 
     Examples:
       >>> from optax_ext import config
@@ -31,7 +31,7 @@ def json_schema() -> dict[str, Any]:
     families: list[type[Tagged]] = [Optimizer, LossScale, Schedule]
     parts: list[type[Schema]] = [member for family in families for member in members(family).values()]
     schemas = [OptimizationConfig, ParamsEma, *parts]
-    # Members go by their tags, which are unique, and the rest by their classes' names.
+    # Members are named by their tags, which are unique, and the rest by their class names.
     definitions = {getattr(schema, "type", schema.__name__): _definition(schema) for schema in schemas}
     for family in families:
         definitions[family.__name__] = {"anyOf": [{"$ref": f"#/$defs/{tag}"} for tag in sorted(members(family))]}
@@ -51,7 +51,7 @@ def _definition(schema: type[Schema]) -> dict[str, Any]:
         described = re.search(rf"^  {field.name}: (.*(?:\n    .*)*)", doc, re.MULTILINE)
         if field.name in properties and described:
             properties[field.name]["description"] = _plain_words(described[1])
-            properties[field.name].pop("title", None)  # the name once more
+            properties[field.name].pop("title", None)  # it only repeats the name
     if issubclass(schema, Tagged):
         properties = {"type": {"const": schema.type}, **properties}
         definition["required"] = ["type", *definition.get("required", [])]
@@ -59,13 +59,13 @@ def _definition(schema: type[Schema]) -> dict[str, Any]:
 
 
 def _plain_words(text: str) -> str:
-    """Return the words of a docstring without its markup, which an editor would show as it is."""
+    """Return the text of a docstring without its markup, which an editor would show verbatim."""
     without_links = re.sub(r"\[`?([^`\]]*)`?\]\[[^\]]*\]", r"\1", text)
     return " ".join(without_links.replace("``", "").replace("$", "").split())
 
 
 def _refer_to_families(schema: Any) -> Any:
-    """Put references in the places that the schemas of fields left for families."""
+    """Replace the placeholders for families in the schemas of fields with references."""
     if isinstance(schema, dict):
         if "x-family" in schema:
             return {"$ref": f"#/$defs/{schema['x-family']}"} | {k: schema[k] for k in schema if k != "x-family"}

@@ -4,27 +4,28 @@ import dataclasses
 
 from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
-from optax_ext._core.lazy import optax
-from optax_ext.config._adam import round_decays
-from optax_ext.config._optimizer import Optimizer, layerwise_masks
+from optax_ext.config._adam import moments_in_words, round_decays
+from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
+from optax_ext.config._patterns import PatternField, layerwise_fields
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class LAMB(Optimizer):
-    """LAMB, in the names of Model Garden; ``make`` returns [`optax_ext.lamb`][] after clipping.
+    """LAMB, with the argument names of Model Garden; ``make`` returns [`optax_ext.lamb`][] after clipping.
 
     Args:
       learning_rate: At least 0, or a schedule.
       beta_1: The decay of the first moment, in [0, 1).
       beta_2: The decay of the second moment, in [0, 1).
-      epsilon: More than 0; added to the root of the corrected second moment, unlike Adam's.
+      epsilon: Positive; added to the root of the corrected second moment, unlike Adam's.
       weight_decay_rate: At least 0.
-      exclude_from_weight_decay: Regular expressions; parameters in whose path one is found do not decay.
-      exclude_from_layer_adaptation: Regular expressions; parameters in whose path one is found are not scaled by
-        the trust ratio. None takes ``exclude_from_weight_decay``; an empty list means that all are scaled.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
+      exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
+        the trust ratio. None uses ``exclude_from_weight_decay``; an empty list excludes nothing.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched_patterns: Whether a pattern that matches no parameter is accepted.
 
@@ -44,7 +45,7 @@ class LAMB(Optimizer):
     Differs from TensorFlow:
       An empty ``exclude_from_layer_adaptation`` excludes nothing; in TensorFlow it is the same as None. A pattern
       that matches no parameter is an error at ``init``. Moments and norms are in at least float32. An epsilon of 0,
-      which TensorFlow silently takes for 1e-7, is an error.
+      which TensorFlow silently replaces with 1e-7, is an error.
     """
 
     type = "lamb"
@@ -56,15 +57,29 @@ class LAMB(Optimizer):
     exclude_from_layer_adaptation: Patterns | None = None
     allow_unmatched_patterns: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> "optax.GradientTransformation":
+    def pattern_fields(self) -> list[PatternField]:
+        """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
+        return layerwise_fields(
+            self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
+        )
+
+    def _stages(self) -> list[Stage]:
+        masks = self.masks()
         b1, b2 = round_decays(self.beta_1, self.beta_2)
-        return transforms.lamb(
+        lamb = transforms.lamb(
             self._rate(),
             b1=b1,
             b2=b2,
             eps=self.epsilon,
             weight_decay=self.weight_decay_rate,
-            **layerwise_masks(
-                self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched_patterns
-            ),
+            weight_decay_mask=masks["weight decay"],
+            trust_ratio_mask=masks["trust ratio"],
         )
+        trust_ratio = "scale each layer by norm of parameter / norm of update"
+        effects = {
+            "moments": moments_in_words(self.beta_1, self.beta_2, self.epsilon, "beside the corrected root"),
+            "weight decay": weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay")),
+            "trust ratio": trust_ratio + self._exceptions_in_words("trust ratio"),
+            "learning rate": self._learning_rate_in_words(),
+        }
+        return [Stage(name, effects[name], transformation) for name, transformation in lamb.stages.items()]

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
 import pydantic
@@ -9,32 +10,38 @@ import pydantic
 from optax_ext import loss_scaling
 from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber
 from optax_ext._core.lazy import optax
-from optax_ext._core.schema import problem
+from optax_ext._core.schema import init_fields, problem
 from optax_ext._core.tagged import Tagged
+from optax_ext.config._stage import Stage
 
 
 class LossScale(Tagged):
-    """A loss scale as data; the base class of both."""
+    """A loss scale as data; the base class of all loss scale schemas."""
 
     @abc.abstractmethod
     def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
 
+    def stages(self, inner: Sequence[Stage] = ()) -> list[Stage]:
+        """Return what happens to gradients in order, where ``inner`` happens inside: here the fields, and then that."""
+        fields = ", ".join(f"{field.name}={getattr(self, field.name)}" for field in init_fields(type(self)))
+        return [Stage(type(self).__name__, fields, None), *inner]
+
 
 @dataclasses.dataclass(frozen=True)
 class DynamicLossScale(LossScale):
-    """A loss scale that follows the gradients; ``wrap`` is [`optax_ext.dynamic_loss_scaling`][].
+    """A loss scale that adapts to the gradients; ``wrap`` is [`optax_ext.dynamic_loss_scaling`][].
 
     Args:
       initial_scale: The first scale, in [``min_scale``, ``max_scale``].
-      growth_steps: Finite steps in a row after which the scale grows, at least 1.
-      multiplier: The factor by which the scale grows and shrinks, more than 1.
-      min_scale: The smallest scale, more than 0.
-      max_scale: The largest scale, more than 0.
-      hysteresis: Skips in a row from which on the scale shrinks, at least 1.
+      growth_steps: Number of consecutive finite steps after which the scale grows, at least 1.
+      multiplier: The factor by which the scale grows and shrinks, greater than 1.
+      min_scale: The smallest scale, positive.
+      max_scale: The largest scale, positive.
+      hysteresis: Number of skipped steps at which the scale starts to shrink, at least 1.
       count_skipped_steps: Whether a skipped step still advances the counts that schedules read.
-      consecutive_hysteresis: Whether a finite step forgives the skips before it, so that only those in a row count.
-      check_updates: Whether the parameters that a step would make must be finite too.
+      consecutive_hysteresis: Whether only consecutive skips count for ``hysteresis``: a finite step resets the count.
+      check_updates: Whether a step is also skipped if it would make a parameter non-finite.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -71,19 +78,32 @@ class DynamicLossScale(LossScale):
         """Return ``inner`` with this loss scaling around it."""
         return loss_scaling.dynamic_loss_scaling(inner, **dataclasses.asdict(self))
 
+    def stages(self, inner: Sequence[Stage] = ()) -> list[Stage]:
+        """Return what happens to gradients in order: unscaling, ``inner``, and the adapting of the scale."""
+        skip = _skip_in_words(self.check_updates, self.count_skipped_steps)
+        unscale = f"divide by the loss scale, at first {self.initial_scale:.10g}; {skip}"
+        limit = f", up to {self.max_scale:.10g}" if self.max_scale < FLOAT32_MAX else ""
+        within = "in a row" if self.consecutive_hysteresis else "since it last grew"
+        patience = f", from number {self.hysteresis} {within} on" if self.hysteresis > 1 else ""
+        adapt = (
+            f"x {self.multiplier:.10g} after {self.growth_steps} finite steps in a row{limit}; "
+            f"/ {self.multiplier:.10g} at each skip{patience}, down to {self.min_scale:.10g}"
+        )
+        return [Stage("unscale", unscale, None), *inner, Stage("adapt loss scale", adapt, None)]
+
 
 @dataclasses.dataclass(frozen=True)
 class FixedLossScale(LossScale):
     """A constant loss scale; ``wrap`` is [`optax_ext.fixed_loss_scaling`][].
 
     Args:
-      scale: The scale, more than 0.
+      scale: The scale, positive.
       skip_nonfinite: Whether to skip updates with a non-finite gradient. False applies them, as TensorFlow does.
       count_skipped_steps: Whether a skipped step still advances the counts that schedules read.
-      check_updates: Whether the parameters that a step would make must be finite too.
+      check_updates: Whether a step is also skipped if it would make a parameter non-finite.
 
     Raises:
-      ConfigError: If the scale is not more than 0 and finite.
+      ConfigError: If the scale is not positive and finite.
 
     Examples:
       >>> import optax
@@ -100,3 +120,16 @@ class FixedLossScale(LossScale):
     def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
         return loss_scaling.fixed_loss_scaling(inner, **dataclasses.asdict(self))
+
+    def stages(self, inner: Sequence[Stage] = ()) -> list[Stage]:
+        """Return what happens to gradients in order: unscaling, and ``inner``."""
+        skip = _skip_in_words(self.check_updates, self.count_skipped_steps)
+        if not self.skip_nonfinite:
+            skip = "whether finite or not"
+        return [Stage("unscale", f"divide by the loss scale, always {self.scale:.10g}; {skip}", None), *inner]
+
+
+def _skip_in_words(check_updates: bool, count_skipped_steps: bool) -> str:
+    checked = "gradient or new parameter" if check_updates else "gradient"
+    counted = "; it counts as a step nevertheless" if count_skipped_steps else ""
+    return f"skip the step if any {checked} is not finite{counted}"

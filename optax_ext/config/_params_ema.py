@@ -7,6 +7,7 @@ from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, NonNegativeInteger
 from optax_ext._core.lazy import optax
 from optax_ext._core.schema import Schema
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,13 +15,13 @@ class ParamsEma(Schema):
     """A moving average of parameters; ``make`` returns [`optax_ext.params_ema`][].
 
     Args:
-      average_decay: The part of the average that a step keeps, in [0, 1].
-      start_step: The first step that averages, at least 0; before it the average is the newest parameters.
-      dynamic_decay: Whether the decay grows from 0.1 up to ``average_decay``.
-      initial: The first average: ``"zeros"``, TensorFlow's, or ``"params"``.
+      average_decay: The fraction of the average that a step keeps, in [0, 1].
+      start_step: The first step that is averaged, at least 0; before it, the average is the newest parameters.
+      dynamic_decay: Whether the decay increases from 0.1 to ``average_decay``.
+      initial: The initial average: ``"zeros"``, as in TensorFlow, or ``"params"``.
       trainable_weights_only: Whether only parameters are to be averaged. False asks the training loop to average
-        batch statistics too, with a second ``make()`` over their tree and zero updates; an optimizer does not see
-        them, so that ``make`` is the same for both.
+        batch statistics too, with a second ``make()`` over their tree and zero updates. ``make`` is the same for
+        both, since an optimizer does not see batch statistics.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -45,3 +46,11 @@ class ParamsEma(Schema):
         return transforms.params_ema(
             self.average_decay, start_step=self.start_step, dynamic_decay=self.dynamic_decay, initial=self.initial
         )
+
+    def stage(self) -> Stage:
+        """Return the average as the last stage of a recipe."""
+        at_first = ", lower at first" if self.dynamic_decay else ""
+        start = f", from step {self.start_step} on" if self.start_step > 0 else ""
+        first = "0" if self.initial == "zeros" else "the first parameters"
+        effect = f"average the parameters, decay {self.average_decay:.10g}{at_first}, starting at {first}{start}"
+        return Stage("ema", effect, self.make())

@@ -1,15 +1,17 @@
-"""A whole recipe: an optimizer and what is around it."""
+"""A whole recipe: an optimizer and its wrappers."""
 
 import dataclasses
 from typing import Annotated
 
 from optax_ext import loss_scaling
-from optax_ext._core.lazy import optax
+from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import Schema
 from optax_ext._core.tagged import Nested
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
+from optax_ext.config._stage import Stage
+from optax_ext.schedules import Milestone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +20,13 @@ class OptimizationConfig(Schema):
 
     Args:
       optimizer: The optimizer: a schema such as [`LARS`][optax_ext.config.LARS], or a mapping with its ``type``.
-      loss_scale: The loss scale, likewise; None for none.
-      ema: The average of parameters, a [`ParamsEma`][optax_ext.config.ParamsEma] or a mapping; None for none.
+      loss_scale: The loss scale, as a schema or a mapping; None for no loss scaling.
+      ema: The parameter average, a [`ParamsEma`][optax_ext.config.ParamsEma] or a mapping; None for no average.
       master_weights: Whether the optimizer and its average work on float32 copies of narrower parameters, as
         [`optax_ext.master_weights`][] keeps them.
 
     Raises:
-      ConfigError: If one of them is not valid.
+      ConfigError: If an argument is not valid.
 
     Examples:
       >>> from optax_ext import config
@@ -55,3 +57,21 @@ class OptimizationConfig(Schema):
         if self.master_weights:
             inner = loss_scaling.master_weights(inner)
         return inner if self.loss_scale is None else self.loss_scale.wrap(inner)
+
+    def stages(self) -> list[Stage]:
+        """Return what happens to gradients, in order: the stages of the optimizer, and what is around them."""
+        stages = self.optimizer.stages()
+        if self.ema is not None:
+            stages.append(self.ema.stage())
+        if self.master_weights:
+            effect = "all that follows is in float32, with a copy of each narrower parameter"
+            stages.insert(0, Stage("master weights", effect, None))
+        return stages if self.loss_scale is None else self.loss_scale.stages(stages)
+
+    def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
+        """Return the rate that a step takes, as [`Optimizer.learning_rate_at`][optax_ext.config.Optimizer] does."""
+        return self.optimizer.learning_rate_at(step)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the steps at which it is worth looking at the rate of the optimizer."""
+        return self.optimizer.milestones()

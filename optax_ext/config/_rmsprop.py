@@ -4,35 +4,37 @@ import dataclasses
 
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, FractionBelowOne, PositiveNumber
-from optax_ext._core.lazy import optax
-from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._optimizer import Optimizer, momentum_in_words
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class RMSprop(Optimizer):
-    r"""RMSprop as TensorFlow computes it, whose epsilon moves into the root when there is momentum.
+    """RMSprop as TensorFlow computes it: with momentum, epsilon moves inside the root.
 
-    With the running means $n$ of $g^2$ and, if ``centered``, $a$ of $g$ (or else 0): without momentum
+    ```text
+    n = rho * n + (1 - rho) * g**2
+    a = rho * a + (1 - rho) * g  if centered, else 0
 
-    $$p \leftarrow p - \eta g / (\sqrt{n - a^2} + \epsilon),$$
+    without momentum:  p = p - learning_rate * g / (sqrt(n - a**2) + epsilon)
 
-    and with it
+    with momentum:     v = momentum * v + learning_rate * g / sqrt(n - a**2 + epsilon)
+                       p = p - v
+    ```
 
-    $$v \leftarrow m v + \eta g / \sqrt{n - a^2 + \epsilon}, \qquad p \leftarrow p - v.$$
-
-    In ``optax.rmsprop`` the rate does not enter the momentum, and epsilon stands in the root unless told.
+    ``optax.rmsprop`` adds epsilon inside the root with and without momentum, unless ``eps_in_sqrt`` is False.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule.
+      learning_rate: At least 0, or a schedule.
       rho: The decay of the running means, in [0, 1).
-      momentum: $m$, in [0, 1].
-      epsilon: More than 0.
-      centered: Whether to divide by the deviation rather than by the root of the mean square.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      momentum: The momentum coefficient, in [0, 1].
+      epsilon: Positive.
+      centered: Whether to divide by the standard deviation rather than by the root of the mean square.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
-      epsilon_in_root: Whether epsilon stands inside the root, as in Keras's newer optimizers.
+      epsilon_in_root: Whether epsilon is added inside the root, as in Keras's newer optimizers.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -50,7 +52,7 @@ class RMSprop(Optimizer):
 
     Differs from TensorFlow:
       Moments are in at least float32, whatever the dtype of the parameters. An epsilon of 0, which TensorFlow silently
-      takes for 1e-7, is an error.
+      replaces with 1e-7, is an error.
       A variance that rounding makes negative counts as 0, where TensorFlow returns NaN.
     """
 
@@ -61,11 +63,16 @@ class RMSprop(Optimizer):
     centered: bool = False
     epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> "optax.GradientTransformation":
+    def _stages(self) -> list[Stage]:
         has_momentum = self.momentum > 0
         eps_in_sqrt = has_momentum or self.epsilon_in_root
         scale = transforms.scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=eps_in_sqrt, centered=self.centered)
-        scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
-        if not has_momentum:
-            return optax.chain(scale, scale_by_learning_rate)
-        return optax.chain(scale, scale_by_learning_rate, transforms.add_momentum(self.momentum, nesterov=False))
+        by = "running standard deviation (centered)" if self.centered else "root of the running mean square"
+        where = "inside" if eps_in_sqrt else "outside"
+        why = ", as always with momentum" if has_momentum and not self.epsilon_in_root else ""
+        effect = f"divide by the {by}, decay {self.rho:.10g}, epsilon {self.epsilon:.10g} {where} the root{why}"
+        stages = [Stage("mean square", effect, scale), self._learning_rate_stage()]
+        if has_momentum:
+            momentum = transforms.add_momentum(self.momentum, nesterov=False)
+            stages.append(Stage("momentum", momentum_in_words(self.momentum, nesterov=False), momentum))
+        return stages

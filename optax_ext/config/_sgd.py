@@ -4,24 +4,30 @@ import dataclasses
 
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction
-from optax_ext._core.lazy import optax
-from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._optimizer import Optimizer, momentum_in_words
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
 class SGD(Optimizer):
-    r"""Stochastic gradient descent with Keras's momentum: $v \leftarrow m v + \eta g$, $p \leftarrow p - v$.
+    """Stochastic gradient descent with Keras's momentum.
 
-    The learning rate enters the momentum, so that after a drop of the rate older gradients still move parameters
-    at the old one. In ``optax.sgd`` it is the other way round; while the rate is constant the two are the same.
+    ```text
+    v = momentum * v + learning_rate * g
+    p = p - v
+    ```
+
+    The momentum sums gradients times their learning rates, so that after a drop of the rate older gradients still
+    count at the old rate. ``optax.sgd`` multiplies the summed gradients by the newest rate. The two are the same while
+    the rate is constant.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule.
-      momentum: $m$, in [0, 1].
-      nesterov: Whether to use Nesterov's momentum: $p \leftarrow p - (m v + \eta g)$.
-      clipnorm: Largest norm of each gradient by itself, at least 0; None for no limit.
-      clipvalue: Largest magnitude of each number of a gradient, at least 0; None for no limit.
-      global_clipnorm: Largest norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      learning_rate: At least 0, or a schedule.
+      momentum: The momentum coefficient, in [0, 1].
+      nesterov: Whether to use Nesterov's momentum: ``p = p - (momentum * v + learning_rate * g)``.
+      clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
+      clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
+      global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
 
     Raises:
@@ -39,8 +45,9 @@ class SGD(Optimizer):
     momentum: Fraction = 0.0
     nesterov: bool = False
 
-    def _make_chain(self) -> "optax.GradientTransformation":
-        scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
+    def _stages(self) -> list[Stage]:
         if self.momentum == 0:
-            return scale_by_learning_rate
-        return optax.chain(scale_by_learning_rate, transforms.add_momentum(self.momentum, nesterov=self.nesterov))
+            return [self._learning_rate_stage()]
+        momentum = transforms.add_momentum(self.momentum, nesterov=self.nesterov)
+        effect = momentum_in_words(self.momentum, self.nesterov)
+        return [self._learning_rate_stage(), Stage("momentum", effect, momentum)]

@@ -1,25 +1,29 @@
-"""Recipes of TensorFlow's: configs of Keras, recipes of Model Garden and weights of its LARS, here and back."""
+"""Recipes of TensorFlow: configs of Keras and their way back, recipes of Model Garden, and the weights of its LARS."""
 
 from typing import TYPE_CHECKING
 
 from optax_ext._core.lazy import lazy_names
 
 __all__ = [
+    "Note",
+    "Translation",
     "TranslationWarning",
     "from_keras",
     "from_model_garden",
+    "identify_writer",
     "lars_state_from_weights",
     "lars_weights_from_state",
     "to_keras",
+    "translate",
 ]
 
 if TYPE_CHECKING:
-    from optax_ext.interop._from_keras import from_keras
-    from optax_ext.interop._model_garden import from_model_garden
-    from optax_ext.interop._report import TranslationWarning
-    from optax_ext.interop._to_keras import to_keras
+    from optax_ext.interop._translate import identify_writer, translate
+    from optax_ext.interop._translation import Note, Translation, TranslationWarning
     from optax_ext.interop._weights import lars_state_from_weights, lars_weights_from_state
+    from optax_ext.interop.keras import from_keras, to_keras
+    from optax_ext.interop.model_garden import from_model_garden
 else:
     __getattr__, __dir__ = lazy_names(
-        __name__, __all__, ["_report", "_from_keras", "_model_garden", "_to_keras", "_weights"]
+        __name__, __all__, ["_translation", "keras", "model_garden", "_translate", "_weights"]
     )

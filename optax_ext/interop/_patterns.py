@@ -1,11 +1,11 @@
-"""Patterns written for the names of TensorFlow variables, in the words of JAX parameter paths.
+"""Patterns that were written for the names of TensorFlow variables, as patterns for JAX parameter paths.
 
 TensorFlow searches a regular expression in names such as ``batch_normalization_3/gamma:0``; here it is searched in
-paths such as ``BatchNorm_3/scale``. The table says what stands for what; the rest of a pattern stays as it is. So
-``bias`` and ``kernel`` stay, which Flax calls the same. Where a recipe lists two spellings that say the same once
-translated, one of them is kept.
+paths such as ``BatchNorm_3/scale``. The table says what each word finds here; the rest of a pattern stays as it is.
+``bias`` and ``kernel`` stay too: Flax has the same names. Where a recipe lists two spellings that become the same
+pattern, one of them is kept.
 
-| in TensorFlow | here finds |
+| in TensorFlow | finds here |
 |---|---|
 | ``batch_normalization``, ``BatchNorm``, … | ``BatchNorm_0``, ``batch_norm``, ``batch_normalization_1``, ``bn1`` |
 | ``LayerNorm``, ``layer_norm``, ``layer_normalization``, … | ``LayerNorm_0``, ``layer_norm``, ``layernorm``, ``ln_1`` |
@@ -21,6 +21,8 @@ import re
 from typing import Any
 
 from optax_ext.interop._report import Report
+
+PATTERN_FIELDS = frozenset({"include_in_weight_decay", "exclude_from_weight_decay", "exclude_from_layer_adaptation"})
 
 
 def _norm(kind: str, short: str) -> str:
@@ -42,7 +44,7 @@ _PARTS = {
 
 def translate_pattern(pattern: str) -> str:
     """Return a pattern for TensorFlow names as one for JAX paths, by the table above."""
-    if "(?i:" in pattern:  # it is one already
+    if "(?i:" in pattern:  # it is translated already
         return pattern
     if pattern in _WHOLE:
         return _WHOLE[pattern]
@@ -52,29 +54,29 @@ def translate_pattern(pattern: str) -> str:
 
 
 def read_patterns(value: Any, path: str, report: Report, *, translate: bool) -> Any:
-    """Return a recipe's list of patterns as ours, translated; what is no list of text comes back as it is."""
+    """Return a recipe's list of patterns, translated; anything that is not a list of text comes back as it is."""
     if isinstance(value, str):
         report.note(
             path,
-            f"the text {value!r} is read as a list of this one pattern; TensorFlow would take each letter for one",
+            f"the text {value!r} is read as a list of one pattern; TensorFlow would treat each letter as a pattern",
             surprising=True,
         )
         value = [value]
     if not translate or not isinstance(value, list | tuple):
         return value
-    sources: dict[Any, Any] = {}  # by what they became; unhashable entries are the schema's to refuse
+    sources: dict[Any, Any] = {}  # by what they became
     for pattern in value:
         if not isinstance(pattern, str):
-            return value
+            return value  # which the schema refuses
         translated = translate_pattern(pattern)
         if translated in sources:
             report.note(
                 path,
-                f"{pattern!r} and {sources[translated]!r} are one pattern for JAX parameter paths, {translated!r}",
+                f"{pattern!r} and {sources[translated]!r} are the same pattern for JAX parameter paths, {translated!r}",
                 surprising=pattern != sources[translated],
             )
             continue
         sources[translated] = pattern
         if translated != pattern:
-            report.note(path, f"{pattern!r} became {translated!r}, which fits JAX parameter paths")
+            report.note(path, f"{pattern!r} became {translated!r}, which matches JAX parameter paths")
     return list(sources)

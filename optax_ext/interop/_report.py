@@ -1,44 +1,23 @@
-"""What a translation has to say: problems, which refuse a recipe, and notes on what it changed."""
+"""What a translation collects on its way: problems, which refuse a recipe, and notes on what it changed."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from optax_ext._core.errors import ConfigError, Problem, join_keys
 from optax_ext._core.schema import Schema
+from optax_ext.interop._translation import Note
 
 _S = TypeVar("_S", bound=Schema)
 
 
-class TranslationWarning(UserWarning):
-    """A recipe was read as what it means, which is not what TensorFlow makes of it, or not all it may have meant.
-
-    Examples:
-      >>> import warnings
-      >>> from optax_ext import interop
-      >>> warnings.simplefilter("ignore", interop.TranslationWarning)
-    """
-
-
-class Note(NamedTuple):
-    """One thing that reads otherwise than it was written; a ``surprising`` one is a warning too."""
-
-    path: str
-    text: str
-    surprising: bool
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.text}" if self.path else self.text
-
-
 @dataclasses.dataclass
 class Report:
-    """Collects problems and notes, so that all of them are told at once."""
+    """Collects problems and notes, so that all of them are told at once, each of them once."""
 
     problems: list[Problem] = dataclasses.field(default_factory=list[Problem])
     notes: list[Note] = dataclasses.field(default_factory=list[Note])
-    _said: set[Problem | Note] = dataclasses.field(default_factory=set[Problem | Note], init=False)  # the same
+    _said: set[Problem | Note] = dataclasses.field(default_factory=set[Problem | Note], init=False)
 
     def problem(self, path: str, text: str) -> None:
         """Add a reason to refuse the recipe."""
@@ -48,7 +27,7 @@ class Report:
             self.problems.append(problem)
 
     def note(self, path: str, text: str, *, surprising: bool = False) -> None:
-        """Add something that was changed; once, however often it occurs."""
+        """Add something that was changed."""
         note = Note(join_keys([path]), text, surprising)
         if note not in self._said:
             self._said.add(note)
@@ -69,12 +48,6 @@ class Report:
         if self.problems:
             raise ConfigError(subject, self.problems)
 
-    def warn(self, stacklevel: int) -> None:
-        """Warn of every surprising note."""
-        for note in self.notes:
-            if note.surprising:
-                warnings.warn(str(note), TranslationWarning, stacklevel=stacklevel + 1)
-
 
 def join(path: str, name: str) -> str:
     """Return the path of `name` below `path`."""
@@ -82,5 +55,5 @@ def join(path: str, name: str) -> str:
 
 
 def is_number(value: object) -> bool:
-    """Return whether this is a Python number, bool not counted."""
+    """Return whether this is a Python number; a bool is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""The weights of a TensorFlow LARS, in the state of ours and back, so that a run can continue."""
+"""The weights of a TensorFlow LARS as the state of ours, and back, so that a run can continue."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,14 +22,15 @@ def lars_state_from_weights(
 
     Args:
       state: The state of a transformation with one ``lars`` in it, anywhere, such as ``tx.init(params)`` returns.
-      weights: The number of iterations, and the momentum of each variable.
+      weights: The number of iterations, then the momentum of each variable.
       order: The paths of the parameters, such as ``"conv1/kernel"``, in the order of TensorFlow's variables. A
         parameter must have the shape that the variable has.
-      classic_momentum: The argument of both. The momentum of the classic form has the other sign here.
+      classic_momentum: The ``classic_momentum`` of both optimizers. In the classic form the momentum has the opposite
+        sign here.
 
     Returns:
-      The state, with the momentum and, in every ``count``, the iterations. With a constant learning rate there is
-      none.
+      The state, with the momentum and, in every ``count``, the iterations. A state with a constant learning rate has
+      no ``count``.
 
     Raises:
       ValueError: If the state does not hold the momentum of one optimizer, or paths or shapes do not fit.
@@ -48,7 +49,7 @@ def lars_state_from_weights(
     paths = _paths(trace, order)
     if len(weights) != len(order) + 1:
         raise ValueError(
-            f"weights must have the iterations and one entry for each path in order, {len(order) + 1} in "
+            f"weights must hold the iterations and one array for each path in order, {len(order) + 1} in "
             f"all, got {len(weights)}"
         )
     iterations, *momentum = weights
@@ -77,15 +78,15 @@ def lars_weights_from_state(
     Args:
       state: The state of a transformation with one ``lars`` in it, anywhere.
       order: The paths of the parameters, in the order of TensorFlow's variables.
-      classic_momentum: The argument of both.
-      iterations: How many there were; needed only where the state does not count them, with a constant learning rate.
+      classic_momentum: The ``classic_momentum`` of both optimizers.
+      iterations: The number of iterations; needed only with a constant learning rate, whose state does not count them.
 
     Returns:
-      The iterations, an int64, and the momentum of each variable.
+      The iterations, an int64, then the momentum of each variable.
 
     Raises:
-      ValueError: If the state does not hold the momentum of one optimizer, the paths do not fit, or the iterations
-        are not known.
+      ValueError: If the state does not hold the momentum of exactly one optimizer, the paths do not fit, or the
+        iterations are unknown.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -116,13 +117,13 @@ def _trace(state: optax.OptState) -> Any:
 
 
 def _is_of_a_state(path: Any, value: Any) -> bool:
-    """Tell a field of a transformation's state from a parameter of the same name."""
+    """Return whether this is a field of a transformation's state, not a parameter of the same name."""
     del value
     return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
 
 
 def _count(state: optax.OptState) -> Any:
-    """Return the steps that the state counts, as its schedules do."""
+    """Return the number of steps that the state has counted for its schedules."""
     counts = optax.tree.get_all_with_path(state, "count", _is_of_a_state)
     return counts[0][1] if counts else _NO_COUNT
 

@@ -1,4 +1,4 @@
-"""Looking for what is not finite, on the host: which leaves of a tree, and whether a run is stuck there."""
+"""Diagnostics on the host: which leaves of a tree are non-finite, and whether a run is stalled."""
 
 from typing import Any, NamedTuple
 
@@ -15,12 +15,12 @@ _MAX_LISTED = 5  # paths in an error, which a log still shows whole
 
 
 class NonfiniteCounts(NamedTuple):
-    """How many numbers of one parameter, or of its gradient, are not finite.
+    """How many numbers of one parameter, or of its gradient, are non-finite.
 
     Attributes:
-      nan: Those that are NaN; a complex number is if either part is.
-      inf: Those that are infinite, of either sign, and not NaN.
-      size: All numbers, the finite ones too.
+      nan: How many are NaN; a complex number is NaN if either part is.
+      inf: How many are infinite, of either sign, and not NaN.
+      size: How many there are in all, finite ones included.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -38,23 +38,23 @@ class NonfiniteCounts(NamedTuple):
 def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
     """Report which leaves of a tree hold NaN or infinity.
 
-    For a step that was skipped, where ``state.grads_finite`` is False. A compiled step need not return its gradients
-    for this: a skip leaves the parameters as they were, so taking those of the same batch once more gives them.
+    Use this after a skipped step, when ``state.grads_finite`` is False. A compiled step need not return its gradients
+    for it: a skipped step leaves the parameters unchanged, so the same batch gives the same gradients again.
 
-    The leaves stay where they are: one compiled function counts on their devices, and two integers a leaf come back.
-    It compiles once for each structure of trees. Sharded leaves are counted whole; with several processes, call it in
-    all of them.
+    The leaves stay on their devices: one compiled function counts there, and two integers per leaf come back. It
+    compiles once for each structure of trees. Sharded leaves are counted whole; with several processes, call it in all
+    of them.
 
     Args:
       tree: Gradients, parameters, a batch or a state. Integers, keys, float0, None, masked nodes and functions hold
         nothing to report.
 
     Returns:
-      From the path of each parameter that is not finite, as [`path_mask`][optax_ext.path_mask] knows it, to its
-      counts, in the order of the tree; empty if all numbers are finite.
+      A mapping from the path of each leaf with non-finite numbers, as [`path_mask`][optax_ext.path_mask] writes paths,
+      to its counts, in the order of the tree; empty if all numbers are finite.
 
     Raises:
-      TypeError: If the tree is traced, which is when there are no numbers to look at yet.
+      TypeError: If the tree is traced, since it has no values yet.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -89,22 +89,21 @@ def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
 
 
 def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consecutive_skips: int = 50) -> None:
-    """Raise an error if loss scaling has skipped so many updates in a row that it will skip the rest too.
+    """Raise an error if so many updates in a row were skipped that the run cannot recover.
 
-    A bad batch is one skip, and a scale that is too large takes as many as it needs to come down: 15 from the default
-    of 32768 to 1. A run whose parameters, batch statistics or data are not finite skips for ever.
+    A bad batch is skipped once, and a scale that is too large shrinks within a few skips: 15 from the default of 32768
+    to 1. A run whose parameters, batch statistics or data are non-finite skips every step from then on.
 
-    It reads one integer, which waits for the step that computes it: call it where the loss is logged rather than in
-    every step.
+    This reads one integer and waits for the step that computes it: call it where the loss is logged, not in every step.
 
     Args:
-      opt_state: An optimizer state that holds one [`LossScaleState`][optax_ext.LossScaleState], at any depth. One
-        with a leading axis, of ``pmap`` or of several runs under ``vmap``, is stalled if any of its entries is.
-      grads: The gradients of the last step as ``tx.update`` got them, still scaled, for the error to name those that
-        are not finite; looked at only if the run is stalled. What overflows only in the dtype of its parameter,
-        once unscaled, is finite here.
-      max_consecutive_skips: Skips in a row from which on the run is stalled, at least 1; more than a scale that is too
-        large takes to come down.
+      opt_state: An optimizer state that holds one [`LossScaleState`][optax_ext.LossScaleState], at any depth. A state
+        with a leading axis, from ``pmap`` or from several runs under ``vmap``, is stalled if any of its entries is.
+      grads: The gradients of the last step as ``tx.update`` took them, still scaled, so that the error can name those
+        that are non-finite; read only if the run is stalled. A gradient that overflows only after the cast to the
+        dtype of its parameter counts as finite here.
+      max_consecutive_skips: How many skips in a row mean that the run is stalled, at least 1; choose more than a scale
+        that is too large needs to shrink.
 
     Raises:
       FloatingPointError: If the run is stalled. It names the skips, the loss scale, and the first paths.
@@ -123,14 +122,14 @@ def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consec
       ...     _, state = tx.update(grads, state, params)
       ...     optax_ext.raise_if_stalled(state, grads, max_consecutive_skips=10)
       Traceback (most recent call last):
-      FloatingPointError: stalled: 10 updates in a row were skipped, and the loss scale is 1.0. Gradients that are not
-      finite: kernel (2 NaN, 0 infinite, of 3). Look at the batch, the loss, and nonfinite_leaves of parameters and
+      FloatingPointError: stalled: 10 updates in a row were skipped, and the loss scale is 1.0. Non-finite
+      gradients: kernel (2 NaN, 0 infinite, of 3). Look at the batch, the loss, and nonfinite_leaves of parameters and
       statistics.
     """
     check_number("max_consecutive_skips", max_consecutive_skips, "at least 1", integer=True)
     states = loss_scale_states(opt_state)
     if len(states) != 1:
-        advice = "give the part that holds the one meant" if states else "wrap the optimizer in dynamic_loss_scaling"
+        advice = "give the part with the one to check" if states else "wrap the optimizer in dynamic_loss_scaling"
         raise ValueError(f"opt_state must hold one LossScaleState, got {len(states)}: {advice}")
     state = states[0]
     if not is_concrete(state.consecutive_skips):
@@ -147,13 +146,13 @@ def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consec
 
 def _name_offenders(grads: Any) -> str:
     if grads is None:
-        return "Give the gradients as well to see which are not finite."
+        return "Give the gradients as well to see which are non-finite."
     report = nonfinite_leaves(grads)
     if not report:
         return "The gradients given are finite: they are of another step, or overflow in the dtype of their parameters."
     named = [f"{path} ({c.nan} NaN, {c.inf} infinite, of {c.size})" for path, c in list(report.items())[:_MAX_LISTED]]
     rest = f" and {len(report) - _MAX_LISTED} more" if len(report) > _MAX_LISTED else ""
-    return f"Gradients that are not finite: {', '.join(named)}{rest}."
+    return f"Non-finite gradients: {', '.join(named)}{rest}."
 
 
 def _has_numbers(leaf: Any) -> bool:

@@ -29,7 +29,7 @@ def _check_argument(argnum: int, argument: Any) -> None:
         for module in find_nodes(argument, nnx.Module):
             raise TypeError(
                 f"argument {argnum} is a Flax NNX module, {type(module).__name__}: jax.value_and_grad differentiates a "
-                "copy of it, so that batch statistics and random states never change, and shared parameters part. "
+                "copy of it, so batch statistics and random states never change, and shared parameters are untied. "
                 "Pass transform=nnx.value_and_grad"
             )
     if eqx is not None:
@@ -41,8 +41,8 @@ def _check_argument(argnum: int, argument: Any) -> None:
             ]
             if others:
                 raise TypeError(
-                    f"argument {argnum} is an Equinox module, {type(module).__name__}, and holds what is not an array "
-                    f"({type(others[0]).__name__}): jax.value_and_grad takes arrays alone. "
+                    f"argument {argnum} is an Equinox module, {type(module).__name__}, and holds a leaf that is not an "
+                    f"array ({type(others[0]).__name__}): jax.value_and_grad takes only arrays. "
                     "Pass transform=eqx.filter_value_and_grad"
                 )
 

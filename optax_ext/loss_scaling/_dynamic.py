@@ -26,53 +26,57 @@ def dynamic_loss_scaling(
     count_skipped_steps: bool = False,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Wrap a transformation so that it takes scaled gradients, with a scale that follows what they can bear.
+    """Wrap a transformation so that it takes scaled gradients, with a loss scale that adapts to them.
 
-    Each update divides the gradients by the scale $s$ in float32 and looks whether all are finite. If they are, the
-    inner transformation is applied, and after ``growth_steps`` such steps in a row
-    $s \leftarrow s \cdot \mathrm{multiplier}$, unless that is more than ``max_scale`` or overflows. If not, the update
-    is zero, the inner state stays bit by bit as it was, and
-    $s \leftarrow \max(s / \mathrm{multiplier}, \mathrm{min\_scale})$. A non-finite gradient is never applied: not after
-    any number of failures, and not at the smallest scale.
+    Each update divides the gradients by the scale in float32 and checks whether all of them are finite:
 
-    The inner transformation sees float16 and float8 parameters and their gradients in float32, so that what scaling
-    saved is not lost again; its state and its updates are then in float32, and ``optax.apply_updates`` rounds once.
-    bfloat16 has the range of float32: gradients of bfloat16 parameters are cast to it, and the state stays narrow. With
-    [`master_weights`][optax_ext.master_weights] inside, small updates count in either.
+    ```text
+    all finite:      apply the inner transformation;
+                     after growth_steps such steps in a row, scale = scale * multiplier, up to max_scale
+    any non-finite:  the update is zero, the inner state stays bit-identical,
+                     and scale = max(scale / multiplier, min_scale)
+    ```
 
-    Gradients are what is checked. What the inner transformation makes of finite ones is its own, unless
-    ``check_updates`` looks at that too.
+    A non-finite gradient is never applied: not after any number of failures, and not at the smallest scale.
+
+    The inner transformation sees float16 and float8 parameters and their gradients in float32, so that gradients which
+    scaling kept from underflowing do not underflow again. Its state and updates are then in float32, and
+    ``optax.apply_updates`` rounds once. bfloat16 has the range of float32: gradients of bfloat16 parameters are cast to
+    bfloat16, and the state stays narrow. With [`master_weights`][optax_ext.master_weights] inside, updates too small
+    for either dtype accumulate.
+
+    By default only gradients are checked. ``check_updates`` checks what the inner transformation returns as well.
 
     Scale the loss with [`value_and_grad`][optax_ext.value_and_grad] or [`scale_loss`][optax_ext.scale_loss].
 
     Args:
       inner: What to wrap: an optimizer, a chain, ``optax.MultiSteps(...).gradient_transformation()``.
       initial_scale: The first scale, in [``min_scale``, ``max_scale``].
-      growth_steps: Finite steps in a row after which the scale grows, at least 1.
+      growth_steps: How many finite steps in a row make the scale grow, at least 1.
       multiplier: The factor by which the scale grows and shrinks, more than 1.
-      min_scale: The smallest scale, more than 0.
-      max_scale: The largest scale, more than 0; may be infinite. A scale that was restored from elsewhere is held in
-        both limits from the next step on.
-      hysteresis: Skips from which on the scale shrinks, at least 1. With 2, a single bad batch is skipped but leaves
-        the scale alone.
-      consecutive_hysteresis: Whether a finite step forgives the skips before it, so that only skips in a row count
-        towards ``hysteresis``. If not, all count since ``growth_steps`` finite steps in a row were last reached, so
-        that a scale too large for every second batch comes down; the other mode of DeepSpeed.
-      check_updates: Whether a step is also skipped if a parameter would not be finite after it, in its own dtype. Then
-        no parameter that is finite ever becomes anything else. It costs a pass over the updates, and memory for the
-        states before and after the step, as benchmarks/RESULTS.md shows.
+      min_scale: The smallest scale, positive.
+      max_scale: The largest scale, positive; may be infinite. A restored scale outside of both limits is moved into
+        them in the next step.
+      hysteresis: From which skip on the scale shrinks, at least 1. With 2, a single bad batch is skipped but leaves the
+        scale unchanged.
+      consecutive_hysteresis: Whether only consecutive skips count towards ``hysteresis``, so that a finite step resets
+        the count. If False, all skips count since ``growth_steps`` finite steps in a row were last reached, so that a
+        scale too large for every second batch still shrinks; DeepSpeed has both modes.
+      check_updates: Whether a step is also skipped if it would make a parameter non-finite in its own dtype. Finite
+        parameters then stay finite permanently. This costs a pass over the updates, and memory for the states before
+        and after the step, as benchmarks/RESULTS.md shows.
       count_skipped_steps: Whether a skipped step still advances the inner state's scalar integer fields named
         ``count``, as TensorFlow's ``iterations`` advances, so that schedules go on. Nothing else moves.
-      axis_name: The mesh axis, or axes, of ``shard_map`` or ``pmap`` whose devices must agree on each skip. Not for
-        ``jit`` with shardings, where the check is global by itself.
+      axis_name: The mesh axis, or axes, of ``shard_map`` or ``pmap`` whose devices must agree on each skip. Leave it
+        out under ``jit`` with shardings, where the check is global.
 
     Returns:
-      A transformation whose state is a [`LossScaleState`][optax_ext.LossScaleState]. It gives the inner one
-      ``params`` and all extra arguments. Integer parameters and keys have an update of zero.
+      A transformation whose state is a [`LossScaleState`][optax_ext.LossScaleState]. It passes ``params`` and all extra
+      arguments to ``inner``. Integer parameters and keys have an update of zero.
 
     Raises:
-      ValueError: If an argument is out of its range; in ``init``, if ``inner`` scales losses already; in ``update``, if
-        the state of ``inner`` changes its structure, as that of ``optax.monitor`` does.
+      ValueError: If an argument is out of its range; in ``init``, if ``inner`` already scales losses; in ``update``, if
+        the state of ``inner`` changes its structure, as the state of ``optax.monitor`` does.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -93,37 +97,37 @@ def dynamic_loss_scaling(
 
     Note:
       Frozen parameters: put this around ``optax.partition({"train": tx, "frozen": optax.set_to_zero()}, labels)``.
-      Gradients that the inner transformation never reads, as ``set_to_zero`` reads none, need not be finite. An
-      accumulator reads all of them, so ``optax.MultiSteps`` belongs around the group that trains, inside ``partition``.
+      Gradients that the inner transformation never reads, such as those of ``set_to_zero``, need not be finite. An
+      accumulator reads all of them, so put ``optax.MultiSteps`` around the group that trains, inside ``partition``.
 
       float8 parameters: JAX adds no float8 to the float32 of an update, so apply it with
       ``jax.tree.map(lambda p, u: (p.astype(u.dtype) + u).astype(p.dtype), params, updates)`` instead of
       ``optax.apply_updates``. ``eqx.apply_updates`` of Equinox does not cast back at all, and makes float16 parameters
       float32: use ``optax.apply_updates`` on the arrays that ``eqx.filter`` gives, and ``eqx.combine``.
 
-      Keys: Optax's own optimizers cannot compute with typed random keys among the parameters. Keep them elsewhere.
+      Keys: Optax's own optimizers fail on typed random keys among the parameters. Keep keys elsewhere.
 
-      Around ``optax.MultiSteps``, each micro-batch is unscaled and checked by itself, and a bad one is left out: use
-      this order. ``growth_steps`` then counts micro-batches. Inside it, the accumulator adds up scaled gradients, and
-      one NaN stays in it for ever: nothing moves any more, and the scale sinks to ``min_scale``. There
-      ``should_skip_update_fn=optax.skip_not_finite`` keeps the accumulator clean, but hides every overflow from the
-      scale, which then never shrinks, and it knows no ``axis_name``.
+      Gradient accumulation: put loss scaling around ``optax.MultiSteps``. Each micro-batch is then unscaled and checked
+      separately, a bad one is left out, and ``growth_steps`` counts micro-batches. Inside ``MultiSteps``, the
+      accumulator would add up scaled gradients and keep a NaN permanently: no parameter would move again, and the scale
+      would fall to ``min_scale``. There, ``should_skip_update_fn=optax.skip_not_finite`` keeps the accumulator finite,
+      but hides every overflow from the scale, which then never shrinks, and does not support ``axis_name``.
 
-      Under ``jax_debug_nans``, a compiled step that skips does not raise, since what it returns is finite, unless it
-      returns the loss or the gradients: give ``jnp.where(state.grads_finite, loss, -1)``. A step that is not compiled
-      raises at the first operation that meets what is not finite.
+      ``jax_debug_nans``: a compiled step that skips does not raise, since its outputs are finite, unless it returns the
+      loss or the gradients: return ``jnp.where(state.grads_finite, loss, -1)``. A step that is not compiled raises at
+      the first operation with a non-finite result.
 
-      ``optax.inject_hyperparams(dynamic_loss_scaling)`` works; give it ``hyperparam_dtype=jnp.float32`` with
-      parameters in float16, in which a scale of 65536 is infinite.
+      ``optax.inject_hyperparams(dynamic_loss_scaling)`` works. With float16 parameters pass
+      ``hyperparam_dtype=jnp.float32``, since a scale of 65536 is infinite in float16.
 
     References:
       Micikevicius et al., Mixed precision training, [arXiv:1710.03740](https://arxiv.org/abs/1710.03740),
       section 3.2.
 
     Differs from TensorFlow:
-      Gradients are unscaled in float32, not in their own dtype. The step count does not advance on a skip
-      unless asked to. ``min_scale``, ``max_scale`` and ``hysteresis`` are new, and scales that are zero, negative
-      or NaN are errors.
+      Gradients are unscaled in float32, not in their own dtype. A skipped step does not advance the step count unless
+      ``count_skipped_steps`` is set. ``min_scale``, ``max_scale`` and ``hysteresis`` are new, and scales that are zero,
+      negative or NaN are errors.
     """
     check_number("growth_steps", growth_steps, "at least 1", integer=True)
     check_number("multiplier", multiplier, "more than 1")
@@ -151,7 +155,7 @@ def dynamic_loss_scaling(
         patience_ends = (consecutive_skips if consecutive_hysteresis else skips_since_growth) >= hysteresis
         shrunk = jnp.where(patience_ends, true_divide(scale, factor), scale)
         scale = jnp.where(finite, jnp.where(full, grown, scale), shrunk)
-        # A NaN or an infinity that was restored is no scale, and the smallest is one that every run can start from.
+        # A restored scale of NaN or infinity is replaced by the smallest scale, from which every run can recover.
         scale = jnp.minimum(jnp.where(jnp.isfinite(scale) & (scale > smallest), scale, smallest), largest)
         return scale, jnp.where(full, 0, counter), skips_since_growth
 

@@ -1,13 +1,13 @@
-"""Select each part of a new state against the old one as soon as it is computed, rather than at the end.
+"""Early selection: select each leaf of a new state against the old one where it is computed, not at the end.
 
 An optimizer computes updates from its new moments. If the moments are selected against the old ones only afterwards,
-XLA on a CPU keeps both until then: with Adam two copies of the parameters, and a step takes four times as long. So the
-update is traced to a jaxpr, and evaluated with the selection put right behind each equation that makes a leaf of the
-state. Whatever reads that leaf further on then reads what was selected: the same number if the step is applied, and if
-it is skipped, the updates are zero whatever they were computed from.
+XLA on a CPU keeps both in memory until then: with Adam two copies of the parameters, and a step takes four times as
+long. Here the update is traced to a jaxpr and evaluated with a selection right after each equation that computes a leaf
+of the state. Later equations read the selected leaf: the same number if the step is applied; and if it is skipped, the
+updates are zero in any case.
 
-The same jaxpr tells which gradients the update reads at all: `optax.set_to_zero` reads none, so that the gradients of
-frozen parameters need not be finite.
+The jaxpr also tells which gradients the update reads: `optax.set_to_zero` reads none, so the gradients of frozen
+parameters need not be finite.
 """
 
 import functools

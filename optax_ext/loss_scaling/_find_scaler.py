@@ -25,7 +25,7 @@ def find_scaler(opt_state: optax.OptState, missing_ok: bool) -> LossScaleState |
         places = _places(opt_state)
         raise ValueError(
             f"opt_state must hold one LossScaleState, got {len(states)}, at {', '.join(places)}: "
-            f"give the part of it whose scale is meant, such as {places[0]}"
+            f"give the part with the scale to use, such as {places[0]}"
         )
     if states:
         _check_place(opt_state)
@@ -93,9 +93,9 @@ def _check_place(opt_state: optax.OptState) -> None:
         if isinstance(child, optax.MaskedState) and unscaled:
             raise ValueError(
                 f"the LossScaleState in opt_state is in one group of optax.partition or optax.masked, {within} of "
-                f"{place}, and other groups take scaled gradients as if they were not: {', '.join(unscaled)}. Put the "
-                "scaler outermost, dynamic_loss_scaling(optax.partition(...)); or, if the loss is that of this group "
-                f"alone, give {place}{within}"
+                f"{place}, and other groups would apply scaled gradients as they are: {', '.join(unscaled)}. Put the "
+                "scaler outermost, dynamic_loss_scaling(optax.partition(...)); or, if the loss trains only this group, "
+                f"give {place}{within}"
             )
         node, place = child, place + within
 

@@ -1,4 +1,4 @@
-"""Whether all numbers of a tree are finite, in one pass over each leaf."""
+"""The finite check: whether all numbers of a tree are finite, in one pass over each leaf."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,12 +17,11 @@ from optax_ext._core.trees import is_none
 def all_finite(tree: Any) -> jax.Array:
     """Return whether every inexact number of a tree is finite; an empty tree is.
 
-    A sum of numbers is not finite if one of them is not, and numbers that are divided by 2**64 and more are finite in a
-    sum of up to 2**63. XLA makes one pass over the numbers of such a sum on every backend, where ``isfinite(x).all()``
-    writes its booleans to memory on a CPU. It may reorder the sum, and leave out tests of what is not finite, as
-    ``--xla_cpu_enable_fast_math`` allows, since only the sum is tested, and that by its bits. (Reordered, a few numbers
-    near the largest one may count as not finite; a NaN never counts as finite, unless XLA is told to honor neither NaN
-    nor infinity.)
+    A sum is non-finite if one of its numbers is, and a sum of up to 2**63 finite numbers, each divided by at least
+    2**64, is finite. XLA computes such a sum in one pass on every backend, whereas ``isfinite(x).all()`` writes
+    booleans to memory on a CPU. Only the sum is tested, by its bits, so XLA may reorder it and drop tests for
+    non-finite numbers, as ``--xla_cpu_enable_fast_math`` allows. (In a reordered sum a few numbers near the largest
+    float may count as non-finite; a NaN never counts as finite, unless XLA is told to honor neither NaN nor infinity.)
     """
     return _is_finite(_add_up([_sum_scaled_down(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]))
 
@@ -30,8 +29,9 @@ def all_finite(tree: Any) -> jax.Array:
 def all_finite_unscaled(scale: jax.Array, scaled: Any, unscaled: Any) -> jax.Array:
     """Return whether all unscaled numbers are finite, given the scaled ones as well.
 
-    XLA on a CPU adds up squares twice as fast as anything else. If the sum of those of the scaled numbers is finite,
-    these are at most 2**64, and divided by 1 or more they are so still. If it is not, it may just have overflowed.
+    XLA on a CPU adds up squares twice as fast as anything else. If the sum of the squares of the scaled numbers is
+    finite, each number is at most 2**64, and stays finite when it is divided by a scale of at least 1. If the sum is
+    not finite, it may only have overflowed, and the unscaled numbers decide.
     """
     leaves = [leaf for leaf in jax.tree.leaves(scaled) if is_inexact(leaf)]
     if is_eager(*leaves):
@@ -68,7 +68,7 @@ def agree(flag: jax.Array, axis_name: AxisName | None) -> jax.Array:
 
 
 def _add_up(sums: Sequence[jax.Array]) -> jax.Array:
-    # Without the barrier XLA repeats all of the sums in whatever reads the total, and compiles for half a minute.
+    # Without the barrier XLA repeats all the sums in every fusion that reads the total, and compiles for half a minute.
     return jnp.sum(jax.lax.optimization_barrier(jnp.stack(sums))) if sums else jnp.float32(0)
 
 
@@ -78,11 +78,11 @@ def _is_finite(number: jax.Array) -> jax.Array:
 
 
 def _sum_scaled_down(leaf: Any, read: Callable[..., tuple[Any, ...]] = rematerialize) -> jax.Array:
-    """Return a float32 number that is finite exactly if all numbers of a leaf are.
+    """Return a float32 number that is finite if and only if all numbers of a leaf are.
 
-    XLA may leave out a rounding to float16 or bfloat16 and back, so this does not rely on one. A number is rounded to
-    infinity if half a unit in the last place of the largest one takes it to 2**maxexp or beyond. A factor turns that
-    into 2**128, which is infinite in float32.
+    XLA may elide a cast to float16 or bfloat16 and back, so this does not rely on one. A number rounds to infinity if,
+    with half a unit in the last place of the largest float added, it reaches 2**maxexp. A factor turns that into
+    2**128, which is infinite in float32.
     """
     leaf = jnp.asarray(leaf)
     limits, dtype = jnp.finfo(leaf.dtype), widen(leaf).dtype

@@ -21,23 +21,23 @@ def fixed_loss_scaling(
 ) -> optax.GradientTransformationExtraArgs:
     """Wrap a transformation so that it takes gradients scaled by a constant.
 
-    As [`dynamic_loss_scaling`][optax_ext.dynamic_loss_scaling], with a scale that stays. A step whose gradients
-    are not finite is skipped all the same.
+    This is [`dynamic_loss_scaling`][optax_ext.dynamic_loss_scaling] with a constant scale. Steps with non-finite
+    gradients are skipped as well.
 
     Args:
       inner: What to wrap.
-      scale: The scale, more than 0.
+      scale: The scale, positive.
       skip_nonfinite: Whether to skip updates with a non-finite gradient. False applies them, as TensorFlow does.
-      check_updates: Whether a step is also skipped if a parameter would not be finite after it, in its own dtype.
+      check_updates: Whether a step is also skipped if it would make a parameter non-finite in its own dtype.
       count_skipped_steps: Whether a skipped step advances the inner state's scalar integer fields named ``count``.
       axis_name: The mesh axis, or axes, of ``shard_map`` or ``pmap`` whose devices must agree on each skip.
 
     Returns:
-      A transformation whose state is a [`LossScaleState`][optax_ext.LossScaleState]. A state restored from
-      another scale, fixed or dynamic, takes this one's from the next step on.
+      A transformation whose state is a [`LossScaleState`][optax_ext.LossScaleState]. A state that was restored from
+      another loss scaling, fixed or dynamic, takes this scale in the next step.
 
     Raises:
-      ValueError: If the scale is not more than 0 and finite, or, in ``init``, if ``inner`` scales losses already.
+      ValueError: If the scale is not positive and finite, or, in ``init``, if ``inner`` already scales losses.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -50,7 +50,7 @@ def fixed_loss_scaling(
       [-1.] 128.0
 
     Differs from TensorFlow:
-      A fixed ``LossScaleOptimizer`` applies NaN and infinity; ours does on request.
+      A fixed ``LossScaleOptimizer`` applies NaN and infinity; here only ``skip_nonfinite=False`` does.
     """
     check_number("scale", scale, "more than 0")
 

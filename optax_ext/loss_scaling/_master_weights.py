@@ -1,4 +1,4 @@
-"""Float32 copies of narrower parameters, which small updates can move."""
+"""Float32 copies of narrower parameters, in which small updates accumulate."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ class MasterWeightsState(NamedTuple):
     """The state of master weights.
 
     Attributes:
-      master: A float32 copy of each parameter that is narrower, and ``optax.MaskedNode()`` in place of the others.
-      inner_state: The state of the wrapped transformation, as it is for float32 parameters.
+      master: A float32 copy of each narrower parameter, and ``optax.MaskedNode()`` in place of the others.
+      inner_state: The state of the wrapped transformation for float32 parameters.
     """
 
     master: optax.Params
@@ -26,32 +26,35 @@ class MasterWeightsState(NamedTuple):
 
 
 def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    r"""Wrap a transformation so that it moves a float32 copy of each narrower parameter.
+    """Wrap a transformation so that it updates a float32 copy of each narrower parameter.
 
-    A bfloat16 number has 8 significant bits, so that an update of less than 1/512 of a parameter is rounded away: at a
-    rate of 2e-4, four in ten numbers of a bfloat16 model never move. With $w$ the float32 copy, $p$ the parameter and
-    $u$ what ``inner`` makes of gradients and parameters in float32,
+    A bfloat16 number has 8 significant bits, so an update of less than 1/512 of a parameter is rounded away: at a
+    learning rate of 2e-4, four in ten numbers of a bfloat16 model never move. With ``w`` the float32 copy of a
+    parameter ``p``, and ``u`` what ``inner`` returns for gradients and parameters in float32:
 
-    $$w \leftarrow w + u, \qquad p \leftarrow p + (w - p),$$
+    ```text
+    w = w + u
+    update = w - p      returned in float32
+    ```
 
-    of which the bracket is the update that is returned, in float32. After ``optax.apply_updates`` each parameter is its
-    copy rounded to the parameter's dtype, to the bit.
+    After ``optax.apply_updates`` each parameter is bit-identical to its copy rounded to the parameter's dtype.
 
-    It stands inside loss scaling, so that a skipped step moves no copy, and around the optimizer and its average of
-    parameters, which then is one of the copies:
-    ``dynamic_loss_scaling(master_weights(optax.chain(optax.adamw(1e-3), params_ema())))``.
+    Put it inside loss scaling, so that a skipped step changes no copy, and around the optimizer and ``params_ema``,
+    which then averages the copies: ``dynamic_loss_scaling(master_weights(optax.chain(optax.adamw(1e-3),
+    params_ema())))``.
 
     Args:
       inner: What to wrap: an optimizer or a chain.
 
     Returns:
-      A transformation that needs ``params`` and gives ``inner`` all extra arguments; its state is a
-      [`MasterWeightsState`][optax_ext.MasterWeightsState]. Parameters in float32 or wider, complex ones, integers and
-      keys have no copy. The copy is what counts: a parameter that is changed by other means goes back to it.
+      A transformation that needs ``params`` and passes all extra arguments to ``inner``. Its state is a
+      [`MasterWeightsState`][optax_ext.MasterWeightsState]. Parameters in float32 or wider, complex parameters, integers
+      and keys have no copy. The copy determines the parameter: a change made to the parameter by other means is undone
+      by the next update.
 
     Raises:
-      ValueError: If ``inner`` is not an ``optax.GradientTransformation`` or holds master weights itself, or ``update``
-        is called without ``params``.
+      ValueError: If ``inner`` is not an ``optax.GradientTransformation`` or already keeps master weights, or if
+        ``update`` is called without ``params``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -77,9 +80,7 @@ def master_weights(inner: optax.GradientTransformation) -> optax.GradientTransfo
         master = jax.tree.map(_copy_if_narrow, params)
         inner_state = inner.init(_in_float32(params, master))
         if find_nodes(inner_state, MasterWeightsState):
-            raise ValueError(
-                "inner must not keep master weights itself: it has a MasterWeightsState, and one is enough"
-            )
+            raise ValueError("inner must not keep master weights itself, got one with a MasterWeightsState")
         return MasterWeightsState(master, inner_state)
 
     def update_fn(

@@ -1,4 +1,4 @@
-"""What loss scaling shows to the transformation inside it: unscaled gradients, in a dtype that holds them."""
+"""Unscaled gradients and widened parameters, as loss scaling passes them to the transformation inside it."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from optax_ext._core.trees import is_none
 
 
 def widen_range(params: Any) -> Any:
-    """Return a tree whose floats of less range than float32, such as float16, are in float32; Python numbers as arrays.
+    """Return a tree with floats of less range than float32, such as float16, in float32; Python numbers become arrays.
 
-    Past 65504, or below 6e-8, a float16 cannot hold what float32 can, and what scaling has saved would be lost again.
-    bfloat16 has the range of float32, and stays.
+    float16 overflows above 65504 and underflows below 6e-8, so gradients that scaling kept from underflowing would
+    underflow again. bfloat16 has the range of float32 and stays.
     """
 
     def widen_leaf(leaf: Any) -> Any:
@@ -29,11 +29,11 @@ def widen_range(params: Any) -> Any:
 def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any:
     """Divide the inexact leaves of a tree by `scale`, in at least float32.
 
-    By two factors, of which the first is 1 unless the scale is huge: the reciprocal of one past 2**126, which is also
-    what XLA makes of a division, is subnormal and flushed to zero.
+    It multiplies by two factors, of which the first is 1 unless the scale is huge: XLA turns a division into a
+    multiplication by the reciprocal, which for a scale above 2**126 is subnormal and flushed to zero.
 
-    With `params`, each leaf then takes the dtype of its parameter, so that the state of a low-precision run never
-    changes type.
+    With `params`, each leaf is then cast to the dtype of its parameter, so that the state of a low-precision run never
+    changes its dtype.
     """
     scale = jnp.asarray(scale, jnp.float32)
     first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
@@ -60,12 +60,12 @@ def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any
 
 
 def trained(params: Any) -> Any:
-    """Return the parameters that gradients are taken of: of `optax.lookahead`'s two copies, the fast one."""
+    """Return the parameters that gradients are taken of: the fast copy for `optax.lookahead`."""
     return params.fast if isinstance(params, optax.LookaheadParams) else params
 
 
 def zero_where_not_inexact(updates: Any, params: optax.Params | None) -> Any:
-    """Return the updates with zeros for integers and keys, which nothing that an optimizer computes may change."""
+    """Return the updates with zeros for integers and keys, which no optimizer may change."""
     if params is None:
         return updates
     return jax.tree.map(

@@ -1,4 +1,4 @@
-"""The wrapper under every loss scale: unscale, check, and skip what is not finite."""
+"""The wrapper under every loss scale: unscale gradients, check them, and skip steps that are non-finite."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,8 +26,8 @@ from optax_ext.loss_scaling._state import (
     replicate_like,
 )
 
-# From the state before a step, whether its gradients were finite, and how many skips that makes in a row,
-# to the next scale, counter and skips since growth.
+# Takes the state before a step, whether its gradients were finite, and how many skips in a row there are now; returns
+# the next scale, counter and skips since growth.
 Adapt = Callable[[LossScaleState, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
@@ -51,7 +51,7 @@ def skip_nonfinite_steps(
         inner_state = inner.init(widen_range(params))
         inner_state = masters_of(inner_state, lambda: inner.init(params))
         if loss_scale_states(inner_state):
-            raise ValueError("inner must not scale losses itself: it holds a LossScaleState already, and one is enough")
+            raise ValueError("inner must not scale losses itself, got one with a LossScaleState")
         state = LossScaleState(
             loss_scale=jnp.array(initial_scale, jnp.float32),  # a copy: every leaf can be donated
             counter=jnp.zeros([], jnp.int32),
@@ -84,7 +84,7 @@ def skip_nonfinite_steps(
                     leaves, unscaled = [*compress(leaves, reads)], [*compress(unscaled, reads)]
                 return agree(all_finite_unscaled(scale, leaves, unscaled), axis_name)
 
-        # A step that is not compiled is traced only to see whether what is not finite is read at all.
+        # A step that is not compiled is traced only to find out whether non-finite gradients are read at all.
         eager = is_eager(*jax.tree.leaves((updates, state, params, extra_args)))
         traced = None if eager else trace_update(unscaled_update, scaled, state.inner_state)
         finite = grads_finite(traced.reads if traced else None)

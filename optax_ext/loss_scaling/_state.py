@@ -1,4 +1,4 @@
-"""The state of loss scaling: what it holds, where it lies, and what it may become."""
+"""The state of loss scaling: its fields, its sharding, and the structure it must keep."""
 
 from typing import Any, NamedTuple
 
@@ -18,12 +18,12 @@ class LossScaleState(NamedTuple):
     Attributes:
       loss_scale: The factor for the next loss; float32 scalar.
       counter: Finite steps since the scale last changed or a step was skipped; int32 scalar, 0 with a fixed scale.
-      grads_finite: Whether the last gradients were finite; bool scalar, True at first.
-      skipped_steps: Updates that were skipped so far; int32 scalar.
-      consecutive_skips: Updates that were skipped since the last that was not; int32 scalar.
-      inner_state: The state of the wrapped transformation, which a skipped step leaves bit by bit as it was.
-      skips_since_growth: Updates that were skipped since ``growth_steps`` finite ones in a row were last reached; int32
-        scalar, 0 with a fixed scale.
+      grads_finite: Whether the last gradients were finite; bool scalar, initially True.
+      skipped_steps: How many updates were skipped so far; int32 scalar.
+      consecutive_skips: How many updates in a row were skipped up to now; int32 scalar.
+      inner_state: The state of the wrapped transformation. A skipped step leaves it bit-identical.
+      skips_since_growth: How many updates were skipped since ``growth_steps`` finite steps in a row were last reached;
+        int32 scalar, 0 with a fixed scale.
     """
 
     loss_scale: jax.Array
@@ -36,12 +36,12 @@ class LossScaleState(NamedTuple):
 
 
 def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
-    """Return the loss-scale states in an optimizer state, found by their type, however deep they are."""
+    """Return the loss-scale states in an optimizer state, found by their type at any depth."""
     return find_nodes(opt_state, LossScaleState)
 
 
 def check_state(state: Any) -> None:
-    """Raise ValueError unless a state is of this layout; one that was restored without its structure is not."""
+    """Raise ValueError unless a state is a LossScaleState; one that was restored without its structure is not."""
     if not isinstance(state, LossScaleState):
         raise ValueError(
             f"state must be a {_outline(LossScaleState)}, got {_outline(state)}: "
@@ -61,9 +61,9 @@ def _outline(state: Any) -> str:
 
 
 def keep_structure(new: optax.OptState, old: optax.OptState) -> optax.OptState:
-    """Return the new inner state, with the old one's part where a gradient is missing.
+    """Return the new inner state, with parts of the old one where a gradient is missing.
 
-    Raise ValueError if its structure is another, with which no step can be skipped.
+    Raise ValueError if its structure differs from the old one's, since no step could be skipped then.
     """
     try:
         filled = keep_without_gradient(new, old)
@@ -74,8 +74,8 @@ def keep_structure(new: optax.OptState, old: optax.OptState) -> optax.OptState:
     name, found, expected = _first_difference(type(old).__name__, old, new)
     hint = ": to record a measure, use optax.snapshot, whose state is whole from init on" if "Monitor" in name else ""
     raise ValueError(
-        "the state of the wrapped transformation must keep its structure, so that a skipped step can leave it as it "
-        f"was; in {name}, init made {found} and update made {expected}{hint}"
+        "the state of the wrapped transformation must keep its structure, so that a skipped step can leave it "
+        f"unchanged; in {name}, init made {found} and update made {expected}{hint}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The other half of loss scaling: the loss that is multiplied, where the gradients are taken."""
+"""Losses multiplied by the scale where gradients are taken, and gradients divided by it."""
 
 import functools
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from optax_ext.loss_scaling._state import LossScaleState
 def scale_loss(loss: jax.Array, opt_state: optax.OptState, *, missing_ok: bool = False) -> jax.Array:
     """Multiply a loss by the loss scale in an optimizer state.
 
-    For losses that [`value_and_grad`][optax_ext.value_and_grad] cannot be put around. The gradients of what it returns
-    are scaled, as ``tx.update`` takes them.
+    Use this where [`value_and_grad`][optax_ext.value_and_grad] does not fit. Gradients of the result are scaled, as
+    ``tx.update`` takes them.
 
     Args:
       loss: A floating-point array, of any shape.
@@ -30,15 +30,14 @@ def scale_loss(loss: jax.Array, opt_state: optax.OptState, *, missing_ok: bool =
       missing_ok: Whether a state without one is accepted, for a scale of 1.
 
     Returns:
-      The scaled loss, in float32 if it was narrower, since a float16 loss would overflow at a scale of 65536.
-      Its gradient still enters a float16 loss in float16, so let a model return its loss in float32.
+      The scaled loss, in at least float32, since a float16 loss would overflow at a scale of 65536. The backward pass
+      still starts in the dtype of the given loss, so let a model return its loss in float32.
 
     Raises:
       TypeError: If ``opt_state`` is a transformation or parameters.
-      ValueError: If it holds no loss scale, several, or one that stands where other parameters take scaled gradients
-        too: in one group of ``optax.partition``, or inside ``optax.apply_if_finite``. Also inside a loss that
-        ``value_and_grad`` scales already, by the same state; gradients that such a loss takes of its own are scaled
-        by a ``value_and_grad`` inside it.
+      ValueError: If it holds no loss scale, or several, or one that covers only some of the scaled gradients: in one
+        group of ``optax.partition``, or inside ``optax.apply_if_finite``. Also inside a loss that ``value_and_grad``
+        already scales with the same state; use another ``value_and_grad`` for gradients that are taken inside it.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -60,7 +59,7 @@ def scale_loss(loss: jax.Array, opt_state: optax.OptState, *, missing_ok: bool =
 def unscale(tree: Any, opt_state: optax.OptState, *, missing_ok: bool = False) -> Any:
     """Divide the inexact leaves of a tree by the loss scale in an optimizer state.
 
-    For looking at gradients, their norm for example. What is given to ``tx.update`` stays scaled.
+    Use this to look at gradients, for example to log their norm. ``tx.update`` takes them scaled.
 
     Args:
       tree: Scaled gradients or losses. Integer leaves, None and masked nodes are left as they are.
@@ -68,7 +67,7 @@ def unscale(tree: Any, opt_state: optax.OptState, *, missing_ok: bool = False) -
       missing_ok: Whether a state without a loss scale is accepted, for a scale of 1.
 
     Returns:
-      The tree, its narrower leaves in float32.
+      The tree, with leaves in at least float32.
 
     Raises:
       TypeError: If ``opt_state`` is a transformation or parameters.
@@ -94,30 +93,30 @@ def value_and_grad(
     transform: Callable[..., Callable[..., Any]] = jax.value_and_grad,
     missing_ok: bool = False,
 ) -> Callable[..., Any]:
-    """Make a function that returns the loss as it is and its gradients scaled, as ``tx.update`` takes them.
+    """Make a function that returns the unscaled loss and its scaled gradients, as ``tx.update`` takes them.
 
-    ``jax.value_and_grad`` with the loss multiplied by the loss scale on the way to the gradients. It reads the
-    scale from ``opt_state`` when it is made, so make it inside the training step.
+    This is ``jax.value_and_grad`` of the loss multiplied by the loss scale. It reads the scale from ``opt_state`` when
+    it is called, so call it inside the training step.
 
     Args:
-      fun: A function to a scalar loss, or with ``has_aux`` to a pair of it and anything else.
+      fun: A function that returns a scalar loss, or with ``has_aux`` a pair of the loss and anything else.
       opt_state: An optimizer state that holds one [`LossScaleState`][optax_ext.LossScaleState], at any depth:
         what ``tx.init`` and ``tx.update`` return, or ``optimizer.opt_state`` of Flax NNX.
-      argnums: The argument, or arguments, to differentiate with respect to: what ``transform`` takes under this name.
+      argnums: The argument, or arguments, to differentiate with respect to, as ``transform`` takes it.
       has_aux: Whether ``fun`` returns a pair.
-      transform: What differentiates, called as ``transform(function, has_aux=True)``, and with ``argnums`` unless it
-        is 0: ``nnx.value_and_grad`` for modules of Flax NNX, ``eqx.filter_value_and_grad`` for Equinox's, or a partial
-        of one of these with arguments of its own, such as
-        ``functools.partial(nnx.value_and_grad, argnums=nnx.DiffState(0, nnx.Param))``.
+      transform: The function that differentiates: ``nnx.value_and_grad`` for modules of Flax NNX,
+        ``eqx.filter_value_and_grad`` for modules of Equinox, or a partial of one of them, such as
+        ``functools.partial(nnx.value_and_grad, argnums=nnx.DiffState(0, nnx.Param))``. It is called as
+        ``transform(function, has_aux=True)``, and with ``argnums`` unless that is 0.
       missing_ok: Whether a state without a loss scale is accepted, for a scale of 1.
 
     Returns:
-      A function of the arguments of ``fun`` to ``(loss, grads)``, or ``((loss, aux), grads)``.
+      A function with the arguments of ``fun`` that returns ``(loss, grads)``, or ``((loss, aux), grads)``.
 
     Raises:
-      TypeError: If ``opt_state`` is a transformation or parameters; and when the function is called, if ``fun`` does
-        not return what ``has_aux`` says, or ``jax.value_and_grad`` is given a module of Flax NNX, whose state it would
-        not update, or one of Equinox that does not consist of arrays.
+      TypeError: If ``opt_state`` is a transformation or parameters. When the returned function is called: if ``fun``
+        does not return what ``has_aux`` says, or if ``jax.value_and_grad`` would differentiate a module of Flax NNX,
+        whose state it would not update, or a module of Equinox that holds more than arrays.
       ValueError: If ``opt_state`` holds no loss scale, or several, as for [`scale_loss`][optax_ext.scale_loss].
 
     Examples:
@@ -142,7 +141,7 @@ def value_and_grad(
             _SCALING.reset(token)
         return _multiply(_loss_of(out, has_aux), scale), out
 
-    # The default stays unsaid: a partial has its own, and Equinox takes none.
+    # The default is not passed on: a partial may have its own, and Equinox takes none.
     arguments = {} if isinstance(argnums, int) and argnums == 0 else {"argnums": argnums}
     scaled_value_and_grad = transform(scaled, **arguments, has_aux=True)
 
@@ -155,14 +154,14 @@ def value_and_grad(
     return unscaled_value_and_scaled_grad
 
 
-# What scales the loss that `value_and_grad` is computing; a ContextVar, since threads trace losses of their own.
+# The state whose scale `value_and_grad` is applying; a ContextVar, since each thread traces its own losses.
 _SCALING: ContextVar[LossScaleState | None] = ContextVar("scaling", default=None)
 
 
 def _is_same(scaler: LossScaleState, other: LossScaleState | None) -> bool:
-    """Whether two states are one, also if it was taken apart and put together again, as JAX does under a transform.
+    """Whether two states are the same one, even if JAX has flattened and unflattened it under a transform.
 
-    Numbers that are equal would not tell: the scalers of a GAN start with the same.
+    Equal values do not tell: the two loss scales of a GAN start equal.
     """
     if other is None:
         return False

@@ -1,4 +1,4 @@
-"""Schedules called outside of `jit` run as one compiled program."""
+"""Schedules called outside `jit`, compiled into one program."""
 
 import functools
 from collections.abc import Callable
@@ -12,11 +12,11 @@ _Formula = TypeVar("_Formula", bound="Callable[..., jax.Array]")
 
 
 def compile_eager(formula: _Formula) -> _Formula:
-    """Make the ``__call__`` of a schedule of ours run as one compiled program where the step is a value.
+    """Make the ``__call__`` of one of our schedules run as one compiled program for a concrete step.
 
-    Op by op, an eager call takes a dispatch for each operation of the formula; compiled, one for all, and the result
-    is to the bit that of ``jax.jit(schedule)``. It applies where nothing but our own formulas is in the schedule:
-    what users derive or put into a warm-up may not be hashable or traceable, and may change.
+    An eager call dispatches each operation of the formula by itself. The compiled program is dispatched once, and its
+    result is bit-identical to that of ``jax.jit(schedule)``. Only schedules made entirely of our own formulas are
+    compiled: a user's subclass, or a user's schedule in a warm-up, may not be hashable or traceable, and may change.
     """
 
     @functools.wraps(formula)
@@ -26,7 +26,7 @@ def compile_eager(formula: _Formula) -> _Formula:
         if isinstance(step, jax.Array):
             passes = isinstance(step.dtype, np.dtype) and step.dtype.kind in "iuf"
         else:
-            passes = type(step) is int and -(2**31) <= step < 2**31  # JAX would wrap others, with no room for 64 bits
+            passes = type(step) is int and -(2**31) <= step < 2**31  # without 64-bit types, JAX would wrap others
         return _program(self)(step if passes else exact_step(step))
 
     _formulas[call] = formula
@@ -37,12 +37,12 @@ _formulas: "dict[Callable[..., jax.Array], Callable[..., jax.Array]]" = {}  # by
 
 
 def _is_ours(schedule: object) -> bool:
-    own = vars(type(schedule)).get("__call__") in _formulas  # neither derived nor replaced
+    own = vars(type(schedule)).get("__call__") in _formulas  # neither inherited nor replaced
     return own and all(_is_ours(value) for value in vars(schedule).values() if callable(value))
 
 
-@functools.lru_cache(maxsize=128)  # a sweep makes schedules without end
+@functools.lru_cache(maxsize=128)  # a sweep makes any number of schedules
 def _program(schedule: Schedule) -> "Callable[[jax.typing.ArrayLike], jax.Array]":
-    """Return the formula of a schedule, compiled; inlined where a concrete step meets an outer trace."""
+    """Return the compiled formula of a schedule; an outer trace inlines it."""
     formula = _formulas[type(schedule).__call__]
     return jax.jit(functools.partial(formula, schedule), inline=True)

@@ -1,4 +1,4 @@
-"""Cosine schedules: one half period, with a warm-up if wanted, or many with restarts."""
+"""Cosine schedules: one half period with an optional warm-up, or several with restarts."""
 
 import dataclasses
 import functools
@@ -19,34 +19,36 @@ from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
 def _cosine(fraction: "jax.Array", alpha: float) -> "jax.Array":
-    """Fall from 1 at fraction 0 to `alpha` at fraction 1."""
+    """Return a half cosine that falls from 1 at fraction 0 to `alpha` at fraction 1."""
     return (1 - alpha) * (0.5 * (1 + jnp.cos(jnp.pi * fraction))) + alpha
 
 
 @dataclasses.dataclass(frozen=True)
 class CosineDecay(Schedule):
-    r"""A half cosine from the initial learning rate down to a fraction of it.
+    """A half cosine from the initial learning rate down to a fraction of it.
 
-    With $t$ = ``step - offset`` held at ``decay_steps``:
-
-    $$\eta_0 \left((1 - \alpha) \frac{1 + \cos(\pi t / \mathrm{decay\_steps})}{2} + \alpha\right)$$
+    ```text
+    elapsed = min(step - offset, decay_steps)
+    rate = initial_learning_rate * ((1 - alpha) * (1 + cos(pi * elapsed / decay_steps)) / 2 + alpha)
+    ```
 
     With a ``warmup_target``, the rate first rises linearly from ``initial_learning_rate`` to the target over
-    ``warmup_steps``, and falls from there over ``decay_steps`` more.
+    ``warmup_steps``, and then falls from the target over the next ``decay_steps``.
 
     Args:
       initial_learning_rate: The rate at the offset, at least 0.
-      decay_steps: Steps of the fall, at least 1.
+      decay_steps: Number of steps of the decay, at least 1.
       alpha: The final rate as a fraction of the peak, in [0, 1].
       warmup_target: The peak after the warm-up, at least 0; None for no warm-up.
-      warmup_steps: Steps of the warm-up; ignored when ``warmup_target`` is None.
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
-        ``"hold"`` returns there the value at the offset.
+      warmup_steps: Number of steps of the warm-up, at least 0; ignored when ``warmup_target`` is None.
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset as well;
+        ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -76,11 +78,23 @@ class CosineDecay(Schedule):
             return self._decay(self.initial_learning_rate, elapsed)
         decayed = self._decay(self.warmup_target, jnp.maximum(elapsed, self.warmup_steps) - self.warmup_steps)
         if self.warmup_steps == 0:
-            since_start = jnp.minimum(elapsed, 0)  # before an offset the fall goes on backwards, as in TensorFlow
+            since_start = jnp.minimum(elapsed, 0)  # before the offset the cosine extends backwards, as in TensorFlow
             return jnp.where(elapsed < 0, self._decay(self.warmup_target, since_start), decayed)
         fraction = true_divide(elapsed, self.warmup_steps)
         rising = (self.warmup_target - self.initial_learning_rate) * fraction + self.initial_learning_rate
         return jnp.where(elapsed < self.warmup_steps, rising, decayed)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset, the end of the warm-up, if there is a target for one, and that of the fall."""
+        if self.warmup_target is None and self.warmup_steps > 0:
+            return dataclasses.replace(self, warmup_steps=0).milestones()
+        return super().milestones()
+
+    def is_zero(self) -> bool:
+        """Whether the rate neither starts at more than 0 nor rises to it."""
+        if self.warmup_target is None:
+            return self.initial_learning_rate == 0
+        return self.warmup_target == 0 and (self.initial_learning_rate == 0 or self.warmup_steps == 0)
 
     def _zero_from(self) -> int | None:
         rises = self.warmup_target is not None
@@ -94,23 +108,25 @@ class CosineDecay(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class CosineDecayRestarts(Schedule):
-    r"""Cosine falls one after another, each longer and lower than the one before.
+    """Half cosines one after another, each of which may be longer and lower than the one before.
 
-    Period $i$ (from 0) starts at $s_i = T \sum_{j<i} t^j$, lasts $T t^i$ steps and its rate is
+    In period ``i``, counted from 0:
 
-    $$\eta_0 \left((1 - \alpha)\, m^i\, \frac{1 + \cos(\pi (\mathrm{step} - s_i) / (T t^i))}{2} + \alpha\right)$$
-
-    with $T$ = ``first_decay_steps``, $t$ = ``t_mul`` and $m$ = ``m_mul``.
+    ```text
+    start = first_decay_steps * (1 + t_mul + ... + t_mul**(i - 1)), 0 for i = 0
+    fraction = (step - offset - start) / (first_decay_steps * t_mul**i)
+    rate = initial_learning_rate * ((1 - alpha) * m_mul**i * (1 + cos(pi * fraction)) / 2 + alpha)
+    ```
 
     Args:
       initial_learning_rate: The rate at the start of the first period, at least 0.
-      first_decay_steps: Steps of the first period, at least 1.
-      t_mul: How much longer each period is than the one before: 1, or at least 1.001.
-      m_mul: How high each period starts, as a fraction of the one before, at least 0.
-      alpha: The lowest rate as a fraction of the initial one, in [0, 1].
-      offset: Steps subtracted from the step first.
+      first_decay_steps: Number of steps of the first period, at least 1.
+      t_mul: The factor by which each period is longer than the one before: 1, or at least 1.001.
+      m_mul: The factor by which each cosine is higher than the one before, at least 0.
+      alpha: The lowest rate as a fraction of the initial rate, in [0, 1].
+      offset: Number of steps subtracted from ``step`` first.
       before_offset: ``"extrapolate"`` continues the first period's cosine to the negative steps before the
-        offset, ``"hold"`` returns there the value at the offset.
+        offset; ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -125,9 +141,9 @@ class CosineDecayRestarts(Schedule):
       Loshchilov and Hutter, SGDR, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), equation 5.
 
     Differs from TensorFlow:
-      A period starts exactly at its first step; TensorFlow finds it by a float32 logarithm, which may be a step late,
-      and wrong by whole periods if they hardly grow. Periods that shrink (``t_mul`` below 1) are refused: they come to
-      a limit, after which the rate is NaN.
+      A period starts exactly at its first step. TensorFlow finds the period by a float32 logarithm, which may be a
+      step late, and wrong by whole periods when they hardly grow. Periods that shrink (``t_mul`` below 1) are an
+      error: their starts converge to a limit, from which on the rate is NaN.
     """
 
     initial_learning_rate: NonNegativeNumber
@@ -149,9 +165,22 @@ class CosineDecayRestarts(Schedule):
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         period, fraction = self._even_periods(elapsed) if self.t_mul == 1 else self._growing_periods(elapsed)
-        peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 is no rate
+        peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 would be NaN
         falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * falling + self.alpha)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the ends of the first periods, at which the rate restarts."""
+        found = list(super().milestones())
+        for n in repetitions():
+            periods = sum(self.t_mul**i for i in range(n))  # in units of the first
+            end = self.offset + math.ceil(periods * self.first_decay_steps)
+            found.append(Milestone(end, f"end of period {n}"))
+        return in_order(found)
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
 
     def _zero_from(self) -> int | None:
         only_one = self.m_mul == 0 and self.alpha == 0 and self.initial_learning_rate != 0
@@ -172,9 +201,9 @@ class CosineDecayRestarts(Schedule):
 
 @functools.lru_cache(maxsize=64)
 def _starts_of_periods(first_decay_steps: int, t_mul: float) -> tuple[list[int], list[float], list[float]]:
-    """Return, of each period up to the last int32 step, its first step, how far that is into it, and its length.
+    """Return, for each period up to the last int32 step, its first step, how far into it that step is, and its length.
 
-    No period starts where a logarithm says, rounded; and in Python the sums are exact enough to say where it does.
+    A rounded logarithm misses the starts of periods; sums of Python floats are precise enough to find them.
     """
     starts: list[int] = []
     early: list[float] = []

@@ -1,38 +1,43 @@
-"""Schedules that decay by a rate each so many steps: exponential, and inverse in time."""
+"""Schedules with a decay rate per ``decay_steps``: exponential and inverse-time decay."""
 
 import dataclasses
+import math
 
 from optax_ext._core.field_types import Integer, NonNegativeNumber, PositiveNumber
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
 def _periods(elapsed: "jax.Array", decay_steps: float, staircase: bool) -> "jax.Array":
-    """Return how many times `decay_steps` have passed, in whole numbers for a staircase."""
+    """Return how many times `decay_steps` has elapsed, rounded down for a staircase."""
     if not staircase:
         return true_divide(elapsed, decay_steps)
     if decay_steps.is_integer() and jnp.issubdtype(elapsed.dtype, jnp.integer):
-        return (elapsed // int(decay_steps)).astype(jnp.float32)  # exact, however late the step
+        return (elapsed // int(decay_steps)).astype(jnp.float32)  # exact for any step
     return jnp.floor(true_divide(elapsed, decay_steps))
 
 
 @dataclasses.dataclass(frozen=True)
 class ExponentialDecay(Schedule):
-    r"""A learning rate multiplied by a constant every so many steps.
+    """A learning rate multiplied by a constant every ``decay_steps``.
 
-    With $t$ = ``step - offset``: $\eta_0 \cdot \mathrm{decay\_rate}^{t / \mathrm{decay\_steps}}$, the exponent rounded
-    down if ``staircase``.
+    ```text
+    rate = initial_learning_rate * decay_rate ** ((step - offset) / decay_steps)
+    ```
+
+    With ``staircase``, the exponent is rounded down.
 
     Args:
       initial_learning_rate: The rate at the offset, at least 0.
-      decay_steps: Steps between two multiplications, more than 0; may be fractional.
-      decay_rate: The factor, more than 0.
+      decay_steps: Number of steps between two multiplications, positive; may be fractional.
+      decay_rate: The factor, positive.
       staircase: Whether the rate stays constant between multiplications.
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
-        ``"hold"`` returns there the value at the offset.
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset as well;
+        ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -57,22 +62,34 @@ class ExponentialDecay(Schedule):
         periods = _periods(elapsed, self.decay_steps, self.staircase)
         return self.initial_learning_rate * jnp.float32(self.decay_rate) ** periods
 
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the first multiples of ``decay_steps`` after it."""
+        multiples = ((n, self.offset + math.ceil(n * self.decay_steps)) for n in repetitions())
+        return in_order([*super().milestones(), *(Milestone(step, f"{n} x decay_steps") for n, step in multiples)])
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
+
 
 @dataclasses.dataclass(frozen=True)
 class InverseTimeDecay(Schedule):
-    r"""A learning rate divided by a number that grows with time.
+    """A learning rate divided by a number that grows linearly with the step.
 
-    With $t$ = ``step - offset``: $\eta_0 / (1 + \mathrm{decay\_rate} \cdot t / \mathrm{decay\_steps})$, the quotient
-    $t / \mathrm{decay\_steps}$ rounded down if ``staircase``.
+    ```text
+    rate = initial_learning_rate / (1 + decay_rate * (step - offset) / decay_steps)
+    ```
+
+    With ``staircase``, ``(step - offset) / decay_steps`` is rounded down.
 
     Args:
       initial_learning_rate: The rate at the offset, at least 0.
-      decay_steps: Steps in which the divisor grows by ``decay_rate``, more than 0; may be fractional.
-      decay_rate: How much the divisor grows, at least 0.
+      decay_steps: Number of steps in which the divisor grows by ``decay_rate``, positive; may be fractional.
+      decay_rate: The growth of the divisor per ``decay_steps``, at least 0.
       staircase: Whether the rate stays constant for ``decay_steps`` at a time.
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too, where
-        its divisor passes through zero if they are many; ``"hold"`` returns there the value at the offset.
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset as well, where
+        its divisor can reach zero; ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -96,3 +113,12 @@ class InverseTimeDecay(Schedule):
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         periods = _periods(elapsed, self.decay_steps, self.staircase)
         return self.initial_learning_rate / (1 + self.decay_rate * periods)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the first multiples of ``decay_steps`` after it."""
+        multiples = ((n, self.offset + math.ceil(n * self.decay_steps)) for n in repetitions())
+        return in_order([*super().milestones(), *(Milestone(step, f"{n} x decay_steps") for n, step in multiples)])
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0

@@ -1,4 +1,4 @@
-"""Schedules made of pieces between boundaries: constants, and cosines."""
+"""Schedules made of constant or cosine pieces between boundaries."""
 
 import dataclasses
 import itertools
@@ -11,6 +11,7 @@ from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -22,7 +23,7 @@ class Constant(Schedule):
       learning_rate: The rate, at least 0.
 
     Raises:
-      ConfigError: If the rate is negative or not finite.
+      ConfigError: If the rate is negative or non-finite.
 
     Examples:
       >>> import optax_ext
@@ -36,6 +37,14 @@ class Constant(Schedule):
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         return jnp.full(jnp.shape(exact_step(step)), self.learning_rate, jnp.float32)
 
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return none: every step is like any other."""
+        return ()
+
+    def is_zero(self) -> bool:
+        """Whether the rate is 0."""
+        return self.learning_rate == 0
+
 
 def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
     if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
@@ -44,7 +53,7 @@ def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _first_zero(values: Sequence[float]) -> int | None:
-    """Return where the zeros at the end of `values` begin, if there are any, and other values before them."""
+    """Return the index where trailing zeros in `values` begin, or None without any or with nothing before them."""
     before = len(values)
     while before and values[before - 1] == 0:
         before -= 1
@@ -52,7 +61,7 @@ def _first_zero(values: Sequence[float]) -> int | None:
 
 
 def _one_value_each(values: tuple[float, ...], info: pydantic.ValidationInfo, extra: int) -> tuple[float, ...]:
-    """Check the number of `values`, where the boundaries themselves are valid."""
+    """Check the number of `values`, provided that the boundaries themselves are valid."""
     boundaries = info.data.get("boundaries")
     if boundaries is not None and len(values) != len(boundaries) + extra:
         raise problem(
@@ -63,20 +72,26 @@ def _one_value_each(values: tuple[float, ...], info: pydantic.ValidationInfo, ex
 
 @dataclasses.dataclass(frozen=True)
 class PiecewiseConstantDecay(Schedule):
-    r"""A constant learning rate between each two boundaries.
+    """A learning rate that is constant between boundaries.
 
-    With $t$ = ``step - offset``, the rate is $v_0$ for $t \le b_0$, $v_i$ for $b_{i-1} < t \le b_i$ and the last
-    value after the last boundary: a boundary step still has the old value.
+    ```text
+    elapsed = step - offset
+    rate = values[0]   if elapsed <= boundaries[0]
+           values[i]   if boundaries[i - 1] < elapsed <= boundaries[i]
+           values[-1]  if elapsed > boundaries[-1]
+    ```
+
+    A boundary step still has the old value.
 
     Args:
-      boundaries: Steps at which the rate changes, strictly increasing, each at least 0.
+      boundaries: Steps after which the rate changes, strictly increasing, each at least 0.
       values: Learning rates, each at least 0, one more than there are boundaries.
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
-        ``"hold"`` returns there the value at the offset.
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset as well;
+        ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
-      ConfigError: If the boundaries are not increasing, or the values too few or too many.
+      ConfigError: If the boundaries are not increasing, or there are too few or too many values.
 
     Examples:
       >>> import optax_ext
@@ -85,8 +100,8 @@ class PiecewiseConstantDecay(Schedule):
       1.0 0.5 0.1
 
     Differs from TensorFlow:
-      Steps are compared as integers, exactly: TensorFlow's optimizers compare in float32, one step late past
-      2**24. Unsorted boundaries are an error at construction, not at some step.
+      Steps are compared exactly, as integers. TensorFlow's optimizers compare in float32, which is one step late
+      past 2**24. Unsorted boundaries are an error at construction, not at some step.
     """
 
     boundaries: tuple[NonNegativeInteger, ...]
@@ -107,6 +122,10 @@ class PiecewiseConstantDecay(Schedule):
         passed = elapsed[..., None] > jnp.asarray(self.boundaries, elapsed.dtype)
         return jnp.asarray(self.values, jnp.float32)[jnp.sum(passed, axis=-1)]
 
+    def is_zero(self) -> bool:
+        """Whether every value is 0."""
+        return not any(self.values)
+
     def _zero_from(self) -> int | None:
         first = _first_zero(self.values)
         return None if first is None else self.offset + self.boundaries[first - 1] + 1
@@ -114,24 +133,28 @@ class PiecewiseConstantDecay(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class StepCosineDecay(Schedule):
-    r"""A half cosine from value to value between each two boundaries.
+    """A half cosine from one value to the next between boundaries.
 
-    With $t$ = ``step - offset``, the rate in the piece that starts at boundary $b_i$ is
+    In the piece that starts at ``boundaries[i]``:
 
-    $$v_{i+1} + (v_i - v_{i+1}) \frac{1 + \cos(\pi (t - s_i) / (b_{i+1} - b_i))}{2}$$
+    ```text
+    start = boundaries[i], but 0 for i = 0
+    fraction = (step - offset - start) / (boundaries[i + 1] - boundaries[i])
+    rate = values[i + 1] + (values[i] - values[i + 1]) * (1 + cos(pi * fraction)) / 2
+    ```
 
-    where $s_i = b_i$, except $s_0 = 0$: the first piece counts from step 0 wherever its boundary is, as in
-    TensorFlow. From the last boundary on the rate is the last value.
+    The first piece counts from the offset wherever its boundary is, as in TensorFlow. From the last boundary on, the
+    rate is the last value.
 
     Args:
-      boundaries: Steps at which pieces start, strictly increasing, each at least 0; at least one.
-      values: Learning rates at the boundaries, each at least 0, as many as boundaries.
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
-        ``"hold"`` returns there the value at the offset.
+      boundaries: Steps at which pieces start, at least one; strictly increasing, each at least 0.
+      values: Learning rates at the boundaries, each at least 0, as many as there are boundaries.
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset as well;
+        ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
-      ConfigError: If the boundaries are not increasing, or the values too few or too many.
+      ConfigError: If the boundaries are not increasing, or there are too few or too many values.
 
     Examples:
       >>> import optax_ext
@@ -140,7 +163,7 @@ class StepCosineDecay(Schedule):
       1.0 0.75 0.5 0.1
 
     Differs from TensorFlow:
-      ``StepCosineDecayWithOffset`` divides by zero from its last boundary on and returns NaN for ever.
+      ``StepCosineDecayWithOffset`` divides by zero and returns NaN from its last boundary on.
     """
 
     boundaries: tuple[NonNegativeInteger, ...]
@@ -171,6 +194,10 @@ class StepCosineDecay(Schedule):
             cosine = next_value + (value - next_value) * (jnp.cos(jnp.pi * fraction) + 1) / 2
             rate = jnp.where(elapsed < end, cosine, rate)
         return rate
+
+    def is_zero(self) -> bool:
+        """Whether every value is 0."""
+        return not any(self.values)
 
     def _zero_from(self) -> int | None:
         first = _first_zero(self.values)

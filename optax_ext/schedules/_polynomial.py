@@ -6,28 +6,31 @@ from optax_ext._core.field_types import Integer, NonNegativeNumber, Number, Posi
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
 class PolynomialDecay(Schedule):
-    r"""A polynomial from the initial learning rate to the final one; linear with power 1.
+    """A polynomial from the initial learning rate to the final one; linear with a power of 1.
 
-    With $t$ = ``step - offset`` held at $T$ = ``decay_steps``:
+    ```text
+    fraction = min(step - offset, decay_steps) / decay_steps
+    rate = (initial_learning_rate - end_learning_rate) * (1 - fraction) ** power + end_learning_rate
+    ```
 
-    $$(\eta_0 - \eta_T) (1 - t / T)^{\mathrm{power}} + \eta_T$$
-
-    With ``cycle``, $t$ is not held: $T$ is the first multiple of ``decay_steps`` that is not less than $t$.
+    With ``cycle``, ``fraction`` is ``step - offset`` divided by the first positive multiple of ``decay_steps`` that is
+    at least ``step - offset``.
 
     Args:
       initial_learning_rate: The rate at the offset, at least 0.
-      decay_steps: Steps from the initial to the final rate, at least 1.
+      decay_steps: Number of steps from the initial to the final rate, at least 1.
       end_learning_rate: The final rate, at least 0.
-      power: The exponent. Below 0 the rate is infinite at the end, as the formula says.
-      cycle: Whether to start again, ever longer, rather than stay at the final rate.
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
-        ``"hold"`` returns there the value at the offset.
+      power: The exponent. If it is negative, the rate is infinite at the end.
+      cycle: Whether to restart every ``decay_steps``, lower each time, rather than stay at the final rate.
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset as well;
+        ``"hold"`` returns the value at the offset for these steps.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -55,13 +58,23 @@ class PolynomialDecay(Schedule):
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.cycle:
-            cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, in integers where steps are
+            cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, exact for integer steps
             fraction = elapsed.astype(jnp.float32) / (cycles.astype(jnp.float32) * self.decay_steps)
         else:
             fraction = true_divide(jnp.minimum(elapsed, self.decay_steps), self.decay_steps)
         span = self.initial_learning_rate - self.end_learning_rate
-        left = jnp.maximum(1 - fraction, 0)  # a quotient rounded up must not make a power of a negative number
+        left = jnp.maximum(1 - fraction, 0)  # rounding must not make the base negative, whose power is NaN
         return span * left ** jnp.float32(self.power) + self.end_learning_rate
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the end, or those of the first cycles."""
+        numbers = repetitions() if self.cycle else ()
+        cycles = [Milestone(self.offset + n * self.decay_steps, f"end of cycle {n}") for n in numbers]
+        return in_order([*super().milestones(), *cycles])
+
+    def is_zero(self) -> bool:
+        """Whether the rate goes from 0 to 0."""
+        return self.initial_learning_rate == 0 and self.end_learning_rate == 0
 
     def _zero_from(self) -> int | None:
         ends_at_zero = self.end_learning_rate == 0 and self.power > 0 and not self.cycle

@@ -1,22 +1,28 @@
-"""Learning rates that are a power of the step, plain, capped, or with a linear end."""
+"""Learning rates that are a power of the step: plain, capped, or with a linear decay at the end."""
 
 import dataclasses
+import math
 
 from optax_ext._core.field_types import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order
 from optax_ext.schedules._schedule import Schedule
 
 
 def _power(elapsed: "jax.Array", power: float) -> "jax.Array":
-    """Return the steps to a power, counting from 1 so that a negative power stays finite."""
+    """Return the steps, at least 1 so that a negative power stays finite, raised to a power."""
     return jnp.maximum(elapsed, 1).astype(jnp.float32) ** jnp.float32(power)
 
 
 @dataclasses.dataclass(frozen=True)
 class DirectPowerDecay(Schedule):
-    r"""A learning rate that is a power of the step: $\eta_0 \max(\mathrm{step}, 1)^{\mathrm{power}}$.
+    """A learning rate that is a power of the step.
+
+    ```text
+    rate = initial_learning_rate * max(step, 1) ** power
+    ```
 
     Args:
       initial_learning_rate: The rate at steps 0 and 1, at least 0.
@@ -39,20 +45,29 @@ class DirectPowerDecay(Schedule):
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         return self.initial_learning_rate * _power(exact_step(step), self.power)
 
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
+
 
 @dataclasses.dataclass(frozen=True)
 class PowerDecay(Schedule):
-    r"""A learning rate that is a power of the steps since an offset, capped.
+    """A learning rate that is a power of the steps since an offset, capped.
 
-    With $t$ = ``step - offset``: $\min(\eta_0 t^{\mathrm{power}}, c)$ for $t > 0$ and $c$ before, where $c$ is
-    ``pre_offset_learning_rate``. (``PowerDecayWithOffset`` in Model Garden.)
+    ```text
+    elapsed = step - offset
+    rate = min(initial_learning_rate * elapsed ** power, pre_offset_learning_rate)  if elapsed > 0
+           pre_offset_learning_rate                                                 otherwise
+    ```
+
+    Model Garden calls it ``PowerDecayWithOffset``.
 
     Args:
       initial_learning_rate: The rate one step after the offset, at least 0.
       power: The exponent; negative to decay.
-      offset: Steps subtracted from the step first.
-      pre_offset_learning_rate: The rate up to the offset, and the highest after it; at least 0.
-      before_offset: Either value gives the same here, since the rate is constant up to the offset.
+      offset: Number of steps subtracted from ``step`` first.
+      pre_offset_learning_rate: The rate up to the offset and the maximum after it, at least 0.
+      before_offset: Either value gives the same rates, since the rate is constant up to the offset.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -76,25 +91,31 @@ class PowerDecay(Schedule):
         decayed = jnp.minimum(self.initial_learning_rate * _power(elapsed, self.power), self.pre_offset_learning_rate)
         return jnp.where(elapsed > 0, decayed, self.pre_offset_learning_rate)
 
+    def is_zero(self) -> bool:
+        """Whether the rate is 0 after the offset, and there is no step before it or the rate is 0 there too."""
+        return self.pre_offset_learning_rate == 0 or (self.initial_learning_rate == 0 and self.offset < 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class PowerAndLinearDecay(Schedule):
-    r"""A learning rate that is a power of the steps since an offset, and falls linearly to zero at the end.
+    """A learning rate that is a power of the steps since an offset, and falls linearly to zero at the end.
 
-    With $t$ = ``step - offset``, $T$ = ``total_decay_steps`` and $f$ = ``linear_decay_fraction``:
+    ```text
+    elapsed = step - offset
+    linear_steps = total_decay_steps * linear_decay_fraction
+    linear = clip((total_decay_steps - elapsed) / linear_steps, 0, 1)
+    rate = initial_learning_rate * max(elapsed, 1) ** power * linear
+    ```
 
-    $$\eta_0 \max(t, 1)^{\mathrm{power}} \cdot \min\!\left(1, \max\!\left(0, \frac{T - t}{f T}\right)\right)$$
-
-    without the second factor where $f T = 0$.
+    If ``linear_steps`` is 0, ``linear`` is 1.
 
     Args:
-      initial_learning_rate: The rate up to one step after the offset, at least 0.
-      total_decay_steps: Steps after which the rate is 0; 0 for no linear fall.
+      initial_learning_rate: The rate up to the offset, at least 0.
+      total_decay_steps: Number of steps after which the rate is 0, at least 0; 0 for no linear decay.
       power: The exponent; negative to decay.
-      linear_decay_fraction: The part of the steps, at their end, in which the rate falls linearly, in [0, 1].
-      offset: Steps subtracted from the step first.
-      before_offset: ``"extrapolate"`` applies the formula to the negative steps before the offset too,
-        ``"hold"`` returns there the value at the offset. They are the same, unless the fall starts there.
+      linear_decay_fraction: The fraction of the steps, at their end, in which the rate falls linearly, in [0, 1].
+      offset: Number of steps subtracted from ``step`` first.
+      before_offset: Either value gives the same rates, since the rate is constant up to the offset.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -122,6 +143,18 @@ class PowerAndLinearDecay(Schedule):
             return rate
         left = self.total_decay_steps - jnp.clip(elapsed, 0, self.total_decay_steps)
         return rate * jnp.minimum(true_divide(left, linear_steps), 1)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset, the start of the linear fall, and its end."""
+        found = list(super().milestones())
+        if self.total_decay_steps > 0 and 0 < self.linear_decay_fraction < 1:
+            fall = self.offset + math.ceil((1 - self.linear_decay_fraction) * self.total_decay_steps)
+            found.append(Milestone(fall, "start of the linear fall"))
+        return in_order(found)
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
 
     def _zero_from(self) -> int | None:
         falls = self.total_decay_steps * self.linear_decay_fraction > 0

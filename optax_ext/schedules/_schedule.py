@@ -1,6 +1,7 @@
-"""What every schedule is, and what takes a number in its place."""
+"""The base class of all schedules, and the field type that takes a schedule or a number."""
 
 import abc
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,18 +13,19 @@ from optax_ext._core.field_types import NonNegativeNumber
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem, type_adapter
 from optax_ext._core.tagged import Tagged, from_tagged
+from optax_ext.schedules._milestones import Milestone, field_milestones, in_order
 
 
 class Schedule(Tagged):
     """A learning rate as a pure function of the step; the base class of all schedules.
 
-    A schedule is a frozen dataclass that is callable: hashable, comparable and picklable, the same under ``jit``,
-    ``vmap``, ``lax.scan`` and eagerly, and accepted wherever Optax takes a schedule. Its fields are its schema:
-    they are validated at construction and it is read from and written to configs by its ``type`` tag, which is
-    the class name in snake case unless the class has an attribute ``type``.
+    A schedule is a callable frozen dataclass: hashable, comparable and picklable, with the same values under ``jit``,
+    ``vmap``, ``lax.scan`` and eagerly, and accepted wherever Optax takes a schedule. Its fields are its schema and are
+    validated at construction. Configs name a schedule by its ``type`` tag: the class attribute ``type``, or else the
+    class name in snake case.
 
     Examples:
-      A schedule of your own is a frozen dataclass with a ``__call__``; it validates, loads and saves like ours.
+      Your own schedule is a frozen dataclass with a ``__call__``; it validates, loads and saves like the others.
 
       >>> import dataclasses
       >>> import jax.numpy as jnp
@@ -42,14 +44,33 @@ class Schedule(Tagged):
         """Return the learning rate at ``step``.
 
         Args:
-          step: How many updates came before; an integer (Python, NumPy or traced), a float, or an array of either.
+          step: Number of updates so far; an integer (Python, NumPy or traced), a float, or an array of either.
 
         Returns:
-          float32, of the shape of ``step``, never weakly typed.
+          The rate in float32, with the shape of ``step`` and never weakly typed.
         """
 
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the steps at which it is worth looking at the rate: where it starts, turns, jumps or ends.
+
+        Read from the fields: an ``offset``, ``boundaries``, the ends of ``warmup_steps`` and of other fields whose
+        names end in ``steps``, and the milestones of schedules in fields. Override it where a schedule knows more.
+
+        Returns:
+          Milestones in the order of their steps. Of what repeats forever they are the first few; of what has neither
+          an end nor repeats, a step far from its start.
+        """
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        inside = [value for value in fields.values() if isinstance(value, Schedule)]
+        own = field_milestones(self.type, fields, has_end=bool(inside))
+        return in_order([*own, *(milestone for schedule in inside for milestone in schedule.milestones())])
+
+    def is_zero(self) -> bool:
+        """Whether the fields by themselves say that the rate is 0 at every step; without JAX."""
+        return False
+
     def _zero_from(self) -> int | None:
-        """Return the step from which a rate that was not zero is zero for good, if there is one; without JAX."""
+        """Return the step from which a rate that was positive stays 0, or None if there is none; without JAX."""
         return None
 
 
@@ -62,7 +83,7 @@ def _number_or_schedule(value: object) -> float | Schedule:
 
 
 class _NumberOrSchedule:
-    """One validator for both, so that no tag of a union enters the path of an error."""
+    """One validator for both, so that no union tag enters the path of an error."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler
@@ -81,7 +102,20 @@ ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
 
 
 def evaluate(learning_rate: float | Schedule, step: "jax.typing.ArrayLike") -> "jax.Array":
-    """Return a number or a schedule at `step`, as a schedule would."""
+    """Return the learning rate at a step, whether it is a schedule or a constant.
+
+    Args:
+      learning_rate: A schedule, or a number.
+      step: The step, or an array of steps.
+
+    Returns:
+      float32, of the shape of ``step``.
+
+    Examples:
+      >>> from optax_ext import schedules
+      >>> print(schedules.evaluate(0.5, 10), schedules.evaluate(schedules.ExponentialDecay(0.5, 10, 0.5), 10))
+      0.5 0.25
+    """
     if callable(learning_rate):
         return learning_rate(step)
     return jnp.full(jnp.shape(step), learning_rate, jnp.float32)

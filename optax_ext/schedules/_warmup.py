@@ -1,18 +1,18 @@
-"""Warm-ups: schedules around a schedule, which replace its first steps."""
+"""Warm-ups: schedules that replace the first steps of another schedule."""
 
 import dataclasses
-import inspect
-import warnings
 
 from optax_ext._core.field_types import NonNegativeInteger, NonNegativeNumber, Number
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import exact_step, true_divide
+from optax_ext._core.user_warnings import warn_user
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order
 from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
 
 
 class _Warmup(Schedule):
-    """What the warm-ups have in common: they warn where the schedule after them is over before it begins."""
+    """The base class of warm-ups, which warns if the schedule after the warm-up is permanently 0 when it takes over."""
 
     after: ScalarOrSchedule
     warmup_steps: NonNegativeInteger
@@ -20,12 +20,23 @@ class _Warmup(Schedule):
     def __post_init__(self) -> None:
         over = self._after_is_zero_from()
         if over is not None and 0 < self.warmup_steps >= over:
-            warnings.warn(
+            warn_user(
                 f"{type(self).__name__}: the warm-up of {self.warmup_steps} steps climbs to a schedule that is 0 from"
                 f" step {over} on, so that the rate stays 0 after it. A warm-up does not shift the schedule after it:"
-                f" give that one more steps, or an offset of {self.warmup_steps}",
-                stacklevel=_stacklevel_of_user(),
+                f" give that one more steps, or an offset of {self.warmup_steps}"
             )
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the end of the warm-up, and what happens from then on in the schedule after it."""
+        after = self.after.milestones() if isinstance(self.after, Schedule) else ()
+        if self.warmup_steps == 0:
+            return after
+        end = Milestone(self.warmup_steps, "end of warmup_steps")
+        return in_order([end, *(milestone for milestone in after if milestone.step >= self.warmup_steps)])
+
+    def is_zero(self) -> bool:
+        """Whether the schedule after the warm-up, to which it rises, is 0 at every step."""
+        return self.after.is_zero() if isinstance(self.after, Schedule) else self.after == 0
 
     def _after_is_zero_from(self) -> int | None:
         return self.after._zero_from() if isinstance(self.after, Schedule) else None
@@ -35,38 +46,28 @@ class _Warmup(Schedule):
         return None if over is None else max(over, self.warmup_steps)
 
 
-def _stacklevel_of_user() -> int:
-    """Return the stacklevel, for whoever calls this, of the line that made the schedule, alone or in a recipe."""
-    level, frame = 0, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-_BETWEEN = ("optax_ext", "pydantic", "dataclasses")  # who may stand between a user's line and a schedule that it makes
-
-
 @dataclasses.dataclass(frozen=True)
 class LinearWarmup(_Warmup):
-    r"""A linear rise to a schedule, in place of its first steps.
+    """A linear rise to a schedule, in place of its first steps.
 
-    For ``step < warmup_steps``, with $\eta_w$ = ``warmup_learning_rate``:
+    ```text
+    start, target = warmup_learning_rate, after(warmup_steps)
+    rate = start + step / warmup_steps * (target - start)  if step < warmup_steps
+           after(step)                                     otherwise
+    ```
 
-    $$\eta_w + \frac{\mathrm{step}}{\mathrm{warmup\_steps}} (\mathrm{after}(\mathrm{warmup\_steps}) - \eta_w)$$
-
-    and ``after(step)`` from there on. The schedule after it is not shifted: give it an ``offset`` of
-    ``warmup_steps`` to start it where the warm-up ends.
+    The schedule ``after`` is not shifted: give it an ``offset`` of ``warmup_steps`` to start it where the warm-up ends.
 
     Args:
       after: The schedule, or the constant learning rate, after the warm-up.
-      warmup_steps: Steps of the warm-up; with 0 there is none.
+      warmup_steps: Number of steps of the warm-up, at least 0; 0 for none.
       warmup_learning_rate: The rate at step 0, at least 0.
 
     Raises:
       ConfigError: If an argument is out of its range.
 
     Warns:
-      UserWarning: If the schedule after it is 0 for good before the warm-up ends.
+      UserWarning: If ``after`` is permanently 0 by the time the warm-up ends.
 
     Examples:
       >>> import optax_ext
@@ -93,29 +94,33 @@ class LinearWarmup(_Warmup):
         rising = self.warmup_learning_rate + fraction * (target - self.warmup_learning_rate)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
 
+    def is_zero(self) -> bool:
+        """Whether the warm-up goes from 0 to a schedule that is 0 at every step."""
+        return super().is_zero() and (self.warmup_learning_rate == 0 or self.warmup_steps == 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class PolynomialWarmup(_Warmup):
-    r"""A polynomial rise to a schedule, in place of its first steps.
+    """A polynomial rise to a schedule, in place of its first steps.
 
-    For ``step < warmup_steps`` the rate is
+    ```text
+    rate = after(warmup_steps) * (max(step, 1) / warmup_steps) ** power  if step < warmup_steps
+           after(step)                                                   otherwise
+    ```
 
-    $$\mathrm{after}(\mathrm{warmup\_steps})
-      \left(\frac{\max(\mathrm{step}, 1)}{\mathrm{warmup\_steps}}\right)^{\mathrm{power}}$$
-
-    and ``after(step)`` from there on. The schedule after it is not shifted: give it an ``offset`` of
-    ``warmup_steps`` to start it where the warm-up ends. (``PolynomialWarmUp`` in Model Garden.)
+    The schedule ``after`` is not shifted: give it an ``offset`` of ``warmup_steps`` to start it where the warm-up ends.
+    Model Garden calls it ``PolynomialWarmUp``.
 
     Args:
       after: The schedule, or the constant learning rate, after the warm-up.
-      warmup_steps: Steps of the warm-up; with 0 there is none.
+      warmup_steps: Number of steps of the warm-up, at least 0; 0 for none.
       power: The exponent.
 
     Raises:
       ConfigError: If an argument is out of its range.
 
     Warns:
-      UserWarning: If the schedule after it is 0 for good before the warm-up ends.
+      UserWarning: If ``after`` is permanently 0 by the time the warm-up ends.
 
     Examples:
       >>> import optax_ext

@@ -11,11 +11,33 @@ from optax_ext.transforms._moments import clip_to_finite, divide, square
 
 
 def scale_by_rss(initial_accumulator_value: float, eps: float, *, eps_in_sqrt: bool) -> optax.GradientTransformation:
-    r"""Scale gradients by the root of the sum of their squares so far: $u = g / (\sqrt{a + g^2} + \mathrm{eps})$.
+    """Scale gradients by the root of the sum of their squares so far.
 
-    With ``eps_in_sqrt`` epsilon stands inside the root, as always in ``optax.scale_by_rss``, which returns 0 where the
-    sum is 0. The state is Optax's, in at least float32. Unlike Optax's, this works under strict promotion, and its
-    derivative is finite where a gradient is zero.
+    ```text
+    a = a + g**2
+    u = g / (sqrt(a) + eps)             or, with eps_in_sqrt: g / sqrt(a + eps)
+    ```
+
+    Args:
+      initial_accumulator_value: The first ``a``, at least 0.
+      eps: At least 0.
+      eps_in_sqrt: Whether epsilon is added inside the root.
+
+    Returns:
+      A transformation with the state of ``optax.scale_by_rss``, in at least float32.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.scale_by_rss(0.0, 1e-7, eps_in_sqrt=False)
+      >>> grads = jnp.array([3.0, -4.0])
+      >>> updates, state = tx.update(grads, tx.init(grads))
+      >>> print(updates)
+      [ 1. -1.]
+
+    Differs from Optax:
+      In ``optax.scale_by_rss`` epsilon is always inside the root, and the update is 0 where the sum is 0. Here strict
+      promotion is supported, and the derivative is finite where a gradient is zero.
     """
     rss = optax.scale_by_rss(initial_accumulator_value)
 

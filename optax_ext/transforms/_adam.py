@@ -23,17 +23,45 @@ def scale_by_adam(
     epsilon_hat: bool = True,
     mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformation:
-    r"""Scale gradients by their moments, with "epsilon hat", as TensorFlow's fused Adam does, or without.
+    """Scale gradients by their moments, with the epsilon of TensorFlow's Adam or with that of Optax.
 
-    $$u = \frac{\sqrt{1 - b_2^t}}{1 - b_1^t} \cdot \frac{m}{\sqrt{v} + \mathrm{eps}} \quad\text{or}\quad
-      u = \frac{m / (1 - b_1^t)}{\sqrt{v / (1 - b_2^t)} + \mathrm{eps}}$$
+    ```text
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g**2
+    u = sqrt(1 - b2**t) / (1 - b1**t) * m / (sqrt(v) + eps)             with epsilon_hat
+    u = (m / (1 - b1**t)) / (sqrt(v / (1 - b2**t)) + eps)               without
+    ```
 
-    The second is that of ``optax.scale_by_adam``. It corrects $v$ before it adds epsilon, so that its epsilon is larger
-    by $1 / \sqrt{1 - b_2^t}$, 31 times in the first step. With ``amsgrad``, the largest $v$ so far takes the place
-    of $v$; ``optax.scale_by_amsgrad`` compares corrected moments unless told.
+    The second corrects ``v`` before it adds epsilon. In the first, epsilon therefore counts ``1 / sqrt(1 - b2**t)``
+    times as much, more than 31 times in the first step.
 
-    The states are Optax's, in at least float32, but for $m$ in ``mu_dtype``. Unlike Optax's, this works under strict
-    promotion, the decays may be of any dtype, and its derivative is finite where a gradient is zero.
+    Args:
+      b1: The decay of the first moment, in [0, 1).
+      b2: The decay of the second moment, in [0, 1).
+      eps: At least 0.
+      amsgrad: Whether the largest ``v`` so far takes the place of ``v``.
+      epsilon_hat: Whether epsilon is added to the uncorrected root, as TensorFlow's fused Adam does.
+      mu_dtype: The dtype in which ``m`` is stored; None for that of each parameter, but at least float32.
+
+    Returns:
+      A transformation with the state of ``optax.scale_by_adam``, or with ``amsgrad`` of ``optax.scale_by_amsgrad``, in
+      at least float32.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.scale_by_adam(0.5, 0.75, 1e-8)
+      >>> grads = jnp.array([2.0, -3.0])
+      >>> updates, state = tx.update(grads, tx.init(grads))
+      >>> print(updates)
+      [ 1. -1.]
+
+    References:
+      Kingma and Ba, [arXiv:1412.6980](https://arxiv.org/abs/1412.6980), algorithm 1 and the end of section 2.
+
+    Differs from Optax:
+      ``optax.scale_by_amsgrad`` compares corrected moments. Here the decays may be of any dtype, strict promotion is
+      supported, moments never become infinite, and the derivative is finite where a gradient is zero.
     """
 
     def init_fn(params: optax.Params) -> optax.OptState:

@@ -1,4 +1,4 @@
-"""Chains of named stages, which leave integers alone and compute cheap values again rather than keep them."""
+"""Chains of named stages, which leave integers alone and rematerialize cheap values rather than keep them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,27 +10,28 @@ from optax_ext.transforms._inexact import for_inexact
 
 
 class Chain(optax.GradientTransformationExtraArgs):
-    """A chain that knows its stages.
+    """A transformation that knows which stages it chains.
 
     Attributes:
-      stages: The transformations that are chained, in order, by what each is called.
+      init: From parameters to the state, as of any transformation.
+      update: From updates, the state and parameters to new updates and the next state.
+      stages: The chained transformations in order, by name.
     """
 
     stages: Mapping[str, optax.GradientTransformation]
 
 
 def chain(stages: Mapping[str, optax.GradientTransformation]) -> Chain:
-    """Chain named transformations as ``optax.chain`` does, for floating and complex parameters alone.
+    """Chain named transformations as ``optax.chain`` does, for floating-point and complex parameters only.
 
-    Integer parameters, keys and gradients of type float0 are hidden from every stage: their updates are zero. A
-    stage may compute again what another one has made, where that is faster than to read it from memory.
+    Integer parameters and keys are hidden from every stage, and their updates are zero. A stage may rematerialize what
+    an earlier one computed, where that is faster than reading it from memory.
 
     Args:
-      stages: Transformations in order, by what each is called.
+      stages: Transformations in order, by name.
 
     Returns:
-      A transformation whose state is that of ``optax.chain`` of the stages, and which has the ``stages`` as an
-      attribute.
+      A transformation with the state of ``optax.chain``, and with the ``stages`` as an attribute.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -12,9 +12,24 @@ from optax_ext._core.remat import read_alone, rematerializable
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
-    """Shrink each leaf whose own norm is more than `max_norm` to that norm; norms are taken in float32.
+    """Clip each leaf to a norm of its own, as Keras's ``clipnorm`` does: ``u * min(1, max_norm / |u|)``.
 
-    Optax clips by value and by global norm, not leaf by leaf.
+    Optax clips by value, by global norm and by blocks of leaves.
+
+    Args:
+      max_norm: The largest norm of each leaf, at least 0. Norms are taken in at least float32.
+
+    Returns:
+      A stateless transformation.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.clip_by_norm(1.0)
+      >>> grads = {"large": jnp.array([3.0, 4.0]), "small": jnp.array([0.5])}
+      >>> updates, _ = tx.update(grads, tx.init(grads))
+      >>> print(updates["large"], updates["small"])
+      [0.6 0.8] [0.5]
     """
 
     def clip(updates: Any, params: Any) -> Any:
@@ -25,10 +40,26 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Shrink all leaves alike if their common norm is more than `max_norm`; the norm is taken in float32.
+    """Clip all leaves by their common norm: ``u * min(1, max_norm / norm)``.
 
-    `optax.clip_by_global_norm` takes it in the dtype of the leaves, where float16 overflows and clips to zero, and
-    keeps a clipped copy of all of them.
+    Args:
+      max_norm: The largest norm of all leaves together, at least 0. The norm is taken in at least float32.
+
+    Returns:
+      A stateless transformation.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.clip_by_global_norm(1.0)
+      >>> grads = {"kernel": jnp.array([3.0]), "bias": jnp.array([4.0])}
+      >>> updates, _ = tx.update(grads, tx.init(grads))
+      >>> print(updates["kernel"], updates["bias"])
+      [0.6] [0.8]
+
+    Differs from Optax:
+      ``optax.clip_by_global_norm`` takes the norm in the dtype of the leaves, where float16 overflows and clips to
+      zero, and keeps a clipped copy of all leaves in memory.
     """
 
     def clip(updates: Any, params: Any) -> Any:
@@ -36,7 +67,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
         leaves = jax.tree.leaves(updates)
         if not leaves:
             return updates
-        (norm,) = jax.lax.optimization_barrier(norms(leaves))  # or each leaf's fusion adds up all of the sums again
+        (norm,) = jax.lax.optimization_barrier(norms(leaves))  # or each leaf adds up all the sums again
         return jax.tree.map(lambda update: _shrink(update, norm, max_norm), updates)
 
     return optax.stateless(clip)

@@ -12,17 +12,17 @@ from optax_ext._core.trees import is_none
 
 
 def accumulator_dtype_of(param: Any, dtype: Any) -> Any:
-    """Return the dtype asked for, but that of the parameter where one of the two is complex and the other is not."""
+    """Return the requested dtype, or the parameter's own where only one of the two is complex."""
     is_complex = jnp.issubdtype(param.dtype, jnp.complexfloating)
     return dtype if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating) == is_complex else param.dtype
 
 
 def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Run a transformation that looks at gradients alone in at least float32, its state too; updates keep their dtype.
+    """Run a transformation that reads only gradients in at least float32, its state included; updates keep their dtype.
 
-    In float16 the square of a gradient of 256 overflows and that of 1e-4 vanishes; in bfloat16 a moment that keeps
-    0.999 of itself never moves. A parameter without a gradient keeps its part of the state, which `inner` does not
-    see; that takes a state whose every field but `count` is a tree like the parameters.
+    In float16 the square of a gradient of 256 overflows and the square of 1e-4 underflows; in bfloat16 a moment with a
+    decay of 0.999 never moves. A parameter without a gradient keeps its part of the state, which `inner` does not see;
+    this requires a state in which every field but `count` is a tree like the parameters.
     """
 
     def init_fn(params: optax.Params) -> optax.OptState:

@@ -1,4 +1,4 @@
-"""What optimizers do with parameters that are no floating or complex numbers: nothing."""
+"""Optimizers leave parameters alone that are not floating-point or complex numbers."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from optax_ext._core.trees import is_none
 
 
 def for_inexact(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Run a transformation on floating and complex parameters alone, and leave integers and keys as they are.
+    """Run a transformation on floating-point and complex parameters only, and leave integers and keys unchanged.
 
-    The inner one sees None in the place of any other parameter and of its gradient, so that no weight decay, no norm
-    and no state knows of them, and the update of such a parameter is zero, in its own dtype. Their gradients may be
-    float0, as ``jax.grad(..., allow_int=True)`` makes them. Python numbers become arrays.
+    The inner transformation sees None in place of every other parameter and of its gradient, so that no weight decay,
+    no norm and no state includes it. The update of such a parameter is zero, in its own dtype. Its gradient may be
+    float0, as ``jax.grad(..., allow_int=True)`` returns it. Python numbers become arrays.
 
-    Where all parameters are inexact arrays, the inner transformation sees just what it would by itself, and its
+    Where all parameters are inexact arrays, the inner transformation sees exactly what it would see by itself, and its
     state is the same.
     """
     inner = optax.with_extra_args_support(inner)

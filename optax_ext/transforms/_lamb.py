@@ -24,31 +24,34 @@ def lamb(
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
 ) -> Chain:
-    r"""Make the LAMB optimizer, for large batches of attention models.
+    """Make the LAMB optimizer, for large batches of attention models.
 
-    With $\hat m$ and $\hat v$ the bias-corrected moments of Adam,
+    ```text
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g**2
+    u = (m / (1 - b1**t)) / (sqrt(v / (1 - b2**t)) + eps) + weight_decay * p
+    p = p - learning_rate * (|p| / |u|) * u
+    ```
 
-    $$u = \hat m / (\sqrt{\hat v} + \mathrm{eps}) + \mathrm{weight\_decay} \cdot p, \qquad
-      p \leftarrow p - \eta \frac{\|p\|}{\|u\|} u$$
-
-    where the ratio of norms is 1 if either is not more than 0.
+    The ratio of the norms is 1 where either norm is zero or NaN.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule of the step.
+      learning_rate: At least 0, or a schedule of the step.
       b1: The decay of the first moment, in [0, 1).
       b2: The decay of the second moment, in [0, 1).
       eps: At least 0.
       weight_decay: At least 0, or a schedule of the step.
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
-      trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
-      accumulator_dtype: The dtype of the first moment; None for that of the parameters, at least float32.
+      trust_ratio_mask: The parameters whose updates are scaled by the trust ratio, in the same form.
+      accumulator_dtype: The dtype of the first moment; None for that of each parameter, but at least float32.
       axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
         [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
 
     Returns:
-      A transformation that needs ``params``; its state is that of ``optax.scale_by_adam``, in at least float32, and of
-      the learning rate.
+      A transformation that needs ``params``. Its state holds the moments, as in ``optax.scale_by_adam`` but in at least
+      float32, and the step count of each schedule. It knows its ``stages`` by name, as
+      [`chain`][optax_ext.transforms.chain] does.
 
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
@@ -67,8 +70,8 @@ def lamb(
       You et al., [arXiv:1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2.
 
     Differs from Optax:
-      ``optax.lamb`` has one mask for weight decay and none for the trust ratio, and norms and moments in the dtype of
-      the leaf. It fails where a gradient is None.
+      ``optax.lamb`` has a mask for weight decay but none for the trust ratio, and computes norms and moments in the
+      dtype of the leaf. It fails where a gradient is None.
     """
     check_rate("learning_rate", learning_rate)
     check_number("b1", b1, "in [0, 1)")

@@ -26,37 +26,45 @@ def lars(
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
 ) -> Chain:
-    r"""Make the LARS optimizer, for large batches.
+    """Make the LARS optimizer, for large batches.
 
-    First weight decay: $g \leftarrow g + \mathrm{weight\_decay} \cdot p$. Then, with
-    $\mathrm{trust}(x) = \mathrm{trust\_coefficient} \cdot \|p\| / (\|x\| + \mathrm{eps})$ and 1 where a norm is not
-    more than 0, the classic form scales the gradient before it enters the momentum,
+    Weight decay comes first. The classic form then scales the gradient before it enters the momentum:
 
-    $$v \leftarrow m v + \eta\,\mathrm{trust}(g)\,g, \qquad p \leftarrow p - v,$$
+    ```text
+    g = g + weight_decay * p
+    v = momentum * v + learning_rate * trust(g) * g
+    p = p - v
+    ```
 
-    and the popular form scales the momentum itself,
+    The popular form scales the momentum itself:
 
-    $$v \leftarrow m v + g, \qquad p \leftarrow p - \eta\,\mathrm{trust}(v)\,v.$$
+    ```text
+    g = g + weight_decay * p
+    v = momentum * v + g
+    p = p - learning_rate * trust(v) * v
+    ```
 
-    With Nesterov's momentum, $m v + \ldots$ once more takes the place of $v$ on the right.
+    ``trust(x)`` is ``trust_coefficient * |p| / (|x| + eps)``, and 1 where either norm is zero or NaN. With Nesterov's
+    momentum, the last line of each form uses ``momentum * v + (what was just added to v)`` in place of ``v``.
 
     Args:
-      learning_rate: $\eta$: at least 0, or a schedule of the step.
-      momentum: $m$, in [0, 1].
+      learning_rate: At least 0, or a schedule of the step.
+      momentum: In [0, 1].
       weight_decay: At least 0, or a schedule of the step.
       trust_coefficient: At least 0; ``eeta`` in TensorFlow.
       eps: At least 0.
       nesterov: Whether to use Nesterov's momentum.
-      classic_momentum: Whether to use the paper's form rather than the popular one.
+      classic_momentum: Whether to use the classic form, the paper's, rather than the popular one.
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
-      trust_ratio_mask: The parameters that are scaled by the trust ratio, likewise.
-      accumulator_dtype: The dtype of the momentum; None for that of the parameters.
+      trust_ratio_mask: The parameters whose updates are scaled by the trust ratio, in the same form.
+      accumulator_dtype: The dtype of the momentum; None for the dtype of each parameter.
       axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
         [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
 
     Returns:
-      A transformation that needs ``params``; its state is that of ``optax.trace`` and of the learning rate.
+      A transformation that needs ``params``. Its state holds the momentum, as in ``optax.trace``, and the step count
+      of each schedule. It knows its ``stages`` by name, as [`chain`][optax_ext.transforms.chain] does.
 
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
@@ -76,11 +84,11 @@ def lars(
       You et al., [arXiv:1708.03888](https://arxiv.org/abs/1708.03888), algorithm 1.
 
     Differs from TensorFlow:
-      Norms accumulate in float32, whatever the dtype of the leaf. Inside loss scaling, a non-finite gradient is
-      skipped rather than applied.
+      Norms accumulate in float32, whatever the dtype of the leaf. Inside loss scaling, a step with a non-finite
+      gradient is skipped rather than applied.
 
     Differs from Optax:
-      ``optax.lars`` has the classic form alone, and loses the momentum of a parameter whose gradient is once None.
+      ``optax.lars`` has only the classic form, and discards the momentum of a parameter when its gradient is None.
     """
     check_rate("learning_rate", learning_rate)
     check_number("momentum", momentum, "in [0, 1]")

@@ -1,4 +1,4 @@
-"""The learning rate, in the dtype of what it scales."""
+"""The learning rate, which leaves the dtype of updates alone."""
 
 from typing import Any
 
@@ -9,9 +9,25 @@ import optax
 
 
 def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Multiply by minus the learning rate with Optax, leaving the dtype of the updates.
+    """Multiply updates by minus the learning rate, and keep their dtype.
 
-    `optax.scale` makes bfloat16 times a float32 array float32, and momentum that comes after it changes its type.
+    Args:
+      learning_rate: A number, or a schedule of the step.
+
+    Returns:
+      A transformation with the state of ``optax.scale_by_learning_rate``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.scale_by_learning_rate(0.5)
+      >>> grads = jnp.array([2.0])
+      >>> print(tx.update(grads, tx.init(grads))[0])
+      [-1.]
+
+    Differs from Optax:
+      With a float32 array as the rate, ``optax.scale`` turns bfloat16 updates into float32, and momentum after it then
+      changes its dtype.
     """
     if callable(learning_rate) or not isinstance(learning_rate, jax.Array | np.ndarray | np.generic):
         return optax.scale_by_learning_rate(learning_rate)

@@ -1,4 +1,4 @@
-"""Momentum that outlives a missing gradient."""
+"""Momentum that survives a missing gradient."""
 
 from typing import Any
 
@@ -16,10 +16,36 @@ from optax_ext.transforms._float32 import accumulator_dtype_of
 def add_momentum(
     momentum: Scalar, *, nesterov: bool, accumulator_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformation:
-    """Trace past updates with `optax.trace`, keeping the trace of a parameter that has no gradient this time.
+    """Add momentum to updates, as ``optax.trace`` does.
 
-    `optax.trace` puts None in its place, which loses the momentum and changes the structure of the state. Nor does the
-    trace change its dtype with a wider update.
+    ```text
+    v = momentum * v + u
+    u = v, or with Nesterov's momentum: momentum * v + u
+    ```
+
+    Args:
+      momentum: In [0, 1].
+      nesterov: Whether to use Nesterov's momentum.
+      accumulator_dtype: The dtype of the trace ``v``; None for the dtype of each parameter.
+
+    Returns:
+      A transformation whose state is an ``optax.TraceState``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.add_momentum(0.5, nesterov=False)
+      >>> params = jnp.zeros(2)
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update(jnp.ones(2), state, params)
+      >>> print(updates)
+      [1.5 1.5]
+
+    Differs from Optax:
+      A parameter whose gradient is None keeps its trace; ``optax.trace`` replaces it by None, which discards the
+      momentum and changes the structure of the state. The trace never changes its dtype, whatever the dtype of the
+      updates.
     """
     trace = optax.trace(momentum, nesterov=nesterov)  # its sums are cast below, leaf by leaf
 

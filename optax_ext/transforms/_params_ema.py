@@ -27,35 +27,36 @@ class ParamsEmaState(NamedTuple):
 def params_ema(
     average_decay: Scalar = 0.99, *, start_step: Scalar = 0, dynamic_decay: bool = True, initial: str = "zeros"
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Average the parameters over the steps, exponentially; for the end of a chain, which it leaves as it is.
+    """Keep an exponential moving average of the parameters; for the end of a chain, whose updates it returns unchanged.
 
-    With $p_t$ the parameters after step $t = 1, 2, \ldots$, which are ``params`` plus ``updates``,
+    With ``p`` the parameters after step ``t`` = 1, 2, ..., which are ``params`` plus ``updates``:
 
-    $$a_t = a_{t-1} - (1 - d_t)(a_{t-1} - p_t), \qquad
-      d_t = \min\left(\mathrm{average\_decay}, \frac{1 + t - s}{10 + t - s}\right)$$
+    ```text
+    decay = min(average_decay, (1 + t - start_step) / (10 + t - start_step))      with dynamic_decay; else average_decay
+    average = average - (1 - decay) * (average - p)
+    ```
 
-    where $s$ is ``start_step``. Until then the average is the newest parameters: $a_t = p_t$ for $t < s$. Without
-    ``dynamic_decay``, $d_t$ is ``average_decay``.
+    Before ``start_step`` the average equals the parameters.
 
     Put it last, so that it sees the updates as they are applied, and inside loss scaling, so that a skipped step
-    leaves the averages bit by bit as they were. [`ema_params`][optax_ext.ema_params] finds the averages.
+    leaves the averages bit-identical. [`ema_params`][optax_ext.ema_params] finds the averages.
 
     Batch statistics are not updated by an optimizer. Average them with a second ``params_ema`` over their tree, whose
     ``update`` is called once a step with zero updates and the newest statistics as ``params``.
 
     Args:
       average_decay: The part of the average that a step keeps, in [0, 1]; 1 never moves.
-      start_step: $s$, the first step that averages, counted from 1; at least 0.
-      dynamic_decay: Whether the decay grows from 0.1 up to ``average_decay``, so that early parameters, and zeros
-        at the start, are soon forgotten.
-      initial: The first average: ``"zeros"``, TensorFlow's, or ``"params"``. Without ``dynamic_decay``, zeros bias the
-        average for some ``1 / (1 - average_decay)`` steps.
+      start_step: The first step that averages, counted from 1; at least 0.
+      dynamic_decay: Whether the decay grows from 0.1 up to ``average_decay``, so that the average soon forgets early
+        parameters, and zeros at the start.
+      initial: The first average: ``"zeros"``, as in TensorFlow, or ``"params"``. Without ``dynamic_decay``, zeros bias
+        the average for about ``1 / (1 - average_decay)`` steps.
 
     Returns:
-      A transformation that needs ``params`` and returns the updates as they are; its state is a
-      [`ParamsEmaState`][optax_ext.ParamsEmaState]. Integer leaves and keys are kept at their newest, not averaged.
-      ``init`` takes a tree of ``jax.ShapeDtypeStruct`` too; averages that start as the parameters are then such
-      structures themselves, in at least float32, since there are no numbers to start from.
+      A transformation that needs ``params`` and returns the updates unchanged. Its state is a
+      [`ParamsEmaState`][optax_ext.ParamsEmaState]. Integer leaves and keys keep their newest value and are not
+      averaged. ``init`` also takes a tree of ``jax.ShapeDtypeStruct``. Averages that start as the parameters are then
+      ``jax.ShapeDtypeStruct`` as well, in at least float32, since there are no numbers to start from.
 
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
@@ -80,8 +81,8 @@ def params_ema(
 
     Differs from TensorFlow:
       The averages of low-precision parameters are in float32: in bfloat16 an average with a decay of 0.9999 never
-      moves. Before ``start_step`` the average is the parameters exactly, rather than up to rounding. Step counts
-      are compared as integers.
+      moves. Before ``start_step`` the average equals the parameters exactly, not just up to rounding. Step counts are
+      compared as integers.
 
     Differs from Optax:
       ``optax.ema`` averages updates, not parameters.
@@ -114,7 +115,7 @@ def params_ema(
         decay = jnp.asarray(average_decay, jnp.float32)
         if dynamic_decay:
             decay = jnp.minimum(decay, (1 + steps) / (10 + steps))
-        # One scalar that every leaf below depends on: the barrier keeps XLA from computing it anew in each of them.
+        # Every leaf below depends on these scalars: the barrier keeps XLA from recomputing them in each leaf's fusion.
         weight, started = jax.lax.optimization_barrier((1 - decay, count >= start_step))
 
         def average(old: jax.Array, param: jax.Array, update: Any) -> jax.Array:
@@ -130,23 +131,23 @@ def params_ema(
 
 
 def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) -> optax.Params:
-    """Return the averaged parameters in an optimizer state, to evaluate with.
+    """Return the averaged parameters in an optimizer state, for evaluation.
 
     Args:
-      opt_state: An optimizer state that holds a [`ParamsEmaState`][optax_ext.ParamsEmaState], at any depth; or several
-        that average different parameters, as those of the groups of ``optax.partition`` do. That of a
-        ``flax.nnx.Optimizer`` is its ``opt_state``.
-      params: Parameters in whose structure and dtypes the averages are returned, and which stand where there is no
-        average; with Flax NNX, ``nnx.state(model, nnx.Param)``. None leaves averages in at least float32, in
-        the boxes of NNX's optimizer if that made them, and ``optax.MaskedNode()`` where there is none.
+      opt_state: An optimizer state that holds a [`ParamsEmaState`][optax_ext.ParamsEmaState] at any depth, or several
+        that average different parameters, as in the groups of ``optax.partition``. For a ``flax.nnx.Optimizer``, give
+        its ``opt_state``.
+      params: Parameters whose structure and dtypes the result takes, and which fill in where there is no average; with
+        Flax NNX, ``nnx.state(model, nnx.Param)``. With None, averages stay in at least float32, in the boxes of NNX's
+        optimizer if it made them, and ``optax.MaskedNode()`` marks parameters without an average.
 
     Returns:
       The averages, in the structure of the parameters. They are the arrays of the state, not copies: use them before
       the state is donated to the next step.
 
     Raises:
-      ValueError: If the state holds no average of parameters, or several of one parameter, or averages of parameters of
-        another structure than ``params``.
+      ValueError: If the state holds no average of parameters, or several of one parameter, or if the averages do not
+        have the structure of ``params``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -212,7 +213,7 @@ def _refuse(path: tuple[Any, ...], upper: Any, lower: Any) -> Any:
     del upper, lower
     raise ValueError(
         "opt_state must hold one ParamsEmaState, or several that average different parameters, got several that "
-        f"average {join_path(path)!r}: give the part of the state that holds the one meant"
+        f"average {join_path(path)!r}: give the part of the state with the one to use"
     )
 
 

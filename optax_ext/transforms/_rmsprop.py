@@ -12,14 +12,37 @@ from optax_ext.transforms._moments import average, divide, square
 
 
 def scale_by_rms(decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool) -> optax.GradientTransformation:
-    r"""Scale gradients by the root of their mean square, or with ``centered`` of their variance.
+    """Scale gradients by the root of their mean square or, with ``centered``, by their standard deviation.
 
-    $$u = g / (\sqrt{n - m^2} + \mathrm{eps}) \quad\text{or}\quad u = g / \sqrt{n - m^2 + \mathrm{eps}}$$
+    ```text
+    n = decay * n + (1 - decay) * g**2
+    m = decay * m + (1 - decay) * g     with centered; else m = 0
+    u = g / (sqrt(n - m**2) + eps)      or, with eps_in_sqrt: g / sqrt(n - m**2 + eps)
+    ```
 
-    with the running means $n$ of $g^2$ and $m$ of $g$, or 0 for $m$. The states are Optax's, in at least float32.
-    Unlike Optax's, this works under strict promotion, its derivative is finite where a gradient is zero, and a variance
-    that rounding makes negative counts as 0. A gradient that is the same for some hundred steps can do that, and then
-    ``optax.scale_by_stddev`` returns NaN, as TensorFlow does.
+    Args:
+      decay: The decay of the running means, in [0, 1).
+      eps: At least 0.
+      eps_in_sqrt: Whether epsilon is added inside the root.
+      centered: Whether to subtract the square of the mean gradient.
+
+    Returns:
+      A transformation with the state of ``optax.scale_by_rms``, or with ``centered`` of ``optax.scale_by_stddev``, in
+      at least float32.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.scale_by_rms(0.75, 1e-7, eps_in_sqrt=False, centered=False)
+      >>> grads = jnp.array([3.0, -4.0])
+      >>> updates, state = tx.update(grads, tx.init(grads))
+      >>> print(updates)
+      [ 1.9999999 -2.       ]
+
+    Differs from Optax:
+      A variance that rounding makes negative counts as 0. A gradient that stays the same for some hundred steps can
+      make it so, and then ``optax.scale_by_stddev`` returns NaN, as TensorFlow does. Here strict promotion is
+      supported, and the derivative is finite where a gradient is zero.
     """
     init = optax.scale_by_stddev(decay, eps).init if centered else optax.scale_by_rms(decay, eps).init
 

@@ -17,26 +17,27 @@ from optax_ext.transforms._inexact import for_inexact
 def scale_by_trust_ratio(
     trust_coefficient: Scalar = 1.0, *, eps: Scalar = 0.0, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale the update of each layer to the size of its parameters.
+    """Scale the update of each layer to the size of its parameters.
 
-    Each leaf $u$ of the updates, with parameter $p$, becomes
+    Each leaf ``u`` of the updates, with parameter ``p``, becomes
 
-    $$u \cdot \frac{\mathrm{trust\_coefficient} \cdot \|p\|_2}{\|u\|_2 + \mathrm{eps}}$$
+    ```text
+    u * trust_coefficient * |p| / (|u| + eps)
+    ```
 
-    and stays $u$ where either norm is not more than 0, which covers new biases, zero gradients and NaN. Norms
-    are of whole leaves and accumulate in float32, or wider if the leaf is: float16 would overflow at a gradient
-    of 256 and freeze the layer.
+    and stays ``u`` where either norm is zero or NaN, as for biases at zero and zero gradients. Norms are of whole
+    leaves and accumulate in at least float32: in float16 a gradient of 256 would overflow and freeze the layer.
 
     Args:
       trust_coefficient: A factor for the ratio, at least 0.
       eps: Added to the norm of the update, at least 0.
       axis_name: The mesh axis, or axes, over which the leaves are split inside ``shard_map`` or ``pmap``. Norms
-        are then taken over all parts. Not for ``jit`` with shardings, where a norm is global by itself. A leaf that
-        each of n devices has whole counts n times in both norms: its ratio is the same, but ``eps`` weighs less.
+        are then taken over all parts. Leave it out under ``jit`` with shardings, where every norm is global. A leaf
+        that is replicated on n devices counts n times in both norms: its ratio is the same, but ``eps`` weighs less.
 
     Returns:
-      A stateless transformation. It needs ``params``. The update of a leaf has the wider dtype of update and
-      parameter, as any product of the two has.
+      A stateless transformation that needs ``params``. The update of a leaf has the dtype that update and parameter
+      promote to.
 
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
@@ -55,7 +56,7 @@ def scale_by_trust_ratio(
       You et al., LAMB, [arXiv:1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2.
 
     Differs from Optax:
-      ``optax.scale_by_trust_ratio`` computes norms in the dtype of the leaf, and passes NaN on where a norm is NaN.
+      ``optax.scale_by_trust_ratio`` computes norms in the dtype of the leaf, and returns NaN where a norm is NaN.
     """
     check_number("trust_coefficient", trust_coefficient, "at least 0")
     check_number("eps", eps, "at least 0")
@@ -65,7 +66,7 @@ def scale_by_trust_ratio(
 def scale_updates_by_trust_ratio(
     trust_coefficient: Scalar, eps: Scalar, axis_name: AxisName | None, *, may_overflow: bool = True
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale by the trust ratio, of updates whose squares may overflow or are known not to."""
+    """Scale by the trust ratio; `may_overflow=False` is for updates whose squares are known not to overflow."""
 
     def scale(update: Any, param: Any) -> Any:
         if update is None:
@@ -77,7 +78,7 @@ def scale_updates_by_trust_ratio(
             (update_norm,) = norms([update], axis_name=axis_name, may_overflow=False)
             (param_norm,) = norms([param], axis_name=axis_name)
         trusted = (param_norm > 0) & (update_norm > 0)
-        # The quotient that is not chosen must be finite too, or the derivative of the choice is not.
+        # The quotient must be finite even where it is not selected, or the derivative of the selection is not.
         ratio = jnp.where(trusted, trust_coefficient * param_norm / jnp.where(trusted, update_norm + eps, 1), 1)
         wide = widen(update)
         return (wide * ratio.astype(wide.dtype)).astype(jnp.promote_types(update.dtype, param.dtype))

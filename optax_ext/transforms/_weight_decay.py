@@ -1,4 +1,4 @@
-"""Weight decay that norms can compute again."""
+"""Weight decay that norms can rematerialize."""
 
 from typing import Any
 
@@ -12,11 +12,29 @@ from optax_ext._core.trees import is_none
 
 
 def add_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -> optax.GradientTransformation:
-    """Add `weight_decay` times the parameter to each update that the mask chooses.
+    """Add weight decay to updates: ``u + weight_decay * p``.
 
-    As `optax.add_decayed_weights`, with its state, but for two things. The norms of the sums can compute them again
-    rather than read them. And a schedule, or a traced number, leaves a bfloat16 update in bfloat16, as a Python number
-    does.
+    Args:
+      weight_decay: At least 0, or a schedule of the step.
+      mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters to one.
+
+    Returns:
+      A transformation that needs ``params``, with the state of ``optax.add_decayed_weights``.
+
+    Raises:
+      ValueError: If ``update`` is called without ``params``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.add_decayed_weights(0.5, True)
+      >>> params, grads = jnp.array([2.0]), jnp.array([3.0])
+      >>> print(tx.update(grads, tx.init(params), params)[0])
+      [4.]
+
+    Differs from Optax:
+      A schedule, or a traced number, leaves a bfloat16 update in bfloat16, as a Python number does. Norms can
+      rematerialize the sums rather than read them from memory.
     """
 
     def update_fn(

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import optax
 import pytest
-import small_training
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from small_training import make_params
 
 import optax_ext
+from tests.distributed import small_training
+from tests.distributed.small_training import make_params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,20 +2,29 @@
 
 import doctest
 import inspect
+import typing
 
 import pytest
 
-import optax_ext
-from optax_ext import cli, config, interop
+from optax_ext import cli, config, interop, loss_scaling, masks, schedules, transforms
 
+ROOMS = (schedules, masks, transforms, loss_scaling, config, interop, interop.keras, interop.model_garden, cli)
 PUBLIC = {
-    f"{module.__name__}.{name}": getattr(module, name)
-    for module in (optax_ext, config, interop, cli)
-    for name in module.__all__
-    if not inspect.ismodule(getattr(module, name))
+    f"{room.__name__}.{name}": getattr(room, name)
+    for room in ROOMS
+    for name in room.__all__
+    if typing.get_origin(getattr(room, name)) is None  # a name for a type has no docstring of its own
 }
 # States are what their transformations return, families what their members are, a problem what an error holds.
-WITHOUT_EXAMPLE = {"LossScaleState", "MasterWeightsState", "ParamsEmaState", "Optimizer", "LossScale", "Problem"}
+WITHOUT_EXAMPLE = {
+    "Chain",
+    "LossScaleState",
+    "MasterWeightsState",
+    "ParamsEmaState",
+    "Optimizer",
+    "LossScale",
+    "Problem",
+}
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -39,7 +39,7 @@ def test_ci_runs_the_commands_of_the_readme():
     )
     first, second = blocks("bash")
     assert run.stdout == first.splitlines(keepends=True)[1] + second
-    assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert second == "scripts/check\n"
 
 
 def test_the_python_examples_run_and_print_what_is_shown(monkeypatch, capsys):

@@ -1,12 +1,10 @@
 """Averages of parameters and batch statistics: evaluation uses both, and a skipped step moves neither."""
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import chex
 import jax
@@ -14,19 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from examples import ema
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ema.py"
-
-
-def load_example() -> Any:
-    spec = importlib.util.spec_from_file_location("examples_ema", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ema = load_example()
 
 
 @pytest.fixture

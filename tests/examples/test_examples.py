@@ -1,32 +1,19 @@
 """The examples run, and show what they are there to show."""
 
-import importlib.util
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from examples import train_digits
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def load_example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses, and so Flax modules, look up their annotations
-    spec.loader.exec_module(module)
-    return module
-
-
-train_digits = load_example("train_digits")
 
 
 def as_numpy(tree: Any) -> Any:

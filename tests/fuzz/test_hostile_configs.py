@@ -212,6 +212,7 @@ def test_any_data_is_read_or_is_a_config_error(data):
     check_data(data)
 
 
+@pytest.mark.filterwarnings("ignore:.*learning_rate .* is 0 at every step:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*climbs to a schedule that is 0:UserWarning")  # as some of these do
 @settings(quietly, max_examples=400)
 @given(data=mutants)
@@ -219,6 +220,8 @@ def test_any_mutant_of_a_real_recipe_is_read_or_is_a_config_error(data):
     check_data(data)
 
 
+@pytest.mark.filterwarnings("ignore:.*learning_rate .* is 0 at every step:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*climbs to a schedule that is 0:UserWarning")  # as some of these do
 @pytest.mark.slow
 @settings(quietly, max_examples=10_000, derandomize=False)
 @given(data=anything | mutants)

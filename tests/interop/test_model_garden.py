@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 import optax_ext
 from optax_ext import config, interop
-from optax_ext.interop import _model_garden, _overrides, _report
+from optax_ext.interop._report import Report
+from optax_ext.interop.model_garden._overrides import read_recipe
+from optax_ext.interop.model_garden._recipe import read_learning_rate
+from optax_ext.interop.model_garden._sections import MEMBERS, SECTIONS
 
 RECORDS = json.loads((Path(__file__).parent / "data" / "model_garden.json").read_text())["records"]
 BASES = {record["experiment"]: record for record in RECORDS if record["source"] == "python" and "experiment" in record}
@@ -45,7 +48,7 @@ def reason(record, base=None):
     except config.ConfigError as error:
         texts = [str(problem) for problem in error.problems]
         for foreign in ("sgd_torch", "vit_adamw", "scaled_sgd", "sgd_dymow", "sgd_dymo", "sgd_accum", "cosine_epoch"):
-            if any(f"type: {foreign!r} is not a type of Model Garden's own" in text for text in texts):
+            if any(f"type: {foreign!r} is not one of Model Garden's own types" in text for text in texts):
                 return "foreign type"
         if any("is missing" in text for text in texts):
             return "partial"
@@ -93,8 +96,8 @@ def test_learning_rates_are_those_that_tensorflow_recorded(record):
         sources.append((experiment(record), None))
     for source, base in sources:
         if "sgd_torch" in json.dumps(tensorflow["effective"]["optimizer"]):  # refused, but for its rate
-            report = _report.Report()
-            rate = _model_garden.learning_rate(_overrides.read_recipe(source, base, report), report)
+            report = Report()
+            rate = read_learning_rate(read_recipe(source, base, report), report)
             assert not report.problems
         else:
             rate = load(source, base).optimizer.learning_rate
@@ -210,14 +213,17 @@ def test_a_text_for_a_list_is_one_pattern():
         optimizer = interop.from_model_garden(adamw(include_in_weight_decay=".*(kernel|weight):0$")).optimizer
     assert [str(warning.message).partition(",")[0].partition(": ")[2][:20] for warning in caught] == [
         "the text '.*(kernel|",
-        "nothing else decays:",
+        "no other parameter d",
     ]
     params = {"Dense_0": {"kernel": np.ones((2, 2)), "bias": np.ones(2)}, "head": {"weight": np.ones(2)}}
-    assert optimizer._decays(params) == {"Dense_0": {"kernel": True, "bias": False}, "head": {"weight": True}}
+    assert optimizer.masks()["weight decay"](params) == {
+        "Dense_0": {"kernel": True, "bias": False},
+        "head": {"weight": True},
+    }
     with pytest.warns(interop.TranslationWarning, match="has no effect, as in TensorFlow"):
-        assert interop.from_model_garden(adamw(include_in_weight_decay=["kernel"])).optimizer._decays(params)[
-            "Dense_0"
-        ]["bias"]
+        assert interop.from_model_garden(adamw(include_in_weight_decay=["kernel"])).optimizer.masks()["weight decay"](
+            params
+        )["Dense_0"]["bias"]
 
 
 def test_a_field_beside_the_type_is_read():
@@ -229,7 +235,7 @@ def test_a_field_beside_the_type_is_read():
 
 def test_both_spellings_of_layer_norm():
     both = adamw(exclude_from_weight_decay=["LayerNorm", "layer_norm", "bias"], weight_decay_rate=0.1)
-    with pytest.warns(interop.TranslationWarning, match="are one pattern") as caught:
+    with pytest.warns(interop.TranslationWarning, match="are the same pattern") as caught:
         recipe = interop.from_model_garden(both)
     assert len(caught) == 1
     assert len(recipe.optimizer.exclude_from_weight_decay) == 2
@@ -270,7 +276,7 @@ trainer:
 def test_a_file(tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(YAML)
-    with pytest.warns(interop.TranslationWarning, match="clips inside the loss scale too, where TensorFlow forgets to"):
+    with pytest.warns(interop.TranslationWarning, match="gradient_clip_norm: also applies inside loss scaling"):
         recipe = interop.from_model_garden(file)
     assert recipe.optimizer.weight_decay_rate == 1e-5
     assert recipe.optimizer.exclude_from_weight_decay == ("bias",)
@@ -299,14 +305,14 @@ def test_nothing_else_of_python_is_read(tmp_path, tag):
         ({"trainer": 3}, "trainer: must be a mapping, got 3"),
         (with_(SGD, ema=""), "ema: must be a mapping, or null for none, got ''"),
         (with_(SGD, ema={"bogus": 1}), "ema.bogus: unknown field"),
-        (with_(SGD, ema={"clipnorm": 1.0}), "ema.clipnorm: cannot be carried, got 1.0"),
+        (with_(SGD, ema={"clipnorm": 1.0}), "ema.clipnorm: cannot be carried over, got 1.0: set it for the optimizer"),
         (with_(SGD, ema={"average_decay": 2}), "ema.average_decay: must be less than or equal to 1, got 2"),
-        (with_(SGD, optimizer={"type": "sgd", "sgd": None}), "optimizer.sgd: is null"),
+        (with_(SGD, optimizer={"type": "sgd", "sgd": None}), "sgd: is null, which TensorFlow treats as if no type"),
         (with_(SGD, optimizer={"type": "sgd", "sgd": 3}), "optimizer.sgd: must be a mapping, got 3"),
         (with_(SGD, optimizer={"type": "slide"}), "optimizer.type: 'slide' has no counterpart"),
         (with_(SGD, optimizer={"type": "adafactor"}), "optimizer.type: 'adafactor' has no counterpart"),
         (with_(SGD, optimizer={"type": "rmspro"}), "did you mean 'rmsprop'"),
-        (with_(SGD, optimizer={"type": "vit_adamw"}), "'vit_adamw' is not a type of Model Garden's own, but"),
+        (with_(SGD, optimizer={"type": "vit_adamw"}), "'vit_adamw' is not one of Model Garden's own types"),
         (with_(SGD, optimizer={"type": ["sgd"]}), "optimizer.type"),
         (with_(SGD, optimizer={"type": "sgd", "sgd": {"momentum": "much"}}), "sgd.momentum: must be a number"),
         (with_(SGD, learning_rate={"type": "cosine", "cosine": {"decay_steps": 5}}), "rate: is missing"),
@@ -331,13 +337,15 @@ def test_refusals(recipe, message):
         load(recipe)
 
 
-@pytest.mark.parametrize("member", sorted({*_model_garden.SECTIONS["optimizer"]}))
+@pytest.mark.parametrize("member", sorted(SECTIONS["optimizer"]))
 def test_every_member_of_the_schema_is_read_or_refused(member):
     recipe = with_(SGD, optimizer={"type": member})
-    if member in _model_garden.SCHEMAS["optimizer"]:
+    if member in MEMBERS["optimizer"]:
         load(recipe).make()
     else:
-        with pytest.raises(config.ConfigError, match=f"'{member}' has no counterpart with TensorFlow's numbers"):
+        with pytest.raises(
+            config.ConfigError, match=f"'{member}' has no counterpart that returns TensorFlow's numbers"
+        ):
             load(recipe)
 
 
@@ -411,10 +419,87 @@ def test_newer_optimizers_clip_as_they_do():
         ).optimizer
 
     assert read(clipvalue=0.0, clipnorm=-1, global_clipnorm=0) == config.SGD(0.1)
-    with pytest.warns(interop.TranslationWarning, match="clipvalue: is ignored beside clipnorm"):
+    with pytest.warns(interop.TranslationWarning, match="clipvalue: is ignored because clipnorm is set"):
         assert read(clipvalue=0.1, clipnorm=1.0) == config.SGD(0.1, clipnorm=1.0)
     legacy = {"optimizer": {"type": "sgd", "sgd": {"clipvalue": 0.1, "clipnorm": 1.0}}, **RATE}
     assert interop.from_model_garden(legacy).optimizer == config.SGD(0.1, clipnorm=1.0, clipvalue=0.1)
+
+
+SAME_CLASS = {
+    "sgd": "SGD",
+    "sgd_experimental": "SGD",
+    "adam": "Adam",
+    "adam_experimental": "Adam",
+    "adamw": "AdamWeightDecay",
+    "adamw_experimental": "AdamW",
+    "lamb": "LAMB",
+    "rmsprop": "RMSprop",
+    "lars": "LARS",
+    "adagrad": "Adagrad",
+}
+
+
+@pytest.mark.parametrize("member", SAME_CLASS)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"epsilon": 0},
+        {"epsilon": None},
+        {"clipnorm": 1.0, "clipvalue": 0.5, "global_clipnorm": None},
+        {"clipnorm": 0.0, "clipvalue": 0.5, "global_clipnorm": None},
+        {"exclude_from_layer_adaptation": [], "exclude_from_weight_decay": ["gamma"]},
+        {"exclude_from_layer_adaptation": ["layer_norm", "LayerNorm"]},
+        {"exclude_from_weight_decay": "bias"},
+    ],
+    ids=repr,
+)
+def test_a_member_reads_as_its_class_does_in_a_config_of_keras(member, fields):
+    known = SECTIONS["optimizer"][member].keys()
+    block = {key: value for key, value in SECTIONS["optimizer"][member].items() if key != "name"} | fields
+    block = {key: value for key, value in block.items() if key in known}
+    keras = {"class_name": SAME_CLASS[member], "config": {"learning_rate": 0.1, **block}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", interop.TranslationWarning)
+        try:
+            expected = interop.from_keras(keras)
+        except config.ConfigError as error:
+            messages = [problem.message for problem in error.problems]
+            with pytest.raises(config.ConfigError) as caught:
+                load({"optimizer": {"type": member, member: block}, **RATE})
+            assert [problem.message for problem in caught.value.problems] == messages
+            return
+    assert load({"optimizer": {"type": member, member: block}, **RATE}).optimizer == expected
+
+
+def test_null_and_empty_fields_are_not_given():
+    assert load(adamw(exclude_from_weight_decay=[])).optimizer.exclude_from_weight_decay is None
+    exponential = {"initial_learning_rate": 0.1, "decay_steps": 9, "decay_rate": 0.5, "staircase": None}
+    recipe = load(with_(SGD, learning_rate={"type": "exponential", "exponential": exponential}))
+    assert recipe.optimizer.learning_rate == optax_ext.ExponentialDecay(0.1, 9, 0.5)
+    with pytest.raises(config.ConfigError, match="optimizer.adamw.beta_1: must be a number, got None"):
+        load(adamw(beta_1=None))
+
+
+@pytest.mark.parametrize(("norm", "noted"), [(None, True), (1, True), ("1.0", True), (2.0, False)])
+def test_a_note_says_that_adamw_clips_by_default(norm, noted):
+    recipe = ADAMW if norm is None else adamw(gradient_clip_norm=norm)
+    note = interop.Note(
+        "optimizer.adamw.gradient_clip_norm", "is 1.0, the default of adamw: gradients are clipped", False
+    )
+    assert (note in interop.translate(recipe).notes) is noted
+
+
+def test_what_a_base_has_too_much_is_refused():
+    base = {"optimizer": {"type": "sgd", "sgd": {"include_in_weight_decay": ["kernel"]}}, **RATE}
+    with pytest.raises(config.ConfigError, match="optimizer.sgd.include_in_weight_decay: unknown field, accepted: "):
+        interop.from_model_garden({}, base)
+
+
+def test_a_block_of_recipe_and_base_is_named_once():
+    warmup = {"warmup": {"linear": {"warmup_steps": 3}}}
+    with pytest.warns(interop.TranslationWarning, match="warmup: 'linear' is ignored, as in TensorFlow, since no type"):
+        interop.from_model_garden(warmup, with_(SGD, **warmup))
 
 
 @pytest.mark.parametrize(("member", "epsilon"), [("adam_experimental", 0), ("adam", False)])

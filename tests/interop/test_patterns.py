@@ -53,7 +53,7 @@ def test_two_spellings_of_one_thing_are_one_and_that_is_said_once():
     patterns = read_patterns(["LayerNorm", "layer_norm", "bias"], "here", report, translate=True)
     assert patterns == [translate_pattern("LayerNorm"), "bias"]
     assert [note.surprising for note in report.notes] == [False, True]
-    assert "'layer_norm' and 'LayerNorm' are one pattern" in str(report.notes[1])
+    assert "'layer_norm' and 'LayerNorm' are the same pattern" in str(report.notes[1])
 
 
 def test_it_can_be_turned_off():

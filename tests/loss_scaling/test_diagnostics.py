@@ -135,7 +135,7 @@ class TestStall:
         state = skip(make(), PARAMS, GRADS, 7)
         message = (
             r"^stalled: 7 updates in a row were skipped, and the loss scale is 1.0. "
-            r"Gradients that are not finite: dense/kernel \(3 NaN, 2 infinite, of 6\). "
+            r"Non-finite gradients: dense/kernel \(3 NaN, 2 infinite, of 6\). "
             r"Look at the batch, the loss, and nonfinite_leaves of parameters and statistics.$"
         )
         with pytest.raises(FloatingPointError, match=message):

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import golden_data
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import translation
 
 from optax_ext import config
+from tests.parity import golden_data, translation
 
 GOLDEN = golden_data.load("adam")
 CASES = {case["name"]: case for case in GOLDEN["cases"]}

@@ -200,6 +200,7 @@ recipes = builds(
 configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 
 
+@pytest.mark.filterwarnings("ignore:.*learning_rate .* is 0 at every step:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*climbs to a schedule that is 0:UserWarning")  # as some of these do
 @settings(max_examples=1000, suppress_health_check=list(HealthCheck))
 @given(original=configs, exclude_defaults=bools)
@@ -279,6 +280,7 @@ ONLY_WE_REFUSE = (
 )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.*learning_rate .* is 0 at every step:UserWarning")
 @settings(max_examples=2000, suppress_health_check=list(HealthCheck))
 @given(data=damaged())
 def test_any_damaged_config_loads_or_is_a_config_error_as_the_json_schema_says(data):
