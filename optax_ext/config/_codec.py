@@ -2,7 +2,7 @@
 
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, TypeVar, overload
 
@@ -18,7 +18,7 @@ from optax_ext.config._foreign import refuse_foreign
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
 
-_Kind = TypeVar("_Kind", bound=Schema)
+_Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
 
 
 @overload
@@ -26,7 +26,7 @@ def from_dict(data: Any, kind: None = None, *, source: str = "config") -> Any: .
 
 
 @overload
-def from_dict(data: Any, kind: type[_Kind], *, source: str = "config") -> _Kind: ...
+def from_dict(data: Any, kind: type[_Kind] | Callable[..., _Kind], *, source: str = "config") -> _Kind: ...
 
 
 @overload
@@ -34,7 +34,7 @@ def from_dict(data: Any, kind: UnionType, *, source: str = "config") -> Any: ...
 
 
 @public
-def from_dict(data: Any, kind: type[Schema] | UnionType | None = None, *, source: str = "config") -> Any:
+def from_dict(data: Any, kind: Any = None, *, source: str = "config") -> Any:
     """Build a config from plain data, or raise one error with everything that is wrong in it.
 
     Args:
@@ -67,7 +67,7 @@ def from_dict(data: Any, kind: type[Schema] | UnionType | None = None, *, source
     return read_config(data, kind, source)
 
 
-def read_config(data: Any, kind: type[Schema] | UnionType | None, source: str) -> Any:
+def read_config(data: Any, kind: Any, source: str) -> Any:
     """Build a config from what a file holds, whatever that is."""
     kinds = _kinds(kind)
     config = data if isinstance(data, Schema) else _from_plain(plain_data(data, source), kinds, source)
@@ -77,7 +77,7 @@ def read_config(data: Any, kind: type[Schema] | UnionType | None, source: str) -
     return config
 
 
-def _kinds(kind: type[Schema] | UnionType | None) -> tuple[type[Schema], ...]:
+def _kinds(kind: Any) -> tuple[type[Schema], ...]:
     kinds = () if kind is None else typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
     for asked in kinds:
         if not (isinstance(asked, type) and issubclass(asked, Schema)):

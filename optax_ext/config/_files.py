@@ -1,7 +1,7 @@
 """Reading and writing of config files."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, overload
@@ -13,7 +13,7 @@ from optax_ext._core.schema import Schema
 from optax_ext._core.yaml_files import read_yaml, yaml_text
 from optax_ext.config._codec import read_config, to_dict
 
-_Kind = TypeVar("_Kind", bound=Schema)
+_Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
 _SUFFIXES = (".json", ".yaml", ".yml")
 
 
@@ -22,7 +22,7 @@ def load(path: str | os.PathLike[str], kind: None = None) -> Any: ...
 
 
 @overload
-def load(path: str | os.PathLike[str], kind: type[_Kind]) -> _Kind: ...
+def load(path: str | os.PathLike[str], kind: type[_Kind] | Callable[..., _Kind]) -> _Kind: ...
 
 
 @overload
@@ -30,7 +30,7 @@ def load(path: str | os.PathLike[str], kind: UnionType) -> Any: ...
 
 
 @public
-def load(path: str | os.PathLike[str], kind: type[Schema] | UnionType | None = None) -> Any:
+def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
     """Read a config from a JSON or YAML file.
 
     YAML is read by the rules of YAML 1.2: ``1e-3`` is a number, and only ``true`` and ``false`` are bool, so that

@@ -204,7 +204,7 @@ def test_every_command_says_what_a_file_is_not(command, capsys):
     Path("empty.yaml").write_text("# to be written\n")
     assert main([command, "empty.yaml"]) == 1
     assert "empty.yaml: 1 problem\n  is empty, but for comments\n" in "".join(capsys.readouterr())
-    Path("custom.json").write_text('{"type": "my_zigzag"}')
+    Path("custom.json").write_text('{"type": "zigzag"}')
     assert main([command, "custom.json"]) == 1
     assert "import the module that defines it first, with --import MODULE for optax-ext" in "".join(capsys.readouterr())
     if command != "convert":  # which reads it

@@ -250,10 +250,10 @@ def test_what_holds_a_config_is_told_from_one(data, message):
 
 def test_a_type_that_nobody_defined_may_wait_for_its_module():
     hint = "; if it is yours, import the module that defines it first, with --import MODULE for optax-ext"
-    assert hint in problems({"type": "sgd", "learning_rate": {"type": "my_zigzag"}})["learning_rate.type"]
-    for near_or_known_or_no_text in ("cosine_decya", "lars", 3):
-        data = {"type": "sgd", "learning_rate": {"type": near_or_known_or_no_text}}
-        assert hint not in problems(data)["learning_rate.type"]
+    for unknown in ("zigzag", "our_cosine_decay"):
+        assert hint in problems({"type": "sgd", "learning_rate": {"type": unknown}})["learning_rate.type"]
+    for known_or_no_text in ("lars", 3):
+        assert hint not in problems({"type": "sgd", "learning_rate": {"type": known_or_no_text}})["learning_rate.type"]
 
 
 def test_a_bad_scale_does_not_hide_other_problems():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -73,8 +74,15 @@ def test_names_are_pickled_by_their_homes():
 
 
 def test_listing_the_names_imports_nothing():
-    script = "import sys, optax_ext, optax_ext.transforms; dir(optax_ext), dir(optax_ext.transforms)"
-    assert run(f"{script}; print('optax_ext.schedules' in sys.modules, 'jax' in sys.modules)") == "False False"
+    assert (
+        run("""
+import sys, optax_ext, optax_ext.transforms
+assert {"LARS", "lars", "config"} & {*dir(optax_ext)} == {"lars", "config"}
+assert {*optax_ext.transforms.__all__} <= {*dir(optax_ext.transforms)}
+print(*(name in sys.modules for name in ("optax_ext.schedules", "optax_ext.config", "jax")))
+""")
+        == "False False False"
+    )
 
 
 def test_a_schedule_is_made_compared_and_pickled_without_jax():
@@ -128,6 +136,17 @@ print(*errors, all(found[index] is found[index + 8] is getattr(optax_ext, names[
 """)
         == "True"
     )
+
+
+@pytest.mark.parametrize("one", [np.int64(1), np.float32(1), np.array(1), jnp.int32(1), jnp.float32(1)])
+def test_numbers_of_libraries_become_those_of_python(one):
+    schedule = optax_ext.PiecewiseConstantDecay([one, 2 * one], [one, one, one / 2])
+    assert repr((schedule.boundaries, schedule.values)) == "((1, 2), (1.0, 1.0, 0.5))"
+
+
+def test_a_traced_number_is_refused():
+    with pytest.raises(optax_ext.config.ConfigError, match="learning_rate: must be a number, got .*Trace"):
+        jax.jit(lambda rate: optax_ext.Constant(rate)(0))(0.5)
 
 
 def test_what_is_not_imported_has_no_instances():
