@@ -565,6 +565,7 @@ def test_without_compilation(update, how):
         _early_selection._plain_jit.cache_clear()
 
 
+@pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize(
     ("how", "inner"),
     [(by_itself, INNER), (by_grad, INNER), (by_vmap, INNER), (by_itself, optax.adamw(0.1))],

@@ -500,6 +500,7 @@ def test_compiles_once_for_parameters_that_were_put_on_a_device(device):
     assert update._cache_size() == 1
 
 
+@pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize("classic_momentum", [True, False])
 def test_nothing_leaks_out_of_what_traces_inside(classic_momentum):
     inner = optax.MultiSteps(optax_ext.lars(0.1, weight_decay=0.1, classic_momentum=classic_momentum), 2)
