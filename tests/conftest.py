@@ -6,7 +6,6 @@ So a test that turns red tells of the change at hand. The tests marked slow draw
 import gc
 import importlib
 import pkgutil
-from collections.abc import Iterator
 
 import jax
 import pytest
@@ -37,7 +36,6 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
-def small_heap() -> Iterator[None]:
+def small_heap() -> None:
     """For tests under `jax.checking_leaks`, which collects garbage after each trace: a second's work in a long run."""
     freeze_heap()
-    yield
