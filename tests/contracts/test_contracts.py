@@ -211,6 +211,7 @@ def test_no_two_leaves_of_a_new_state_share_a_buffer():
     jax.jit(tx.update, donate_argnums=1)(jnp.ones(3), tx.init(params), params)
 
 
+@pytest.mark.usefixtures("small_heap")
 def test_strict_promotion_and_64_bits_and_leak_checks():
     tx = optax_ext.dynamic_loss_scaling(optax_ext.lars(SCHEDULE, weight_decay=0.1), initial_scale=8.0)
     params = make_params()

@@ -160,6 +160,7 @@ SETTINGS = {
 PAIRS = [(setting, run) for setting in SETTINGS for run in RUNS if run != "eager" or setting == "64 bits"]
 
 
+@pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize(("setting", "run"), PAIRS)
 def test_a_whole_training_is_the_same_under(setting, run, expected):
     # Updates of float16 parameters are in float32, and under strict promotion `optax.apply_updates` adds no such two.
