@@ -106,7 +106,7 @@ def test_many_steps_in_one_program(dtype):
 
     grads = np.stack([draw(random, -24, 2) for _ in range(64)])
     grads[10] = np.nan
-    for unroll in (1, 8):
+    for unroll in (1, 4):
         all_params, masters = train(grads, params, tx.init(params), unroll)
         assert to_bytes(all_params) == to_bytes(masters.astype(dtype))
 
