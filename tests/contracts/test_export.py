@@ -1,5 +1,7 @@
 """A training step is exported for CPUs, GPUs and TPUs, and is the same step when it comes back."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from jax import export
 
 import optax_ext
+from tests.marks import slow_unless
 
 PARAMS = {"kernel": jnp.linspace(-1, 1, 12).reshape(4, 3), "bias": jnp.ones(3)}
 BATCH = jnp.linspace(0, 1, 8).reshape(2, 4)
@@ -30,8 +33,13 @@ def make_step(tx):
     return step
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    slow_unless(
+        lambda name, dtype: dtype == "float32" or name == "popular lars",
+        itertools.product(OPTIMIZERS, ("float32", "bfloat16")),
+    ),
+)
 def test_export_for_every_platform(name, dtype):
     tx = optax_ext.dynamic_loss_scaling(OPTIMIZERS[name])
     params, batch = jax.tree.map(lambda leaf: leaf.astype(dtype), (PARAMS, BATCH))

@@ -153,7 +153,10 @@ def test_multi_steps_in_bfloat16(name, form):
     assert updates == types(params)
 
 
-@every_transformation
+OTHER_OPTIONS = ("lars-nesterov", "SGD-clipnorm", "SGD-global_clipnorm", "LARS", "LAMB", "Adagrad-in-root")
+
+
+@pytest.mark.parametrize("name", slow_unless(lambda name: name not in OTHER_OPTIONS, TRANSFORMATIONS))
 def test_a_constant_schedule_is_the_number_and_each_compiles_once(name):
     results = []
     for form in ("bare", "scheduled"):
