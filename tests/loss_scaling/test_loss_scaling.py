@@ -446,6 +446,7 @@ def test_the_scale_shrinks_by_a_true_quotient():
         assert state.loss_scale == expected
 
 
+@pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize("classic_momentum", [True, False])
 def test_nothing_leaks_out_of_what_traces_inside(classic_momentum):
     inner = optax.MultiSteps(optax_ext.lars(0.1, weight_decay=0.1, classic_momentum=classic_momentum), 2)
