@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import optax_ext
-from optax_ext.transforms import Chain, chain
+from optax_ext.transforms import chain, stages_of
 
 PARAMS = {"w": jnp.array([1.0, -2.0])}
 STAGES = {"clip": optax.clip(1.0), "trace": optax.trace(0.5), "learning rate": optax.scale(-0.5)}
@@ -24,9 +24,8 @@ def test_it_knows_its_stages_and_what_is_done_to_its_argument_later_does_not_mat
     stages = dict(STAGES)
     tx = chain(stages)
     stages.clear()
-    assert list(tx.stages) == ["clip", "trace", "learning rate"]
-    assert all(tx.stages[name] is stage for name, stage in STAGES.items())
-    assert isinstance(tx, Chain)
+    assert list(stages_of(tx)) == ["clip", "trace", "learning rate"]
+    assert all(stages_of(tx)[name] is stage for name, stage in STAGES.items())
     assert isinstance(tx, optax.GradientTransformationExtraArgs)
 
 
@@ -39,7 +38,12 @@ def test_it_knows_its_stages_and_what_is_done_to_its_argument_later_does_not_mat
     ],
 )
 def test_the_stages_of_our_optimizers_are_in_the_order_of_their_formula(tx, names):
-    assert list(tx.stages) == names
+    assert list(stages_of(tx)) == names
+
+
+def test_stages_of_what_is_no_chain_of_ours_is_refused():
+    with pytest.raises(TypeError, match="stages_of takes a transformation of transforms.chain, lars or lamb, got Grad"):
+        stages_of(optax.sgd(0.1))
 
 
 def test_extra_arguments_reach_every_stage_that_takes_them():
