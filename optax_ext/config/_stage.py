@@ -1,13 +1,8 @@
 """The stages of a recipe: what it does, in words and as a transformation, said once for both."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from optax_ext._core.public import public
-
-if TYPE_CHECKING:
-    from optax import GradientTransformation
-else:
-    GradientTransformation = Any  # so that nobody waits for Optax who only reads a recipe
 
 
 @public
@@ -20,7 +15,8 @@ class Stage(NamedTuple):
       name: What it is called; no two stages of an optimizer have the same name.
       effect: What it does, in words and with the numbers of the recipe; where these make it do nothing, ``"nothing: "``
         and why.
-      transformation: What does it; None for a stage that is part of a transformation around the others, as
+      transformation: The ``optax.GradientTransformation`` that does it; None for a stage that is part of a
+      transformation around the others, as
         unscaling and adapting the loss scale are.
 
     Examples:
@@ -34,7 +30,7 @@ class Stage(NamedTuple):
 
     name: str
     effect: str
-    transformation: GradientTransformation | None
+    transformation: Any
 
     @property
     def does_nothing(self) -> bool:
