@@ -4,6 +4,7 @@ The optimizer is a recipe, digits.yaml. A step whose gradients overflow float16 
 
     python examples/train_digits.py --inject-nan 100
 """
+# ruff: noqa: E402
 
 import argparse
 import functools
@@ -11,6 +12,26 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+RECIPE = Path(__file__).with_name("digits.yaml")
+EPOCHS = 20
+BATCH_SIZE = 128
+
+PARSER = argparse.ArgumentParser(description="Train a convolutional network on handwritten digits in float16.")
+PARSER.add_argument("--recipe", type=Path, default=RECIPE, metavar="FILE", help="the optimizer (%(default)s)")
+PARSER.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help="passes over the images (%(default)s)")
+PARSER.add_argument(
+    "--inject-nan",
+    type=int,
+    action="append",
+    default=[],
+    metavar="STEP",
+    help="put NaN in place of the batch of this step, counted from 0; may be given several times",
+)
+PARSER.add_argument("--output", type=Path, default=Path("outputs"), metavar="DIR", help="for digits.png (%(default)s)")
+
+if __name__ == "__main__":
+    PARSER.parse_args()  # here, so that --help and a wrong argument do not wait for the imports below
 
 import flax.linen as nn
 import jax
@@ -27,15 +48,11 @@ from tqdm import tqdm
 import optax_ext
 from optax_ext import config
 
-RECIPE = Path(__file__).with_name("digits.yaml")
-EPOCHS = 20
-BATCH_SIZE = 128
-
 
 def load_optimizer(path: Path) -> tuple[optax.GradientTransformation, optax_ext.Schedule]:
     """Read a recipe: the optimizer inside its loss scaling, and the learning rate by itself, to report it."""
-    recipe = config.load(path)
-    if not isinstance(recipe, config.OptimizationConfig) or recipe.loss_scale is None:
+    recipe = config.load(path, config.OptimizationConfig)
+    if recipe.loss_scale is None:
         raise config.ConfigError(str(path), [config.Problem("", "must have an optimizer and a loss_scale")])
     rate = recipe.optimizer.learning_rate
     return recipe.make(), rate if isinstance(rate, optax_ext.Schedule) else optax_ext.Constant(rate)
@@ -261,37 +278,23 @@ def plot(result: Result) -> Figure:
 
 def main(argv: Sequence[str] | None = None) -> Result:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description="Train a convolutional network on handwritten digits in float16.")
-    parser.add_argument("--recipe", type=Path, default=RECIPE, metavar="FILE", help="the optimizer (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N", help="passes over the images (%(default)s)")
-    parser.add_argument(
-        "--inject-nan",
-        type=int,
-        action="append",
-        default=[],
-        metavar="STEP",
-        help="put NaN in place of the batch of this step, counted from 0; may be given several times",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("outputs"), metavar="DIR", help="for digits.png (%(default)s)"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = PARSER.parse_args(argv)
 
     data = load_data()
     steps = arguments.epochs * data.steps_per_epoch
     if arguments.epochs < 1:
-        parser.error(f"--epochs must be at least 1, got {arguments.epochs}")
+        PARSER.error(f"--epochs must be at least 1, got {arguments.epochs}")
     for step in arguments.inject_nan:
         if not 0 <= step < steps:
-            parser.error(f"--inject-nan must be a step from 0 to {steps - 1}, got {step}")
+            PARSER.error(f"--inject-nan must be a step from 0 to {steps - 1}, got {step}")
     try:
         optimizer, schedule = load_optimizer(arguments.recipe)
     except config.ConfigError as error:
-        parser.error(str(error))
+        PARSER.error(str(error))
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"--output {arguments.output}: {error}")
+        PARSER.error(f"--output {arguments.output}: {error}")
 
     result = train(data, optimizer, schedule, epochs=arguments.epochs, nan_steps=arguments.inject_nan)
 

@@ -42,7 +42,10 @@ def imported_modules(file):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            yield node.module or ""
+            rooms = [alias.name for alias in node.names if node.module == "optax_ext" and alias.name in ROOMS]
+            yield from (f"optax_ext.{room}" for room in rooms)
+            if len(rooms) < len(node.names):
+                yield node.module or ""
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

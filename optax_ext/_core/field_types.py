@@ -4,7 +4,6 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, cast
 
-import numpy as np
 import pydantic
 from pydantic_core import core_schema
 
@@ -12,8 +11,8 @@ from optax_ext._core.errors import shorten
 from optax_ext._core.regexes import check_together, compile_pattern
 from optax_ext._core.schema import plain_value, problem
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # smaller numbers are subnormal, and flushed to zero
+FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
+FLOAT32_TINY = 2.0**-126  # below it numbers are subnormal, and flushed to zero
 _INT32_MAX = 2**31 - 1
 
 

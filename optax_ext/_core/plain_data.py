@@ -4,9 +4,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from optax_ext._core.errors import ConfigError, Problem, join_keys, shorten
+from optax_ext._core.lazy import loaded
 
 _MAX_DEPTH = 32  # levels of nesting; real recipes have five
 _MAX_VALUES = 100_000  # values in all
@@ -31,7 +30,7 @@ def plain_data(data: Any, source: str) -> Any:
             problems.extend(Problem(place, f"must have text for keys, got {shorten(key)}") for key in wrong)
             texts = ((key if isinstance(key, str) else shorten(key), item) for key, item in value.items())
             return {key: read(item, (*path, key)) for key, item in texts}
-        if isinstance(value, np.ndarray) and value.ndim:
+        if isinstance(value, loaded("numpy", "ndarray")) and value.ndim:
             value = value.tolist()
         if isinstance(value, list | tuple):
             return [read(item, (*path, str(index))) for index, item in enumerate(value)]

@@ -15,13 +15,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-import jax
-import numpy as np
 import pydantic
-from jax.core import Tracer
 from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
 
 from optax_ext._core.errors import ConfigError, Problem, join_keys, shorten
+from optax_ext._core.lazy import loaded, np
 from optax_ext._core.public import public_module
 from optax_ext._core.registry import DEFINED_IN, is_dataclass_itself, original
 from optax_ext._core.synonyms import suggest
@@ -132,11 +130,15 @@ def plain_value(value: object) -> object:
 
 def plain_numbers(value: object) -> object:
     """Convert a number or an array of NumPy or JAX to Python numbers, unless it is traced or holds random keys."""
-    if not isinstance(value, np.generic | np.ndarray | jax.Array) or isinstance(value, Tracer):
+    if type(value) in (bool, int, float, str):
         return value
-    if not isinstance(value.dtype, np.dtype):
+    is_array = isinstance(value, (*loaded("numpy", "generic", "ndarray"), *loaded("jax", "Array")))
+    if not is_array or isinstance(value, loaded("jax.core", "Tracer")):
         return value
-    plain: object = value.tolist()
+    array: Any = value
+    if not isinstance(array.dtype, np.dtype):
+        return array
+    plain: object = array.tolist()
     return float(plain) if isinstance(plain, np.floating) else plain  # Python has no long double, so that stays one
 
 

@@ -2,15 +2,12 @@
 
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.typing import ArrayLike
+from optax_ext._core.lazy import jax, jnp, np
 
 BeforeOffset = Literal["extrapolate", "hold"]
 
 
-def exact_step(step: ArrayLike) -> jax.Array:
+def exact_step(step: "jax.typing.ArrayLike") -> "jax.Array":
     """Return `step` in JAX's widest signed integer type, or in its widest float type if it is a float.
 
     Integers stay integers because float32 skips every odd step past 2**24. Values out of range saturate: a large
@@ -29,7 +26,7 @@ def exact_step(step: ArrayLike) -> jax.Array:
     return jnp.asarray(clip(step, max(limits.min, widest.min), min(limits.max, widest.max)), widest.dtype)
 
 
-def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> jax.Array:
+def elapsed_steps(step: "jax.typing.ArrayLike", offset: int, before_offset: BeforeOffset) -> "jax.Array":
     """Return `step - offset`, exact and saturating; 0 before the offset if `before_offset` is "hold"."""
     step = exact_step(step)
     if jnp.issubdtype(step.dtype, jnp.integer):
@@ -40,7 +37,7 @@ def elapsed_steps(step: ArrayLike, offset: int, before_offset: BeforeOffset) -> 
     return jnp.maximum(elapsed, 0) if before_offset == "hold" else elapsed
 
 
-def true_divide(steps: jax.Array, by: float | jax.Array) -> jax.Array:
+def true_divide(steps: "jax.Array", by: "float | jax.Array") -> "jax.Array":
     """Return `steps / by` in float32, rounded to nearest, the same eagerly and compiled.
 
     XLA replaces division by a constant with multiplication by its reciprocal, which can differ in the last bit:

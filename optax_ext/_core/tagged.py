@@ -98,6 +98,8 @@ def from_tagged(family: type[_T], value: object) -> _T:
     tag = value["type"]
     if not isinstance(tag, str) or tag not in known:
         text = f"unknown type {shorten(tag)}{did_you_mean(tag, known)}, accepted: {join_words(known)}"
+        if isinstance(tag, str) and tag not in members(Tagged):
+            text += "; if it is yours, import the module that defines it first, with --import MODULE for optax-ext"
         raise_below("type", text, value)
     if len(known[tag]) > 1:
         names = full_names(known[tag])

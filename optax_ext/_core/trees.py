@@ -3,8 +3,7 @@
 import sys
 from typing import Any, TypeVar
 
-import jax
-import optax
+from optax_ext._core.lazy import jax, optax
 
 PyTree = Any  # any nesting of containers that JAX knows
 _Node = TypeVar("_Node")

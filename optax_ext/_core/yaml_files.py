@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from optax_ext._core.errors import ConfigError, shorten
-from optax_ext._core.files import duplicates, file_error
+from optax_ext._core.files import file_error, quote_line
 
 _MAX_VALUES = 100_000  # values, with aliases expanded
 
@@ -39,10 +39,17 @@ class YamlLoader(yaml.SafeLoader):
         return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"))
-        if twice := duplicates(key.value for key in keys):
-            what = f"the key {shorten(twice[0])} occurs twice in one mapping"
-            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                continue
+            if key.value in lines:
+                what = f"the key {shorten(key.value)} occurs twice in one mapping, in line {lines[key.value]} and"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+            if ":" in key.value and key.style is None and value.start_mark.index == value.end_mark.index:
+                what = f"a space is missing after the ':' of {shorten(key.value)}"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 
@@ -68,14 +75,17 @@ def read_yaml(text: str, source: str, loader_type: type[YamlLoader] = YamlLoader
         loader = loader_type(text)
         node = loader.get_single_node()
         if node is None:
-            return None
+            raise file_error(source, "is empty, but for comments")
         _bound(node, {}, source)
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = ", ".join(filter(None, (error.context, error.problem)))
-        raise file_error(source, f"is not YAML that can be read: {_start_of(what)}{place}") from None
+        raise file_error(source, f"is not YAML that can be read: {_start_of(what)}{_place(text, error)}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        what = f"the character {text[error.position]!r} in line {line}{quote_line(text, line, column)}"
+        raise file_error(source, f"is not YAML that can be read: it may not have {what}") from None
     except ConfigError:
         raise
     # PyYAML's constructors trust a tag: `!!bool maybe` is a KeyError, `!!timestamp x` an AttributeError.
@@ -84,6 +94,31 @@ def read_yaml(text: str, source: str, loader_type: type[YamlLoader] = YamlLoader
     finally:
         if loader is not None:
             loader.dispose()
+
+
+# What PyYAML says, and what is to be done where it does not tell.
+_HINTS = {
+    "'\\t'": "indent with spaces, since YAML takes no tabs",
+    "that cannot start any token": "put text that begins with it in quotes",
+    "undefined alias": "put text that begins with '*' in quotes",
+    "unknown escape character": "put regular expressions in single quotes",
+    "mapping values are not allowed": "look at the indentation, and for a missing space after a ':' just before",
+    "<block mapping start>": "indent all fields of a mapping alike",
+    "another document": "one file holds one config",
+    ":python/": "Python's tags are not read; `optax-ext convert` reads the tuples of Model Garden's files",
+}
+
+
+def _place(text: str, error: yaml.MarkedYAMLError) -> str:
+    """Return where the error is, with the line itself, and what may help."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return ""
+    hint = next((f" ({hint})" for said, hint in _HINTS.items() if said in (error.problem or "")), "")
+    line = quote_line(text, mark.line + 1, mark.column + 1)
+    if not line and (began := error.context_mark):  # the end of the file, which what is not closed runs into
+        line = f"; it began in line {began.line + 1}{quote_line(text, began.line + 1, began.column + 1)}"
+    return f" in line {mark.line + 1}, column {mark.column + 1}{hint}{line}"
 
 
 def _start_of(text: str) -> str:

@@ -6,11 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-import jax
-
 import optax_ext
+from optax_ext._core.errors import ConfigError
 from optax_ext.cli._errors import CommandError
-from optax_ext.config import ConfigError
 
 __all__ = ["main"]
 
@@ -40,15 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if argv is None and not os.environ.get("JAX_PLATFORMS"):
-        # This process is ours: a few values of a schedule must not take an accelerator away from a training run.
-        jax.config.update("jax_platforms", "cpu")
-    if arguments.modules:
+        # This process is ours: a few values of a schedule must not take an accelerator from whoever trains on it.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    modules = [*arguments.first_modules, *arguments.modules]
+    if modules:
         sys.path.insert(0, os.getcwd())  # where `python -m` looks too, and an installed command does not
-    for module in arguments.modules:
+    for module in modules:
         try:
             importlib.import_module(module)
         except Exception as error:
-            parser.error(f"argument --import: cannot import {module!r}: {type(error).__name__}: {error}")
+            hint = f" (its name is {module[:-3]!r})" if module.endswith(".py") else ""
+            parser.error(f"argument --import: cannot import {module!r}{hint}: {type(error).__name__}: {error}")
     try:
         status = _run(arguments)
         sys.stdout.flush()  # here, where a closed pipe is still handled
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 fine, 1 problems with a config, 2 wrong usage.",
     )
     parser.add_argument("--version", action="version", version=f"optax_ext {optax_ext.__version__}")
+    parser.add_argument("--import", dest="first_modules", action="append", default=[], help=argparse.SUPPRESS)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--import",
@@ -160,9 +161,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _step_count(text: str) -> int:
     try:
-        steps = int(text)
+        steps = float(text)  # 1e4 steps are 10000
     except ValueError:
-        steps = 0
-    if not 1 <= steps <= 2**31 - 1:  # steps are int32
+        steps = 0.0
+    if not (1 <= steps <= 2**31 - 1 and steps.is_integer()):  # steps are int32
         raise argparse.ArgumentTypeError(f"must be an integer from 1 to 2147483647, got {text!r}")
-    return steps
+    return int(steps)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optax_ext.cli._rate import rates
-from optax_ext.cli._steps import telling_steps
+from optax_ext.cli._rate import Config, rates
+from optax_ext.cli._steps import beside, milestones
 
 _POINTS = 1000  # more than a picture has columns
 
@@ -30,11 +30,12 @@ class Curve(NamedTuple):
         return float(self.rates[np.isfinite(self.rates)].max(initial=0.0))
 
 
-def curve(name: str, loaded: object, run_steps: int) -> Curve:
-    """Return the learning rate of a config over a run: at even intervals, and wherever it turns or jumps."""
+def curve(name: str, loaded: Config, run_steps: int) -> Curve:
+    """Return the learning rate of a config in its first steps: evenly, and wherever it may turn or jump."""
     evenly = np.linspace(0, run_steps - 1, min(run_steps, _POINTS)).round().astype(np.int64)
-    telling = np.asarray([step for step, _ in telling_steps(loaded, run_steps)], np.int64)
-    steps = np.union1d(evenly, telling)
+    named = [step for step, _ in milestones(loaded)]
+    telling = [step for step in (1, *named, *beside(named)) if 0 <= step < run_steps]
+    steps = np.union1d(evenly, np.asarray(telling, np.int64))
     return Curve(name, steps, rates(loaded, steps))
 
 

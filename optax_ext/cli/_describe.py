@@ -4,16 +4,23 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from optax_ext import config
 from optax_ext._core.schema import Schema, init_fields
-from optax_ext.cli._chain import chain, title
 from optax_ext.cli._errors import CommandError, need
-from optax_ext.cli._params import Shapes, pattern_lists, read_shapes, size, unmatched
-from optax_ext.cli._rate import rates, schedule_of
+from optax_ext.cli._params import (
+    Match,
+    Shapes,
+    masked_sizes,
+    numbers_by_path,
+    pattern_lists,
+    read_shapes,
+    size,
+    unmatched,
+)
+from optax_ext.cli._rate import Config, rate_of
 from optax_ext.cli._steps import telling_steps
 from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
+from optax_ext.schedules import Schedule, rate_in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,9 +28,21 @@ if TYPE_CHECKING:
 _MAX_PATHS = 4  # of the parameters that a pattern matches; more are only counted
 
 
+def title(loaded: Config) -> str:
+    """Return what a config is, in a line."""
+    if isinstance(loaded, OptimizationConfig):
+        around = f", inside {loaded.loss_scale.type} loss scaling" if loaded.loss_scale else ""
+        return f"a recipe: {title(loaded.optimizer).removeprefix('an optimizer: ')}{around}"
+    if isinstance(loaded, Optimizer):
+        return f"an optimizer: {type(loaded).__name__} with {rate_in_words(loaded.learning_rate)}"
+    if isinstance(loaded, Schedule):
+        return f"a schedule: {rate_in_words(loaded)}"
+    return f"a loss scale: {type(loaded).__name__}"
+
+
 def describe(file: str, params: str | None, run_steps: int | None) -> int:
     """Print what a file builds as tables; raise ConfigError if a pattern matches none of the parameters."""
-    loaded = config.load(file)
+    loaded: Config = config.load(file)
     shapes = None if params is None else read_shapes(params)
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
     if shapes is not None and not isinstance(optimizer, Optimizer):
@@ -32,13 +51,14 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
     console = need("describe", "rich.console").Console(markup=False, highlight=False, emoji=False)
     with console.capture() as capture:  # all or nothing, and a closed pipe is for `main` to handle
         console.print(f"{file}: {title(loaded)}", style="bold", soft_wrap=True)
-        if stages := chain(loaded):
-            rows = [(str(number), *stage) for number, stage in enumerate(stages, 1)]
+        if not isinstance(loaded, Schedule):
+            stages = [stage for stage in loaded.stages() if not stage.does_nothing]
+            rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(stages, 1)]
             console.print(_table("What happens to gradients, in order", ("", "step", "what it does"), rows))
         console.print(_table("Fields that are not at their defaults", ("field", "value", "default"), _fields(loaded)))
         if shapes is not None and isinstance(optimizer, Optimizer):
             console.print(_patterns(optimizer, shapes))
-        if schedule_of(loaded) is not None:
+        if rate_of(loaded) is not None:
             console.print(_rates(loaded, run_steps))
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
@@ -78,23 +98,32 @@ def _shown(value: object) -> str:
 
 
 def _patterns(optimizer: Optimizer, shapes: Shapes) -> "Table":
-    total = size(shapes)
+    total, idle = size(shapes), {stage.name for stage in optimizer.stages() if stage.does_nothing}
+    matches_of = {field: matches for field, matches, _ in pattern_lists(optimizer, shapes)}
     rows: list[tuple[str, str, str]] = []
-    for field, matches, left in pattern_lists(optimizer, shapes):
-        if matches is None:
-            rows.append((field, "", "as exclude_from_weight_decay"))
-        for pattern, paths in matches or ():
-            found = ", ".join(paths[:_MAX_PATHS]) + (", ..." if len(paths) > _MAX_PATHS else "")
-            rows.append((field, pattern, f"{len(paths)}: {found}" if paths else "NOTHING"))
-        what = field.removeprefix("exclude_from_").replace("_", " ")
-        idle = ", at a rate of 0" if what == "weight decay" and getattr(optimizer, "weight_decay_rate", 1) == 0 else ""
+    for stage, left in masked_sizes(optimizer, shapes).items():
+        name = ""
+        for field in [field for field in optimizer.pattern_fields() if field.stage == stage]:
+            name, verb = field.field, "includes" if field.includes else "excludes"
+            if field.taken_from is not None:
+                rows.append((name, "", f"as {field.taken_from}"))
+            for match in matches_of[name] or ():
+                rows.append((name, match.pattern, _matched(match, verb, shapes)))
+        what = name.removeprefix("exclude_from_").replace("_", " ") or stage
         counts = f"{left.parameters} of {total.parameters} parameters, {left.numbers:,} of {total.numbers:,} numbers"
-        rows.append((field, "", f"{what} for {counts}{idle}"))
-    return _table("What the patterns exclude", ("field", "pattern", "parameters"), rows)
+        rows.append((name, "", f"{what} for {counts}{', at a rate of 0' if stage in idle else ''}"))
+    return _table("What the patterns match", ("field", "pattern", "parameters"), rows)
 
 
-def _rates(loaded: Schema, run_steps: int | None) -> "Table":
-    telling = telling_steps(loaded, run_steps)
-    values = rates(loaded, np.asarray([step for step, _ in telling]))
-    rows = [(f"{step:,}", f"{rate:.6g}", reason) for (step, reason), rate in zip(telling, values, strict=True)]
+def _matched(match: Match, verb: str, shapes: Shapes) -> str:
+    if not match.paths:
+        return "NOTHING"
+    numbers = numbers_by_path(shapes)
+    found = ", ".join(match.paths[:_MAX_PATHS]) + (", ..." if len(match.paths) > _MAX_PATHS else "")
+    counted = f"{sum(numbers[path] for path in match.paths):,} of {sum(numbers.values()):,} numbers"
+    return f"{verb} {len(match.paths)}: {found} ({counted})"
+
+
+def _rates(loaded: Config, run_steps: int | None) -> "Table":
+    rows = [(f"{step:,}", f"{rate:.6g}", reason) for step, reason, rate in telling_steps(loaded, run_steps)]
     return _table("Learning rate", ("step", "learning rate", ""), rows, right=("step", "learning rate"))

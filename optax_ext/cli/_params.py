@@ -1,17 +1,13 @@
-"""Which parameters the patterns of an optimizer exclude."""
+"""Which parameters the patterns of an optimizer match."""
 
 import json
 import math
-import typing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from optax_ext import path_mask
+from optax_ext import masks
 from optax_ext._core.errors import shorten
-from optax_ext._core.field_types import Pattern
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.trees import join_path
 from optax_ext.cli._errors import CommandError
 from optax_ext.config import ConfigError, Optimizer, Problem
@@ -34,7 +30,7 @@ class Match(NamedTuple):
 
 
 class PatternList(NamedTuple):
-    """A field that holds patterns, and what they leave; ``matches`` is None if it uses another field's patterns."""
+    """A field that holds patterns, and what none of them matches; None for matches where it takes another field's."""
 
     field: str
     matches: list[Match] | None
@@ -72,40 +68,47 @@ def size(shapes: Shapes) -> Size:
     return Size(len(leaves), sum(math.prod(leaf.shape) for leaf in leaves))
 
 
+def numbers_by_path(shapes: Shapes) -> dict[str, int]:
+    """Return how many numbers are in each parameter, by its path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
+    return {join_path(path): math.prod(leaf.shape) for path, leaf in leaves}
+
+
 def pattern_lists(optimizer: Optimizer, shapes: Shapes) -> list[PatternList]:
-    """Find the fields of an optimizer that hold patterns, and what each pattern matches."""
+    """Return the fields of an optimizer that hold patterns, and what each pattern matches."""
     found: list[PatternList] = []
-    for name, hint in typing.get_type_hints(type(optimizer), include_extras=True).items():
-        if not _holds_patterns(hint):
-            continue
-        patterns = getattr(optimizer, name)
-        matches = None if patterns is None else [Match(pattern, _matching(pattern, shapes)) for pattern in patterns]
-        if patterns is None:  # it uses the other list
-            patterns = getattr(optimizer, "exclude_from_weight_decay", ())
-        mask = path_mask(exclude=patterns, allow_unmatched=True)(shapes)
-        left = jax.tree.map(lambda shape, chosen: shape if chosen else None, shapes, mask)
-        found.append(PatternList(name, matches, size(left)))
+    for field in optimizer.pattern_fields():
+        own = field.patterns if field.taken_from is None else None
+        matches = None if own is None else [Match(pattern, _matching(pattern, shapes)) for pattern in own]
+        hit = masks.path_mask(include=field.patterns, allow_unmatched=True)(shapes)
+        left = jax.tree.map(lambda shape, chosen: None if chosen else shape, shapes, hit)
+        found.append(PatternList(field.field, matches, size(left)))
     return found
+
+
+def masked_sizes(optimizer: Optimizer, shapes: Shapes) -> dict[str, Size]:
+    """Count what each stage that leaves out parameters applies to, by its mask."""
+    masks = optimizer.masks(allow_unmatched=True)
+    return {
+        stage: size(jax.tree.map(lambda shape, chosen: shape if chosen else None, shapes, mask(shapes)))
+        for stage, mask in masks.items()
+    }
 
 
 def unmatched(optimizer: Optimizer, shapes: Shapes) -> list[Problem]:
     """Return what `init` would say of the patterns that match nothing, all of them at once."""
     problems: list[Problem] = []
-    if getattr(optimizer, "allow_unmatched", False):
-        return problems
-    for field, matches, _ in pattern_lists(optimizer, shapes):
-        for pattern in [match.pattern for match in matches or () if not match.paths]:
+    for field in optimizer.pattern_fields():
+        if field.allow_unmatched or field.taken_from is not None:
+            continue
+        for pattern in field.patterns:
             try:
-                path_mask(exclude=[pattern])(shapes)
+                masks.path_mask(include=[pattern])(shapes)
             except ValueError as error:
-                problems.append(Problem(field, str(error)))
+                problems.append(Problem(field.field, str(error)))
     return problems
 
 
 def _matching(pattern: str, shapes: Shapes) -> list[str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(path_mask(include=[pattern], allow_unmatched=True)(shapes))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(masks.path_mask(include=[pattern], allow_unmatched=True)(shapes))
     return [join_path(path) for path, matches in leaves if matches]
-
-
-def _holds_patterns(hint: object) -> bool:
-    return hint is Pattern or any(_holds_patterns(part) for part in typing.get_args(hint))

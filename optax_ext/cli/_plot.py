@@ -9,7 +9,7 @@ from optax_ext import config
 from optax_ext.cli._curves import curve
 from optax_ext.cli._errors import CommandError
 from optax_ext.cli._picture import save_picture
-from optax_ext.cli._rate import schedule_of
+from optax_ext.cli._rate import Config, rate_of
 from optax_ext.cli._steps import horizon
 from optax_ext.cli._text_plot import text_plot
 from optax_ext.config import ConfigError
@@ -28,9 +28,9 @@ def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int
     return 0
 
 
-def _load(files: Sequence[str]) -> dict[str, object]:
-    """Load each file once; raise one error with the problems of all files."""
-    loaded: dict[str, object] = {}
+def _load(files: Sequence[str]) -> dict[str, Config]:
+    """Load files, once each; raise an error with the problems of all of them."""
+    loaded: dict[str, Config] = {}
     problems: list[str] = []
     for file in files:
         try:
@@ -38,7 +38,7 @@ def _load(files: Sequence[str]) -> dict[str, object]:
         except ConfigError as error:
             problems.append(str(error))
         else:
-            if schedule_of(loaded[file]) is None:
+            if rate_of(loaded[file]) is None:
                 problems.append(f"{file}: a loss scale alone has no learning rate")
     if problems:
         raise CommandError("\n".join(problems))

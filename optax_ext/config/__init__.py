@@ -12,9 +12,11 @@ from optax_ext.config._lars import LARS
 from optax_ext.config._loss_scale import DynamicLossScale, FixedLossScale, LossScale
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
+from optax_ext.config._patterns import PatternField
 from optax_ext.config._recipe import OptimizationConfig
 from optax_ext.config._rmsprop import RMSprop
 from optax_ext.config._sgd import SGD
+from optax_ext.config._stage import Stage
 
 __all__ = [
     "Adagrad",
@@ -29,9 +31,11 @@ __all__ = [
     "OptimizationConfig",
     "Optimizer",
     "ParamsEma",
+    "PatternField",
     "Problem",
     "RMSprop",
     "SGD",
+    "Stage",
     "from_dict",
     "json_schema",
     "load",

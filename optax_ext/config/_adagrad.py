@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import NonNegativeNumber, PositiveNumber
 from optax_ext.config._optimizer import Optimizer
-from optax_ext.transforms import scale_by_rss
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +52,11 @@ class Adagrad(Optimizer):
     epsilon: PositiveNumber = 1e-7
     epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> optax.GradientTransformation:
-        return optax.chain(
-            scale_by_rss(self.initial_accumulator_value, self.epsilon, eps_in_sqrt=self.epsilon_in_root),
-            optax.scale_by_learning_rate(self._rate()),
+    def _stages(self) -> list[Stage]:
+        scale = transforms.scale_by_rss(self.initial_accumulator_value, self.epsilon, eps_in_sqrt=self.epsilon_in_root)
+        where = "inside" if self.epsilon_in_root else "outside"
+        effect = (
+            f"divide by the root of the sum of squares so far, at first {self.initial_accumulator_value:.10g}, "
+            f"epsilon {self.epsilon:.10g} {where} the root"
         )
+        return [Stage("sum of squares", effect, scale), self._learning_rate_stage()]

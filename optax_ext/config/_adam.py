@@ -2,12 +2,11 @@
 
 import dataclasses
 
-import numpy as np
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, PositiveNumber
+from optax_ext._core.lazy import np
 from optax_ext.config._optimizer import Optimizer
-from optax_ext.transforms import scale_by_adam
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +58,21 @@ class Adam(Optimizer):
     epsilon: PositiveNumber = 1e-7
     amsgrad: bool = False
 
-    def _make_chain(self) -> optax.GradientTransformation:
-        return optax.chain(
-            scale_by_adam(*round_decays(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
-            optax.scale_by_learning_rate(self._rate()),
-        )
+    def _stages(self) -> list[Stage]:
+        return [moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad), self._learning_rate_stage()]
+
+
+def moments_stage(beta_1: float, beta_2: float, epsilon: float, amsgrad: bool) -> Stage:
+    """Return the scaling of Adam and of those that begin as it does."""
+    scale = transforms.scale_by_adam(*round_decays(beta_1, beta_2), epsilon, amsgrad=amsgrad)
+    return Stage("moments", moments_in_words(beta_1, beta_2, epsilon, "TensorFlow's epsilon hat", amsgrad), scale)
+
+
+def moments_in_words(beta_1: float, beta_2: float, epsilon: float, where: str, amsgrad: bool = False) -> str:
+    """Say what the moments do, and where epsilon stands."""
+    largest = ", with the largest second moment so far (AMSGrad)" if amsgrad else ""
+    decays = f"decays {beta_1:.10g} and {beta_2:.10g}"
+    return f"scale by the moments of the gradient, {decays}, epsilon {epsilon:.10g} ({where}){largest}"
 
 
 def round_decays(beta_1: float, beta_2: float) -> tuple[float, float]:

@@ -1,16 +1,13 @@
 """Model Garden's AdamWeightDecay as data."""
 
 import dataclasses
-from typing import Any
 
-import jax
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
-from optax_ext.config._adam import round_decays
-from optax_ext.config._optimizer import Optimizer
-from optax_ext.masks import path_mask
-from optax_ext.transforms import clip_by_global_norm, scale_by_adam
+from optax_ext.config._adam import moments_stage
+from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
+from optax_ext.config._patterns import PatternField
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,23 +69,29 @@ class AdamW(Optimizer):
     gradient_clip_norm: NonNegativeNumber = 1.0
     allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_clipping(self) -> dict[str, optax.GradientTransformation]:
-        """Return clipping by ``gradient_clip_norm``, then the clipping that all optimizers share."""
-        clipping = super()._make_clipping()
+    def pattern_fields(self) -> list[PatternField]:
+        """Return the two lists of weight decay, of which the one that includes has the last word."""
+        stage, allow_unmatched = "weight decay", self.allow_unmatched
+        included, excluded = self.include_in_weight_decay or (), self.exclude_from_weight_decay or ()
+        return [
+            PatternField("include_in_weight_decay", stage, True, included, None, allow_unmatched),
+            PatternField("exclude_from_weight_decay", stage, False, excluded, None, allow_unmatched),
+        ]
+
+    def _clipping(self) -> list[Stage]:
+        """Return clipping by ``gradient_clip_norm``, and then that of every optimizer."""
+        clipping = super()._clipping()
         if self.gradient_clip_norm == 0:
             return clipping
-        return {"clip by gradient_clip_norm": clip_by_global_norm(self.gradient_clip_norm), **clipping}
+        effect = f"all together to a norm of at most {self.gradient_clip_norm:.10g}"
+        clip = transforms.clip_by_global_norm(self.gradient_clip_norm)
+        return [Stage("clip by gradient_clip_norm", effect, clip), *clipping]
 
-    def _make_chain(self) -> optax.GradientTransformation:
-        return optax.chain(
-            scale_by_adam(*round_decays(self.beta_1, self.beta_2), self.epsilon, amsgrad=self.amsgrad),
-            optax.add_decayed_weights(self.weight_decay_rate, self._decays),
-            optax.scale_by_learning_rate(self._rate()),
-        )
-
-    def _decays(self, params: Any) -> Any:
-        """Return the mask of the parameters that decay: those that are included or not excluded."""
-        allow_unmatched = self.allow_unmatched
-        not_excluded = path_mask(exclude=self.exclude_from_weight_decay, allow_unmatched=allow_unmatched)(params)
-        included = path_mask(include=self.include_in_weight_decay or (), allow_unmatched=allow_unmatched)(params)
-        return jax.tree.map(lambda left, named: left or named, not_excluded, included)
+    def _stages(self) -> list[Stage]:
+        effect = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
+        decay = transforms.add_decayed_weights(self.weight_decay_rate, self.masks()["weight decay"])
+        return [
+            moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad),
+            Stage("weight decay", effect, decay),
+            self._learning_rate_stage(),
+        ]

@@ -1,7 +1,10 @@
 """Conversion of configs to plain data and back."""
 
-from collections.abc import Mapping
-from typing import Any
+import os
+import typing
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Any, TypeVar, overload
 
 import pydantic
 from pydantic_core import PydanticCustomError
@@ -11,24 +14,43 @@ from optax_ext._core.plain_data import plain_data
 from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, as_config_error, construct, init_fields
 from optax_ext._core.tagged import Tagged, from_tagged, members
+from optax_ext.config._foreign import refuse_foreign
+from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
+
+_Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
+
+
+@overload
+def from_dict(data: Any, kind: None = None, *, source: str = "config") -> Any: ...
+
+
+@overload
+def from_dict(data: Any, kind: type[_Kind] | Callable[..., _Kind], *, source: str = "config") -> _Kind: ...
+
+
+@overload
+def from_dict(data: Any, kind: UnionType, *, source: str = "config") -> Any: ...
 
 
 @public
-def from_dict(data: Any, *, source: str = "config") -> Any:
-    """Build a config from plain data, or raise one error that lists everything wrong with it.
+def from_dict(data: Any, kind: Any = None, *, source: str = "config") -> Any:
+    """Build a config from plain data, or raise one error with everything that is wrong in it.
 
     Args:
       data: A mapping with an ``optimizer``, for a whole [`OptimizationConfig`][optax_ext.config.OptimizationConfig],
-        or with a ``type``, for a part of one: an optimizer, a loss scale, or a schedule, also one of your own. An
-        ``ml_collections.ConfigDict`` or an ``omegaconf`` container is accepted as well.
-      source: What errors call the data, such as a file name.
+        or with a ``type``, for a part of one: an optimizer, a loss scale, or a schedule of ours or of yours. An
+        ``ml_collections.ConfigDict`` or an ``omegaconf`` container will do as well.
+      kind: What it must be: a schema such as [`LARS`][optax_ext.config.LARS], a family such as
+        [`Optimizer`][optax_ext.config.Optimizer], or a union of them. A [`ParamsEma`][optax_ext.config.ParamsEma],
+        which has no ``type``, is read by itself where it is asked for.
+      source: What the error says the data is, such as a file name.
 
     Returns:
       The config that the mapping describes.
 
     Raises:
-      ConfigError: If anything is unknown, missing, of a wrong type or out of range.
+      ConfigError: If anything is unknown, missing, of a wrong type or out of range, or it is not of this kind.
 
     Examples:
       >>> from optax_ext import config
@@ -38,16 +60,48 @@ def from_dict(data: Any, *, source: str = "config") -> Any:
       optax_ext.config.ConfigError: config: 1 problem
         decay_steps: must be greater than 0, got 0
     """
-    if isinstance(data, Schema):
-        return data
-    plain = plain_data(data, source)
+    if isinstance(data, str | os.PathLike):
+        hint = "config.load reads a file, and json.loads or yaml.safe_load text"
+        text = f"must be a mapping with a 'type' or an 'optimizer', got {shorten(data)}: {hint}"
+        raise ConfigError(source, [Problem("", text)])
+    return read_config(data, kind, source)
+
+
+def read_config(data: Any, kind: Any, source: str) -> Any:
+    """Build a config from what a file holds, whatever that is."""
+    kinds = _kinds(kind)
+    config = data if isinstance(data, Schema) else _from_plain(plain_data(data, source), kinds, source)
+    if kinds and not isinstance(config, kinds):
+        asked = " or ".join(asked.__name__ for asked in kinds)
+        raise ConfigError(source, [Problem("", f"holds {type(config).__name__} where {asked} was asked for")])
+    return config
+
+
+def _kinds(kind: Any) -> tuple[type[Schema], ...]:
+    kinds = () if kind is None else typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    for asked in kinds:
+        if not (isinstance(asked, type) and issubclass(asked, Schema)):
+            text = f"must be a schema such as config.LARS, or a union of them, got {shorten(kind)}"
+            raise ConfigError("config", [Problem("kind", text)])
+    return kinds
+
+
+def _from_plain(plain: Any, kinds: tuple[type[Schema], ...], source: str) -> Schema:
+    refuse_foreign(plain, source)
     try:
         if isinstance(plain, Mapping) and "optimizer" in plain:
             return construct(OptimizationConfig, (), plain)
         if isinstance(plain, Mapping) and "type" not in plain:
+            if ParamsEma in kinds:
+                return construct(ParamsEma, (), plain)
             known = join_words(members(Tagged))
             near = next((near for key in plain if (near := did_you_mean(key, ["optimizer", "type"]))), "")
             text = f"must have an 'optimizer', or a 'type' that is one of {known}; got {shorten(list(plain))}{near}"
+            inside = [
+                key for key, value in plain.items() if isinstance(value, Mapping) and {"optimizer", "type"} & {*value}
+            ]
+            if inside:
+                text += f": give what is under {join_words(inside[:1])}"
             raise ConfigError(source, [Problem("", text)])
         return from_tagged(Tagged, plain)
     except pydantic.ValidationError as error:
@@ -77,7 +131,14 @@ def to_dict(config: Schema, *, exclude_defaults: bool = False) -> dict[str, Any]
       {'type': 'constant', 'learning_rate': 0.1}
     """
     if not isinstance(config, Schema):
-        raise ConfigError("config", [Problem("", f"must be a config, got {shorten(config)}")])
+        hint = ""
+        if isinstance(config, Mapping):
+            hint = ": config.from_dict makes one of data"
+        elif isinstance(config, type) and issubclass(config, Schema):
+            hint = f": construct it, {config.__name__}(...)"
+        elif hasattr(config, "update"):
+            hint = ": a transformation does not tell what it was made from"
+        raise ConfigError("config", [Problem("", f"must be a config, got {shorten(config)}{hint}")])
     data: dict[str, Any] = {"type": config.type} if isinstance(config, Tagged) else {}
     for field in init_fields(type(config)):
         value = getattr(config, field.name)

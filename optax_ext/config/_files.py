@@ -1,19 +1,36 @@
 """Reading and writing of config files."""
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, overload
 
-from optax_ext._core.errors import shorten
+from optax_ext._core.errors import ConfigError, Problem, did_you_mean, shorten
 from optax_ext._core.files import file_error, json_text, read_json, read_text, write_text
 from optax_ext._core.public import public
 from optax_ext._core.schema import Schema
 from optax_ext._core.yaml_files import read_yaml, yaml_text
-from optax_ext.config._codec import from_dict, to_dict
+from optax_ext.config._codec import read_config, to_dict
+
+_Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
+_SUFFIXES = (".json", ".yaml", ".yml")
+
+
+@overload
+def load(path: str | os.PathLike[str], kind: None = None) -> Any: ...
+
+
+@overload
+def load(path: str | os.PathLike[str], kind: type[_Kind] | Callable[..., _Kind]) -> _Kind: ...
+
+
+@overload
+def load(path: str | os.PathLike[str], kind: UnionType) -> Any: ...
 
 
 @public
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
     """Read a config from a JSON or YAML file.
 
     YAML is read by the rules of YAML 1.2: ``1e-3`` is a number, and only ``true`` and ``false`` are bool, so that
@@ -21,23 +38,27 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Args:
       path: A file whose name ends in ``.json``, ``.yaml`` or ``.yml``.
+      kind: What the file must hold: a schema such as [`LARS`][optax_ext.config.LARS], a family such as
+        [`Optimizer`][optax_ext.config.Optimizer], or a union of them. Type checkers know what is returned then.
 
     Returns:
       The config, as [`from_dict`][optax_ext.config.from_dict] builds it.
 
     Raises:
-      ConfigError: If the file does not exist, is not JSON or YAML, or is not a valid config.
+      ConfigError: If there is no such file, it is not JSON or YAML, or is not a valid config of this kind.
 
     Examples:
       >>> import tempfile
       >>> from optax_ext import config
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     config.save(config.LARS(learning_rate=0.5), f"{folder}/recipe.yaml")
-      ...     config.load(f"{folder}/recipe.yaml").learning_rate
+      ...     config.load(f"{folder}/recipe.yaml", config.LARS).learning_rate
       0.5
     """
-    read = read_json if _suffix(path) == ".json" else read_yaml
-    return from_dict(read(read_text(path), str(path)), source=str(path))
+    suffix = _suffix(path, existing=True)
+    text = read_text(path)
+    data = read_json(text, str(path)) if suffix == ".json" else read_yaml(text, str(path))
+    return read_config(data, kind, source=str(path))
 
 
 @public
@@ -62,14 +83,23 @@ def save(config: Schema, path: str | os.PathLike[str], *, exclude_defaults: bool
       optax_ext.config.ConfigError: recipe.txt: 1 problem
         the file's name must end in .json, .yaml or .yml, got '.txt'
     """
+    if isinstance(path, Schema):
+        text = f"takes the config first and then the path, got {shorten(config)} and then {shorten(path)}"
+        raise ConfigError("save", [Problem("", text)])
     as_text = json_text if _suffix(path) == ".json" else yaml_text
     write_text(path, as_text(to_dict(config, exclude_defaults=exclude_defaults)))
 
 
-def _suffix(path: str | os.PathLike[str]) -> str:
-    if not isinstance(path, str | os.PathLike):
-        raise file_error(shorten(path), "the path of the file must be text")
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".yaml", ".yml"):
-        raise file_error(path, f"the file's name must end in .json, .yaml or .yml, got {suffix!r}")
+def _suffix(path: str | os.PathLike[str], *, existing: bool = False) -> str:
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        hint = ": config.from_dict reads data" if isinstance(path, Mapping) else ""
+        raise file_error(shorten(path), f"the path of the file must be text, got {type(path).__name__}{hint}")
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix not in _SUFFIXES:
+        if os.fspath(path) and file.is_dir():
+            raise file_error(path, "must be a file, got a directory")
+        names = os.listdir(file.parent) if existing and file.parent.is_dir() else []
+        near = did_you_mean(file.name, (name for name in names if name.endswith(_SUFFIXES)))
+        raise file_error(path, f"the file's name must end in .json, .yaml or .yml, got {suffix!r}{near}")
     return suffix

@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
-from optax_ext.config._adam import round_decays
-from optax_ext.config._optimizer import Optimizer, layerwise_masks
-from optax_ext.transforms import lamb
+from optax_ext.config._adam import moments_in_words, round_decays
+from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
+from optax_ext.config._patterns import PatternField, layerwise_fields
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +57,31 @@ class LAMB(Optimizer):
     exclude_from_layer_adaptation: Patterns | None = None
     allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> optax.GradientTransformation:
+    def pattern_fields(self) -> list[PatternField]:
+        """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
+        return layerwise_fields(
+            self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched
+        )
+
+    def _stages(self) -> list[Stage]:
+        masks = self.masks()
         b1, b2 = round_decays(self.beta_1, self.beta_2)
-        return lamb(
+        lamb = transforms.lamb(
             self._rate(),
             b1=b1,
             b2=b2,
             eps=self.epsilon,
             weight_decay=self.weight_decay_rate,
-            **layerwise_masks(self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched),
+            weight_decay_mask=masks["weight decay"],
+            trust_ratio_mask=masks["trust ratio"],
         )
+        trust_ratio = "scale each layer by norm of parameter / norm of update"
+        effects = {
+            "moments": moments_in_words(self.beta_1, self.beta_2, self.epsilon, "beside the corrected root"),
+            "weight decay": weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay")),
+            "trust ratio": trust_ratio + self._exceptions_in_words("trust ratio"),
+            "learning rate": self._learning_rate_in_words(),
+        }
+        return [
+            Stage(name, effects[name], transformation) for name, transformation in transforms.stages_of(lamb).items()
+        ]

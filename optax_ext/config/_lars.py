@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, NonNegativeNumber, Patterns
-from optax_ext.config._optimizer import Optimizer, layerwise_masks
-from optax_ext.transforms import lars
+from optax_ext.config._optimizer import Optimizer, momentum_in_words, weight_decay_in_words
+from optax_ext.config._patterns import PatternField, layerwise_fields
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +54,32 @@ class LARS(Optimizer):
     exclude_from_layer_adaptation: Patterns | None = None
     allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> optax.GradientTransformation:
-        return lars(
+    def pattern_fields(self) -> list[PatternField]:
+        """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
+        return layerwise_fields(
+            self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched
+        )
+
+    def _stages(self) -> list[Stage]:
+        masks = self.masks()
+        lars = transforms.lars(
             self._rate(),
             momentum=self.momentum,
             weight_decay=self.weight_decay_rate,
             trust_coefficient=self.eeta,
             nesterov=self.nesterov,
             classic_momentum=self.classic_momentum,
-            **layerwise_masks(self.exclude_from_weight_decay, self.exclude_from_layer_adaptation, self.allow_unmatched),
+            weight_decay_mask=masks["weight decay"],
+            trust_ratio_mask=masks["trust ratio"],
         )
+        of = "gradient" if self.classic_momentum else "momentum"
+        trust_ratio = f"scale each layer by {self.eeta:.10g} x norm of parameter / norm of {of}"
+        effects = {
+            "weight decay": weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay")),
+            "trust ratio": trust_ratio + self._exceptions_in_words("trust ratio"),
+            "learning rate": self._learning_rate_in_words(),
+            "momentum": momentum_in_words(self.momentum, self.nesterov),
+        }
+        return [
+            Stage(name, effects[name], transformation) for name, transformation in transforms.stages_of(lars).items()
+        ]

@@ -2,23 +2,30 @@
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
-import optax
 import pydantic
 
+from optax_ext import loss_scaling
 from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber
-from optax_ext._core.schema import problem
+from optax_ext._core.lazy import optax
+from optax_ext._core.schema import init_fields, problem
 from optax_ext._core.tagged import Tagged
-from optax_ext.loss_scaling import dynamic_loss_scaling, fixed_loss_scaling
+from optax_ext.config._stage import Stage
 
 
 class LossScale(Tagged):
     """A loss scale as data; the base class of all loss scale schemas."""
 
     @abc.abstractmethod
-    def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
+
+    def stages(self, inner: Sequence[Stage] = ()) -> list[Stage]:
+        """Return what happens to gradients in order, where ``inner`` happens inside: here the fields, and then that."""
+        fields = ", ".join(f"{field.name}={getattr(self, field.name)}" for field in init_fields(type(self)))
+        return [Stage(type(self).__name__, fields, None), *inner]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +74,22 @@ class DynamicLossScale(LossScale):
             raise problem(f"must be in {limits}, got {initial_scale}", at="initial_scale")
         return max_scale
 
-    def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
-        return dynamic_loss_scaling(inner, **dataclasses.asdict(self))
+        return loss_scaling.dynamic_loss_scaling(inner, **dataclasses.asdict(self))
+
+    def stages(self, inner: Sequence[Stage] = ()) -> list[Stage]:
+        """Return what happens to gradients in order: unscaling, ``inner``, and the adapting of the scale."""
+        skip = _skip_in_words(self.check_updates, self.count_skipped_steps)
+        unscale = f"divide by the loss scale, at first {self.initial_scale:.10g}; {skip}"
+        limit = f", up to {self.max_scale:.10g}" if self.max_scale < FLOAT32_MAX else ""
+        within = "in a row" if self.consecutive_hysteresis else "since it last grew"
+        patience = f", from number {self.hysteresis} {within} on" if self.hysteresis > 1 else ""
+        adapt = (
+            f"x {self.multiplier:.10g} after {self.growth_steps} finite steps in a row{limit}; "
+            f"/ {self.multiplier:.10g} at each skip{patience}, down to {self.min_scale:.10g}"
+        )
+        return [Stage("unscale", unscale, None), *inner, Stage("adapt loss scale", adapt, None)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +117,19 @@ class FixedLossScale(LossScale):
     count_skipped_steps: bool = False
     check_updates: bool = dataclasses.field(default=False, kw_only=True)
 
-    def wrap(self, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
-        return fixed_loss_scaling(inner, **dataclasses.asdict(self))
+        return loss_scaling.fixed_loss_scaling(inner, **dataclasses.asdict(self))
+
+    def stages(self, inner: Sequence[Stage] = ()) -> list[Stage]:
+        """Return what happens to gradients in order: unscaling, and ``inner``."""
+        skip = _skip_in_words(self.check_updates, self.count_skipped_steps)
+        if not self.skip_nonfinite:
+            skip = "whether finite or not"
+        return [Stage("unscale", f"divide by the loss scale, always {self.scale:.10g}; {skip}", None), *inner]
+
+
+def _skip_in_words(check_updates: bool, count_skipped_steps: bool) -> str:
+    checked = "gradient or new parameter" if check_updates else "gradient"
+    counted = "; it counts as a step nevertheless" if count_skipped_steps else ""
+    return f"skip the step if any {checked} is not finite{counted}"

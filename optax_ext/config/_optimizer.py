@@ -2,26 +2,31 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import optax
 import pydantic
-from jax.typing import ArrayLike
 
+from optax_ext import transforms
 from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
 from optax_ext._core.tagged import Tagged
-from optax_ext.masks import path_mask
-from optax_ext.schedules import ScalarOrSchedule, evaluate
-from optax_ext.transforms import chain, clip_by_global_norm, clip_by_norm
+from optax_ext._core.user_warnings import warn_user
+from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
+from optax_ext.config._stage import Stage
+from optax_ext.schedules import Milestone, ScalarOrSchedule, Schedule, evaluate, rate_in_words
+
+_MAX_STEP = 2**31 - 1  # steps are int32
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer(Tagged):
     """An optimizer as data; the base class of all optimizer schemas.
+
+    What an optimizer does is said once, in its stages: ``make()`` chains their transformations, and ``optax-ext
+    describe`` prints their words.
 
     Args:
       learning_rate: At least 0, or a schedule.
@@ -29,6 +34,9 @@ class Optimizer(Tagged):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+
+    Warns:
+      UserWarning: If the learning rate is 0 at every step.
     """
 
     learning_rate: ScalarOrSchedule
@@ -44,49 +52,114 @@ class Optimizer(Tagged):
             raise problem(f"must not be given with clipnorm, got {global_clipnorm} with {info.data['clipnorm']}")
         return global_clipnorm
 
-    def make(self) -> optax.GradientTransformationExtraArgs:
-        """Return the transformation: clipping by value, by norm and by global norm, then the optimizer's own chain.
+    def __post_init__(self) -> None:
+        rate = self.learning_rate
+        if rate.is_zero() if isinstance(rate, Schedule) else rate == 0:
+            name, words = type(self).__name__, rate_in_words(rate)
+            warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")
+
+    def make(self) -> "optax.GradientTransformationExtraArgs":
+        """Return the optimizer: the chain of its stages.
 
         Parameters that are not floating or complex numbers stay unchanged: their update is zero.
         """
-        return chain({**self._make_clipping(), "optimizer": self._make_chain()})
+        stages = self.stages()
+        named = {stage.name: stage.transformation for stage in stages if stage.transformation is not None}
+        if len(named) < len(stages):
+            names = [stage.name for stage in stages]
+            raise ValueError(
+                f"each stage of {type(self).__name__} must have a transformation, and a name of its own; got {names}"
+            )
+        return transforms.chain(named)
 
-    def _make_clipping(self) -> dict[str, optax.GradientTransformation]:
-        """Return the clipping stages, which come first."""
-        stages: dict[str, optax.GradientTransformation] = {}
+    def stages(self) -> list[Stage]:
+        """Return what happens to gradients, in order: clipping, and then what the optimizer is about."""
+        return [*self._clipping(), *self._stages()]
+
+    def pattern_fields(self) -> list[PatternField]:
+        """Return the fields that hold patterns, and what each of them means for which stage."""
+        return []
+
+    def masks(self, *, allow_unmatched: bool | None = None) -> dict[str, Callable[[Any], Any]]:
+        """Return the masks of the stages that leave out parameters, as `stages` uses them.
+
+        Args:
+          allow_unmatched: Whether a pattern that matches no parameter is accepted; None for what the optimizer says.
+
+        Returns:
+          Functions from parameters to a tree of bool, by the name of the stage.
+        """
+        fields = self.pattern_fields()
+        return {
+            stage: make_mask(
+                [field for field in fields if field.stage == stage],
+                all(field.allow_unmatched for field in fields) if allow_unmatched is None else allow_unmatched,
+            )
+            for stage in dict.fromkeys(field.stage for field in fields)
+        }
+
+    def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
+        """Return the rate that a step takes: that of the number or the schedule, divided by ``1 + decay * step``.
+
+        Args:
+          step: How many updates came before, as a schedule takes it: an integer, a float, or an array of either.
+
+        Returns:
+          float32, of the shape of ``step``.
+        """
+        rate = evaluate(self.learning_rate, step)
+        return rate if self.decay == 0 else rate / (1 + self.decay * exact_step(step).astype("float32"))
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the steps at which it is worth looking at the rate: the schedule's, and where ``decay`` halves it."""
+        found = [Milestone(min(round(1 / self.decay), _MAX_STEP), "half, by decay")] if self.decay > 0 else []
+        if isinstance(self.learning_rate, Schedule):
+            found += self.learning_rate.milestones()
+        return tuple(sorted(found, key=lambda milestone: milestone.step))
+
+    def _clipping(self) -> list[Stage]:
+        """Return what comes first."""
+        stages: list[Stage] = []
         if self.clipvalue is not None:
-            stages["clip by value"] = optax.clip(self.clipvalue)
+            effect = f"each number to at most {self.clipvalue:.10g} either way"
+            stages.append(Stage("clip by value", effect, optax.clip(self.clipvalue)))
         if self.clipnorm is not None:
-            stages["clip by norm"] = clip_by_norm(self.clipnorm)
+            effect = f"each gradient by itself to a norm of at most {self.clipnorm:.10g}"
+            stages.append(Stage("clip by norm", effect, transforms.clip_by_norm(self.clipnorm)))
         if self.global_clipnorm is not None:
-            stages["clip by global norm"] = clip_by_global_norm(self.global_clipnorm)
+            effect = f"all together to a norm of at most {self.global_clipnorm:.10g}"
+            stages.append(Stage("clip by global norm", effect, transforms.clip_by_global_norm(self.global_clipnorm)))
         return stages
 
     @abc.abstractmethod
-    def _make_chain(self) -> optax.GradientTransformation:
-        """Return the stages after clipping."""
+    def _stages(self) -> list[Stage]:
+        """Return what comes after clipping, each stage with its name, its words and its transformation."""
 
-    def _rate(self) -> optax.ScalarOrSchedule:
-        """Return the learning rate, divided by `1 + decay * step` if there is a decay."""
-        if self.decay == 0:
-            return self.learning_rate
+    def _rate(self) -> "optax.ScalarOrSchedule":
+        """Return the learning rate as Optax takes it: a number where it is constant, so that no steps are counted."""
+        is_constant = self.decay == 0 and not isinstance(self.learning_rate, Schedule)
+        return self.learning_rate if is_constant else self.learning_rate_at
 
-        def decayed(step: ArrayLike) -> jax.Array:
-            return evaluate(self.learning_rate, step) / (1 + self.decay * exact_step(step).astype("float32"))
+    def _learning_rate_stage(self) -> Stage:
+        return Stage("learning rate", self._learning_rate_in_words(), transforms.scale_by_learning_rate(self._rate()))
 
-        return decayed
+    def _learning_rate_in_words(self) -> str:
+        decayed = f", divided by 1 + {self.decay:.10g} x step" if self.decay > 0 else ""
+        return f"times minus the rate: {rate_in_words(self.learning_rate)}{decayed}"
+
+    def _exceptions_in_words(self, stage: str) -> str:
+        return exceptions_in_words([field for field in self.pattern_fields() if field.stage == stage])
 
 
-def layerwise_masks(
-    exclude_from_weight_decay: Sequence[str],
-    exclude_from_layer_adaptation: Sequence[str] | None,
-    allow_unmatched: bool,
-) -> dict[str, Any]:
-    """Return the masks of a layer-wise optimizer; without a list for adaptation, the one for weight decay is used."""
-    not_adapting = exclude_from_layer_adaptation
-    if not_adapting is None:
-        not_adapting = exclude_from_weight_decay
-    return {
-        "weight_decay_mask": path_mask(exclude=exclude_from_weight_decay, allow_unmatched=allow_unmatched),
-        "trust_ratio_mask": path_mask(exclude=not_adapting, allow_unmatched=allow_unmatched),
-    }
+def momentum_in_words(momentum: float, nesterov: bool) -> str:
+    """Say what momentum does."""
+    if momentum == 0:
+        return "nothing: momentum is 0"
+    return f"add {momentum:.10g} x the momentum so far" + (", looking one step ahead (Nesterov)" if nesterov else "")
+
+
+def weight_decay_in_words(weight_decay_rate: float, exceptions: str) -> str:
+    """Say what weight decay does."""
+    if weight_decay_rate == 0:
+        return "nothing: weight_decay_rate is 0"
+    return f"add {weight_decay_rate:.10g} x parameter{exceptions}"

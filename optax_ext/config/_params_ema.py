@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Literal
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, NonNegativeInteger
+from optax_ext._core.lazy import optax
 from optax_ext._core.schema import Schema
-from optax_ext.transforms import params_ema
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,16 @@ class ParamsEma(Schema):
     initial: Literal["zeros", "params"] = "zeros"
     trainable_weights_only: bool = True
 
-    def make(self) -> optax.GradientTransformationExtraArgs:
+    def make(self) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation, for the end of a chain."""
-        return params_ema(
+        return transforms.params_ema(
             self.average_decay, start_step=self.start_step, dynamic_decay=self.dynamic_decay, initial=self.initial
         )
+
+    def stage(self) -> Stage:
+        """Return the average as the last stage of a recipe."""
+        at_first = ", lower at first" if self.dynamic_decay else ""
+        start = f", from step {self.start_step} on" if self.start_step > 0 else ""
+        first = "0" if self.initial == "zeros" else "the first parameters"
+        effect = f"average the parameters, decay {self.average_decay:.10g}{at_first}, starting at {first}{start}"
+        return Stage("ema", effect, self.make())

@@ -3,14 +3,15 @@
 import dataclasses
 from typing import Annotated
 
-import optax
-
+from optax_ext import loss_scaling
+from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import Schema
 from optax_ext._core.tagged import Nested
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
-from optax_ext.loss_scaling import master_weights
+from optax_ext.config._stage import Stage
+from optax_ext.schedules import Milestone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class OptimizationConfig(Schema):
     ema: Annotated[ParamsEma, Nested()] | None = None
     master_weights: bool = dataclasses.field(default=False, kw_only=True)
 
-    def make(self) -> optax.GradientTransformationExtraArgs:
+    def make(self) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation.
 
         Loss scaling is outermost, so that clipping sees unscaled, finite gradients, and neither averages nor master
@@ -57,5 +58,23 @@ class OptimizationConfig(Schema):
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
         if self.master_weights:
-            inner = master_weights(inner)
+            inner = loss_scaling.master_weights(inner)
         return inner if self.loss_scale is None else self.loss_scale.wrap(inner)
+
+    def stages(self) -> list[Stage]:
+        """Return what happens to gradients, in order: the stages of the optimizer, and what is around them."""
+        stages = self.optimizer.stages()
+        if self.ema is not None:
+            stages.append(self.ema.stage())
+        if self.master_weights:
+            effect = "all that follows is in float32, with a copy of each narrower parameter"
+            stages.insert(0, Stage("master weights", effect, None))
+        return stages if self.loss_scale is None else self.loss_scale.stages(stages)
+
+    def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
+        """Return the rate that a step takes, as [`Optimizer.learning_rate_at`][optax_ext.config.Optimizer] does."""
+        return self.optimizer.learning_rate_at(step)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the steps at which it is worth looking at the rate of the optimizer."""
+        return self.optimizer.milestones()

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, FractionBelowOne, PositiveNumber
-from optax_ext.config._optimizer import Optimizer
-from optax_ext.transforms import add_momentum, scale_by_rms
+from optax_ext.config._optimizer import Optimizer, momentum_in_words
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +63,16 @@ class RMSprop(Optimizer):
     centered: bool = False
     epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
 
-    def _make_chain(self) -> optax.GradientTransformation:
+    def _stages(self) -> list[Stage]:
         has_momentum = self.momentum > 0
         eps_in_sqrt = has_momentum or self.epsilon_in_root
-        scale = scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=eps_in_sqrt, centered=self.centered)
-        scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
-        if not has_momentum:
-            return optax.chain(scale, scale_by_learning_rate)
-        return optax.chain(scale, scale_by_learning_rate, add_momentum(self.momentum, nesterov=False))
+        scale = transforms.scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=eps_in_sqrt, centered=self.centered)
+        by = "running standard deviation (centered)" if self.centered else "root of the running mean square"
+        where = "inside" if eps_in_sqrt else "outside"
+        why = ", as always with momentum" if has_momentum and not self.epsilon_in_root else ""
+        effect = f"divide by the {by}, decay {self.rho:.10g}, epsilon {self.epsilon:.10g} {where} the root{why}"
+        stages = [Stage("mean square", effect, scale), self._learning_rate_stage()]
+        if has_momentum:
+            momentum = transforms.add_momentum(self.momentum, nesterov=False)
+            stages.append(Stage("momentum", momentum_in_words(self.momentum, nesterov=False), momentum))
+        return stages

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import optax
-
+from optax_ext import transforms
 from optax_ext._core.field_types import Fraction
-from optax_ext.config._optimizer import Optimizer
-from optax_ext.transforms import add_momentum
+from optax_ext.config._optimizer import Optimizer, momentum_in_words
+from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +45,9 @@ class SGD(Optimizer):
     momentum: Fraction = 0.0
     nesterov: bool = False
 
-    def _make_chain(self) -> optax.GradientTransformation:
-        scale_by_learning_rate = optax.scale_by_learning_rate(self._rate())
+    def _stages(self) -> list[Stage]:
         if self.momentum == 0:
-            return scale_by_learning_rate
-        return optax.chain(scale_by_learning_rate, add_momentum(self.momentum, nesterov=self.nesterov))
+            return [self._learning_rate_stage()]
+        momentum = transforms.add_momentum(self.momentum, nesterov=self.nesterov)
+        effect = momentum_in_words(self.momentum, self.nesterov)
+        return [self._learning_rate_stage(), Stage("momentum", effect, momentum)]

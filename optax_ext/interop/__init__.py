@@ -1,10 +1,8 @@
 """Recipes of TensorFlow: configs of Keras and their way back, recipes of Model Garden, and the weights of its LARS."""
 
-from optax_ext.interop._translate import identify_writer, translate
-from optax_ext.interop._translation import Note, Translation, TranslationWarning
-from optax_ext.interop._weights import lars_state_from_weights, lars_weights_from_state
-from optax_ext.interop.keras import from_keras, to_keras
-from optax_ext.interop.model_garden import from_model_garden
+from typing import TYPE_CHECKING
+
+from optax_ext._core.lazy import lazy_names
 
 __all__ = [
     "Note",
@@ -18,3 +16,14 @@ __all__ = [
     "to_keras",
     "translate",
 ]
+
+if TYPE_CHECKING:
+    from optax_ext.interop._translate import identify_writer, translate
+    from optax_ext.interop._translation import Note, Translation, TranslationWarning
+    from optax_ext.interop._weights import lars_state_from_weights, lars_weights_from_state
+    from optax_ext.interop.keras import from_keras, to_keras
+    from optax_ext.interop.model_garden import from_model_garden
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__, __all__, ["_translation", "keras", "model_garden", "_translate", "_weights"]
+    )

@@ -36,8 +36,6 @@ def read_mapping(source: Any, argument: str) -> Mapping[Any, Any]:
         raise ConfigError(argument, [Problem("", text)])
     path: Any = source
     text = read_text(path)
-    if not text.strip():
-        raise ConfigError(str(path), [Problem("", "is empty: it must hold a mapping")])
     is_json = Path(path).suffix.lower() == ".json"
     data = read_json(text, str(path)) if is_json else read_yaml(text, str(path), _Loader)
     if not isinstance(data, Mapping):

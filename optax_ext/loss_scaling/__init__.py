@@ -1,11 +1,8 @@
 """Loss scaling: steps whose gradients are not finite are skipped, around any optimizer."""
 
-from optax_ext.loss_scaling._diagnostics import NonfiniteCounts, nonfinite_leaves, raise_if_stalled
-from optax_ext.loss_scaling._dynamic import dynamic_loss_scaling
-from optax_ext.loss_scaling._fixed import fixed_loss_scaling
-from optax_ext.loss_scaling._master_weights import MasterWeightsState, master_weights
-from optax_ext.loss_scaling._state import LossScaleState
-from optax_ext.loss_scaling._value_and_grad import scale_loss, unscale, value_and_grad
+from typing import TYPE_CHECKING
+
+from optax_ext._core.lazy import lazy_names
 
 __all__ = [
     "LossScaleState",
@@ -20,3 +17,15 @@ __all__ = [
     "unscale",
     "value_and_grad",
 ]
+
+if TYPE_CHECKING:
+    from optax_ext.loss_scaling._diagnostics import NonfiniteCounts, nonfinite_leaves, raise_if_stalled
+    from optax_ext.loss_scaling._dynamic import dynamic_loss_scaling
+    from optax_ext.loss_scaling._fixed import fixed_loss_scaling
+    from optax_ext.loss_scaling._master_weights import MasterWeightsState, master_weights
+    from optax_ext.loss_scaling._state import LossScaleState
+    from optax_ext.loss_scaling._value_and_grad import scale_loss, unscale, value_and_grad
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__, __all__, ["_diagnostics", "_dynamic", "_fixed", "_master_weights", "_state", "_value_and_grad"]
+    )

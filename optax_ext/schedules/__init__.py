@@ -2,11 +2,13 @@
 
 from optax_ext.schedules._cosine import CosineDecay, CosineDecayRestarts
 from optax_ext.schedules._exponential import ExponentialDecay, InverseTimeDecay
+from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
 from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
 from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
 from optax_ext.schedules._warmup import LinearWarmup, PolynomialWarmup
+from optax_ext.schedules._words import rate_in_words
 
 __all__ = [
     "Constant",
@@ -16,6 +18,7 @@ __all__ = [
     "ExponentialDecay",
     "InverseTimeDecay",
     "LinearWarmup",
+    "Milestone",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
     "PolynomialWarmup",
@@ -25,4 +28,5 @@ __all__ = [
     "Schedule",
     "StepCosineDecay",
     "evaluate",
+    "rate_in_words",
 ]

@@ -4,15 +4,11 @@ import functools
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-import jax
-import numpy as np
-from jax.core import Tracer
-from jax.typing import ArrayLike
-
+from optax_ext._core.lazy import jax, np
 from optax_ext._core.steps import exact_step
 from optax_ext.schedules._schedule import Schedule
 
-_Formula = TypeVar("_Formula", bound=Callable[..., jax.Array])
+_Formula = TypeVar("_Formula", bound="Callable[..., jax.Array]")
 
 
 def compile_eager(formula: _Formula) -> _Formula:
@@ -24,8 +20,8 @@ def compile_eager(formula: _Formula) -> _Formula:
     """
 
     @functools.wraps(formula)
-    def call(self: Schedule, step: ArrayLike) -> jax.Array:
-        if isinstance(step, Tracer) or not _is_ours(self):
+    def call(self: Schedule, step: "jax.typing.ArrayLike") -> "jax.Array":
+        if isinstance(step, jax.core.Tracer) or not _is_ours(self):
             return formula(self, step)
         if isinstance(step, jax.Array):
             passes = isinstance(step.dtype, np.dtype) and step.dtype.kind in "iuf"
@@ -37,7 +33,7 @@ def compile_eager(formula: _Formula) -> _Formula:
     return cast(_Formula, call)
 
 
-_formulas: dict[Callable[..., jax.Array], Callable[..., jax.Array]] = {}  # by the compiled method
+_formulas: "dict[Callable[..., jax.Array], Callable[..., jax.Array]]" = {}  # by the method that compiles them
 
 
 def _is_ours(schedule: object) -> bool:
@@ -46,7 +42,7 @@ def _is_ours(schedule: object) -> bool:
 
 
 @functools.lru_cache(maxsize=128)  # a sweep makes any number of schedules
-def _program(schedule: Schedule) -> Callable[[ArrayLike], jax.Array]:
+def _program(schedule: Schedule) -> "Callable[[jax.typing.ArrayLike], jax.Array]":
     """Return the compiled formula of a schedule; an outer trace inlines it."""
     formula = _formulas[type(schedule).__call__]
     return jax.jit(functools.partial(formula, schedule), inline=True)

@@ -4,10 +4,7 @@ import dataclasses
 import functools
 import math
 
-import jax
-import jax.numpy as jnp
 import pydantic
-from jax.typing import ArrayLike
 
 from optax_ext._core.field_types import (
     FLOAT32_MAX,
@@ -18,13 +15,15 @@ from optax_ext._core.field_types import (
     PositiveInteger,
     PositiveNumber,
 )
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
-def _cosine(fraction: jax.Array, alpha: float) -> jax.Array:
+def _cosine(fraction: "jax.Array", alpha: float) -> "jax.Array":
     """Return a half cosine that falls from 1 at fraction 0 to `alpha` at fraction 1."""
     return (1 - alpha) * (0.5 * (1 + jnp.cos(jnp.pi * fraction))) + alpha
 
@@ -73,7 +72,7 @@ class CosineDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.warmup_target is None:
             return self._decay(self.initial_learning_rate, elapsed)
@@ -85,13 +84,25 @@ class CosineDecay(Schedule):
         rising = (self.warmup_target - self.initial_learning_rate) * fraction + self.initial_learning_rate
         return jnp.where(elapsed < self.warmup_steps, rising, decayed)
 
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset, the end of the warm-up, if there is a target for one, and that of the fall."""
+        if self.warmup_target is None and self.warmup_steps > 0:
+            return dataclasses.replace(self, warmup_steps=0).milestones()
+        return super().milestones()
+
+    def is_zero(self) -> bool:
+        """Whether the rate neither starts at more than 0 nor rises to it."""
+        if self.warmup_target is None:
+            return self.initial_learning_rate == 0
+        return self.warmup_target == 0 and (self.initial_learning_rate == 0 or self.warmup_steps == 0)
+
     def _zero_from(self) -> int | None:
         rises = self.warmup_target is not None
         if self.alpha != 0 or not (self.initial_learning_rate or self.warmup_target):
             return None
         return self.offset + (self.warmup_steps if rises else 0) + self.decay_steps
 
-    def _decay(self, peak: float, steps: jax.Array) -> jax.Array:
+    def _decay(self, peak: float, steps: "jax.Array") -> "jax.Array":
         return peak * _cosine(true_divide(jnp.minimum(steps, self.decay_steps), self.decay_steps), self.alpha)
 
 
@@ -151,23 +162,36 @@ class CosineDecayRestarts(Schedule):
         return t_mul
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         period, fraction = self._even_periods(elapsed) if self.t_mul == 1 else self._growing_periods(elapsed)
         peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 would be NaN
         falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * fraction))
         return self.initial_learning_rate * ((1 - self.alpha) * falling + self.alpha)
 
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the ends of the first periods, at which the rate restarts."""
+        found = list(super().milestones())
+        for n in repetitions():
+            periods = sum(self.t_mul**i for i in range(n))  # in units of the first
+            end = self.offset + math.ceil(periods * self.first_decay_steps)
+            found.append(Milestone(end, f"end of period {n}"))
+        return in_order(found)
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
+
     def _zero_from(self) -> int | None:
         only_one = self.m_mul == 0 and self.alpha == 0 and self.initial_learning_rate != 0
         return self.offset + self.first_decay_steps if only_one else None
 
-    def _even_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _even_periods(self, elapsed: "jax.Array") -> "tuple[jax.Array, jax.Array]":
         period = jnp.maximum(elapsed // self.first_decay_steps, 0)
         fraction = true_divide(elapsed - period * self.first_decay_steps, self.first_decay_steps)
         return period.astype(jnp.float32), fraction
 
-    def _growing_periods(self, elapsed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _growing_periods(self, elapsed: "jax.Array") -> "tuple[jax.Array, jax.Array]":
         starts, early, lengths = _starts_of_periods(self.first_decay_steps, self.t_mul)
         steps = jnp.asarray(starts, elapsed.dtype)
         period = jnp.maximum(jnp.searchsorted(steps, elapsed, side="right") - 1, 0)

@@ -1,18 +1,17 @@
 """Schedules with a decay rate per ``decay_steps``: exponential and inverse-time decay."""
 
 import dataclasses
-
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
+import math
 
 from optax_ext._core.field_types import Integer, NonNegativeNumber, PositiveNumber
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
-def _periods(elapsed: jax.Array, decay_steps: float, staircase: bool) -> jax.Array:
+def _periods(elapsed: "jax.Array", decay_steps: float, staircase: bool) -> "jax.Array":
     """Return how many times `decay_steps` has elapsed, rounded down for a staircase."""
     if not staircase:
         return true_divide(elapsed, decay_steps)
@@ -58,10 +57,19 @@ class ExponentialDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         periods = _periods(elapsed, self.decay_steps, self.staircase)
         return self.initial_learning_rate * jnp.float32(self.decay_rate) ** periods
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the first multiples of ``decay_steps`` after it."""
+        multiples = ((n, self.offset + math.ceil(n * self.decay_steps)) for n in repetitions())
+        return in_order([*super().milestones(), *(Milestone(step, f"{n} x decay_steps") for n, step in multiples)])
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +109,16 @@ class InverseTimeDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         periods = _periods(elapsed, self.decay_steps, self.staircase)
         return self.initial_learning_rate / (1 + self.decay_rate * periods)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the first multiples of ``decay_steps`` after it."""
+        multiples = ((n, self.offset + math.ceil(n * self.decay_steps)) for n in repetitions())
+        return in_order([*super().milestones(), *(Milestone(step, f"{n} x decay_steps") for n, step in multiples)])
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0

@@ -4,15 +4,14 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import pydantic
-from jax.typing import ArrayLike
 
 from optax_ext._core.field_types import Integer, ListOf, NonNegativeInteger, NonNegativeNumber
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -35,8 +34,16 @@ class Constant(Schedule):
     learning_rate: NonNegativeNumber
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         return jnp.full(jnp.shape(exact_step(step)), self.learning_rate, jnp.float32)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return none: every step is like any other."""
+        return ()
+
+    def is_zero(self) -> bool:
+        """Whether the rate is 0."""
+        return self.learning_rate == 0
 
 
 def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
@@ -110,10 +117,14 @@ class PiecewiseConstantDecay(Schedule):
         return _one_value_each(values, info, extra=1)
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         passed = elapsed[..., None] > jnp.asarray(self.boundaries, elapsed.dtype)
         return jnp.asarray(self.values, jnp.float32)[jnp.sum(passed, axis=-1)]
+
+    def is_zero(self) -> bool:
+        """Whether every value is 0."""
+        return not any(self.values)
 
     def _zero_from(self) -> int | None:
         first = _first_zero(self.values)
@@ -173,7 +184,7 @@ class StepCosineDecay(Schedule):
         return _one_value_each(values, info, extra=0)
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = jnp.full(elapsed.shape, self.values[-1], jnp.float32)
         pieces = list(zip(itertools.pairwise(self.boundaries), itertools.pairwise(self.values), strict=True))
@@ -183,6 +194,10 @@ class StepCosineDecay(Schedule):
             cosine = next_value + (value - next_value) * (jnp.cos(jnp.pi * fraction) + 1) / 2
             rate = jnp.where(elapsed < end, cosine, rate)
         return rate
+
+    def is_zero(self) -> bool:
+        """Whether every value is 0."""
+        return not any(self.values)
 
     def _zero_from(self) -> int | None:
         first = _first_zero(self.values)

@@ -2,13 +2,11 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-
 from optax_ext._core.field_types import Integer, NonNegativeNumber, Number, PositiveInteger
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order, repetitions
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -57,7 +55,7 @@ class PolynomialDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.cycle:
             cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, exact for integer steps
@@ -67,6 +65,16 @@ class PolynomialDecay(Schedule):
         span = self.initial_learning_rate - self.end_learning_rate
         left = jnp.maximum(1 - fraction, 0)  # rounding must not make the base negative, whose power is NaN
         return span * left ** jnp.float32(self.power) + self.end_learning_rate
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset and the end, or those of the first cycles."""
+        numbers = repetitions() if self.cycle else ()
+        cycles = [Milestone(self.offset + n * self.decay_steps, f"end of cycle {n}") for n in numbers]
+        return in_order([*super().milestones(), *cycles])
+
+    def is_zero(self) -> bool:
+        """Whether the rate goes from 0 to 0."""
+        return self.initial_learning_rate == 0 and self.end_learning_rate == 0
 
     def _zero_from(self) -> int | None:
         ends_at_zero = self.end_learning_rate == 0 and self.power > 0 and not self.cycle

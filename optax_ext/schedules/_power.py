@@ -1,18 +1,17 @@
 """Learning rates that are a power of the step: plain, capped, or with a linear decay at the end."""
 
 import dataclasses
-
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
+import math
 
 from optax_ext._core.field_types import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order
 from optax_ext.schedules._schedule import Schedule
 
 
-def _power(elapsed: jax.Array, power: float) -> jax.Array:
+def _power(elapsed: "jax.Array", power: float) -> "jax.Array":
     """Return the steps, at least 1 so that a negative power stays finite, raised to a power."""
     return jnp.maximum(elapsed, 1).astype(jnp.float32) ** jnp.float32(power)
 
@@ -43,8 +42,12 @@ class DirectPowerDecay(Schedule):
     power: Number = 1.0
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         return self.initial_learning_rate * _power(exact_step(step), self.power)
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +86,14 @@ class PowerDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         decayed = jnp.minimum(self.initial_learning_rate * _power(elapsed, self.power), self.pre_offset_learning_rate)
         return jnp.where(elapsed > 0, decayed, self.pre_offset_learning_rate)
+
+    def is_zero(self) -> bool:
+        """Whether the rate is 0 after the offset, and there is no step before it or the rate is 0 there too."""
+        return self.pre_offset_learning_rate == 0 or (self.initial_learning_rate == 0 and self.offset < 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +135,7 @@ class PowerAndLinearDecay(Schedule):
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         rate = self.initial_learning_rate * _power(elapsed, self.power)
         linear_steps = self.total_decay_steps * self.linear_decay_fraction
@@ -136,6 +143,18 @@ class PowerAndLinearDecay(Schedule):
             return rate
         left = self.total_decay_steps - jnp.clip(elapsed, 0, self.total_decay_steps)
         return rate * jnp.minimum(true_divide(left, linear_steps), 1)
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the offset, the start of the linear fall, and its end."""
+        found = list(super().milestones())
+        if self.total_decay_steps > 0 and 0 < self.linear_decay_fraction < 1:
+            fall = self.offset + math.ceil((1 - self.linear_decay_fraction) * self.total_decay_steps)
+            found.append(Milestone(fall, "start of the linear fall"))
+        return in_order(found)
+
+    def is_zero(self) -> bool:
+        """Whether the rate starts at 0, of which all that follows is a multiple."""
+        return self.initial_learning_rate == 0
 
     def _zero_from(self) -> int | None:
         falls = self.total_decay_steps * self.linear_decay_fraction > 0

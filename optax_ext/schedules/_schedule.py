@@ -1,20 +1,20 @@
 """The base class of all schedules, and the field type that takes a schedule or a number."""
 
 import abc
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
 import pydantic
-from jax.typing import ArrayLike
 from pydantic_core import core_schema
 
 from optax_ext._core.errors import shorten
 from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.public import public
 from optax_ext._core.schema import problem, type_adapter
 from optax_ext._core.tagged import Tagged, from_tagged
+from optax_ext.schedules._milestones import Milestone, field_milestones, in_order
 
 
 class Schedule(Tagged):
@@ -41,7 +41,7 @@ class Schedule(Tagged):
     """
 
     @abc.abstractmethod
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         """Return the learning rate at ``step``.
 
         Args:
@@ -50,6 +50,25 @@ class Schedule(Tagged):
         Returns:
           The rate in float32, with the shape of ``step`` and never weakly typed.
         """
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the steps at which it is worth looking at the rate: where it starts, turns, jumps or ends.
+
+        Read from the fields: an ``offset``, ``boundaries``, the ends of ``warmup_steps`` and of other fields whose
+        names end in ``steps``, and the milestones of schedules in fields. Override it where a schedule knows more.
+
+        Returns:
+          Milestones in the order of their steps. Of what repeats forever they are the first few; of what has neither
+          an end nor repeats, a step far from its start.
+        """
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        inside = [value for value in fields.values() if isinstance(value, Schedule)]
+        own = field_milestones(self.type, fields, has_end=bool(inside))
+        return in_order([*own, *(milestone for schedule in inside for milestone in schedule.milestones())])
+
+    def is_zero(self) -> bool:
+        """Whether the fields by themselves say that the rate is 0 at every step; without JAX."""
+        return False
 
     def _zero_from(self) -> int | None:
         """Return the step from which a rate that was positive stays 0, or None if there is none; without JAX."""
@@ -96,7 +115,7 @@ ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
 
 
 @public
-def evaluate(learning_rate: float | Schedule, step: ArrayLike) -> jax.Array:
+def evaluate(learning_rate: float | Schedule, step: "jax.typing.ArrayLike") -> "jax.Array":
     """Return the learning rate at a step, whether it is a schedule or a constant.
 
     Args:

@@ -1,16 +1,13 @@
 """Warm-ups: schedules that replace the first steps of another schedule."""
 
 import dataclasses
-import inspect
-import warnings
-
-import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from optax_ext._core.field_types import NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.steps import exact_step, true_divide
+from optax_ext._core.user_warnings import warn_user
 from optax_ext.schedules._compile_eager import compile_eager
+from optax_ext.schedules._milestones import Milestone, in_order
 from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
 
 
@@ -23,12 +20,23 @@ class _Warmup(Schedule):
     def __post_init__(self) -> None:
         over = self._after_is_zero_from()
         if over is not None and 0 < self.warmup_steps >= over:
-            warnings.warn(
+            warn_user(
                 f"{type(self).__name__}: the warm-up of {self.warmup_steps} steps climbs to a schedule that is 0 from"
                 f" step {over} on, so that the rate stays 0 after it. A warm-up does not shift the schedule after it:"
-                f" give that one more steps, or an offset of {self.warmup_steps}",
-                stacklevel=_stacklevel_of_user(),
+                f" give that one more steps, or an offset of {self.warmup_steps}"
             )
+
+    def milestones(self) -> tuple[Milestone, ...]:
+        """Return the end of the warm-up, and what happens from then on in the schedule after it."""
+        after = self.after.milestones() if isinstance(self.after, Schedule) else ()
+        if self.warmup_steps == 0:
+            return after
+        end = Milestone(self.warmup_steps, "end of warmup_steps")
+        return in_order([end, *(milestone for milestone in after if milestone.step >= self.warmup_steps)])
+
+    def is_zero(self) -> bool:
+        """Whether the schedule after the warm-up, to which it rises, is 0 at every step."""
+        return self.after.is_zero() if isinstance(self.after, Schedule) else self.after == 0
 
     def _after_is_zero_from(self) -> int | None:
         return self.after._zero_from() if isinstance(self.after, Schedule) else None
@@ -36,17 +44,6 @@ class _Warmup(Schedule):
     def _zero_from(self) -> int | None:
         over = self._after_is_zero_from()
         return None if over is None else max(over, self.warmup_steps)
-
-
-def _stacklevel_of_user() -> int:
-    """Return the stacklevel, for the caller, of the user's line that made the schedule, alone or in a recipe."""
-    level, frame = 0, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-_BETWEEN = ("optax_ext", "pydantic", "dataclasses")  # may stand between a user's line and a schedule made there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +85,7 @@ class LinearWarmup(_Warmup):
     warmup_learning_rate: NonNegativeNumber = 0.0
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
         if self.warmup_steps == 0:
             return evaluate(self.after, step)
@@ -96,6 +93,10 @@ class LinearWarmup(_Warmup):
         fraction = true_divide(step, self.warmup_steps)
         rising = self.warmup_learning_rate + fraction * (target - self.warmup_learning_rate)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
+
+    def is_zero(self) -> bool:
+        """Whether the warm-up goes from 0 to a schedule that is 0 at every step."""
+        return super().is_zero() and (self.warmup_learning_rate == 0 or self.warmup_steps == 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,7 @@ class PolynomialWarmup(_Warmup):
     power: Number = 1.0
 
     @compile_eager
-    def __call__(self, step: ArrayLike) -> jax.Array:
+    def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
         if self.warmup_steps == 0:
             return evaluate(self.after, step)

@@ -1,18 +1,12 @@
 """Gradient transformations that compose into `optax.chain`: `lars`, `lamb`, and the pieces of these and of recipes."""
 
-from optax_ext.transforms._adagrad import scale_by_rss
-from optax_ext.transforms._adam import scale_by_adam
-from optax_ext.transforms._chain import chain, stages_of
-from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
-from optax_ext.transforms._lamb import lamb
-from optax_ext.transforms._lars import lars
-from optax_ext.transforms._momentum import add_momentum
-from optax_ext.transforms._params_ema import ParamsEmaState, ema_params, params_ema
-from optax_ext.transforms._rmsprop import scale_by_rms
-from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+from typing import TYPE_CHECKING
+
+from optax_ext._core.lazy import lazy_names
 
 __all__ = [
     "ParamsEmaState",
+    "add_decayed_weights",
     "add_momentum",
     "chain",
     "clip_by_global_norm",
@@ -22,8 +16,42 @@ __all__ = [
     "lars",
     "params_ema",
     "scale_by_adam",
+    "scale_by_learning_rate",
     "scale_by_rms",
     "scale_by_rss",
     "scale_by_trust_ratio",
     "stages_of",
 ]
+
+if TYPE_CHECKING:
+    from optax_ext.transforms._adagrad import scale_by_rss
+    from optax_ext.transforms._adam import scale_by_adam
+    from optax_ext.transforms._chain import chain, stages_of
+    from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
+    from optax_ext.transforms._lamb import lamb
+    from optax_ext.transforms._lars import lars
+    from optax_ext.transforms._learning_rate import scale_by_learning_rate
+    from optax_ext.transforms._momentum import add_momentum
+    from optax_ext.transforms._params_ema import ParamsEmaState, ema_params, params_ema
+    from optax_ext.transforms._rmsprop import scale_by_rms
+    from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+    from optax_ext.transforms._weight_decay import add_decayed_weights
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        __all__,
+        [
+            "_adagrad",
+            "_adam",
+            "_chain",
+            "_clipping",
+            "_lamb",
+            "_lars",
+            "_learning_rate",
+            "_momentum",
+            "_params_ema",
+            "_rmsprop",
+            "_trust_ratio",
+            "_weight_decay",
+        ],
+    )

@@ -7,16 +7,36 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import Mask
+from optax_ext._core.public import public
 from optax_ext._core.remat import rematerializable
 from optax_ext._core.trees import is_none
 
 
+@public
 def add_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -> optax.GradientTransformation:
-    """Add `weight_decay` times the parameter to each update that the mask selects.
+    """Add weight decay to updates: ``u + weight_decay * p``.
 
-    This is `optax.add_decayed_weights`, with the same state, except that norms can rematerialize the sums rather than
-    read them from memory, and that a schedule or a traced number leaves a bfloat16 update in bfloat16, as a Python
-    number does.
+    Args:
+      weight_decay: At least 0, or a schedule of the step.
+      mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters to one.
+
+    Returns:
+      A transformation that needs ``params``, with the state of ``optax.add_decayed_weights``.
+
+    Raises:
+      ValueError: If ``update`` is called without ``params``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_ext import transforms
+      >>> tx = transforms.add_decayed_weights(0.5, True)
+      >>> params, grads = jnp.array([2.0]), jnp.array([3.0])
+      >>> print(tx.update(grads, tx.init(params), params)[0])
+      [4.]
+
+    Differs from Optax:
+      A schedule, or a traced number, leaves a bfloat16 update in bfloat16, as a Python number does. Norms can
+      rematerialize the sums rather than read them from memory.
     """
 
     def update_fn(

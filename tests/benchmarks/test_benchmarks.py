@@ -26,9 +26,11 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-def test_a_table_and_its_json(tmp_path):
+@pytest.mark.parametrize(
+    "rows", [["optax.sgd"], pytest.param(["bandwidth floor", "optax.sgd"], marks=pytest.mark.slow)]
+)
+def test_a_table_and_its_json(rows, tmp_path):
     file = tmp_path / "results.json"
-    rows = ["bandwidth floor", "optax.sgd"]
     options = ["--trees", "resnet50", "--dtypes", "bfloat16", "--repeats", "2"]
     table = run("benchmarks", *options, "--only", *rows, "--json", str(file))
     assert "rows: resnet50, 161 leaves, 25.6 million parameters, bfloat16" in table

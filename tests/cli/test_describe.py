@@ -5,14 +5,15 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import jax
+import optax
 import pytest
 
 import optax_ext
 from optax_ext import config
 from optax_ext.cli import main
-from optax_ext.cli._chain import chain
 from optax_ext.cli._params import pattern_lists, read_shapes
 
 SHAPES = {"conv1": {"kernel": [3, 3, 1, 8], "bias": [8]}, "BatchNorm_0": {"scale": [8], "bias": [8]}, "scale": []}
@@ -32,8 +33,12 @@ def describe(thing, capsys, *arguments, status=0):
     return capsys.readouterr()
 
 
+def chain(thing):
+    return thing.stages()
+
+
 def names(thing):
-    return [stage.name for stage in chain(thing)]
+    return [stage.name for stage in chain(thing) if not stage.does_nothing]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -97,14 +102,15 @@ def test_an_empty_list_of_patterns_excludes_nothing_and_none_is_the_other_list()
     assert [stage.effect.count("bias") for stage in chain(lars)] == [1, 0, 0, 0]
 
 
-def test_an_optimizer_and_a_loss_scale_without_words_of_their_own_show_their_fields():
+def test_an_optimizer_of_a_user_says_its_stages_and_a_loss_scale_without_words_shows_its_fields():
     @dataclasses.dataclass(frozen=True)
     class Plain(config.Optimizer):
         type = "tested_plain_optimizer"
         beta: float = 0.5
 
-        def _make_chain(self):
-            raise NotImplementedError
+        def _stages(self):
+            own = config.Stage(type(self).__name__, f"beta={self.beta}", optax.identity())
+            return [own, self._learning_rate_stage()]
 
     @dataclasses.dataclass(frozen=True)
     class Around(config.LossScale):
@@ -115,17 +121,116 @@ def test_an_optimizer_and_a_loss_scale_without_words_of_their_own_show_their_fie
             return inner
 
     recipe = config.OptimizationConfig(optimizer=Plain(0.1, clipvalue=1.0), loss_scale=Around())
-    assert [tuple(stage) for stage in chain(recipe)][::2] == [("Around", "amount=2.0"), ("Plain", "beta=0.5")]
+    assert [stage[:2] for stage in chain(recipe)][::2] == [("Around", "amount=2.0"), ("Plain", "beta=0.5")]
 
 
-def test_whatever_else_a_recipe_has_comes_after_the_optimizer():
+def test_whatever_else_a_recipe_of_a_user_has_is_said_by_it():
     @dataclasses.dataclass(frozen=True)
     class WithMore(config.OptimizationConfig):
         more: optax_ext.Constant | None = None
 
+        def stages(self):
+            stages = self.optimizer.stages()
+            if self.more is not None:
+                stages.append(config.Stage("more", f"learning_rate={self.more.learning_rate}", None))
+            return self.loss_scale.stages(stages)
+
     recipe = WithMore(optimizer=config.SGD(0.1), loss_scale=config.FixedLossScale(2.0), more=optax_ext.Constant(0.5))
     assert names(recipe) == ["unscale", "learning rate", "more"]
     assert chain(recipe)[-1].effect == "learning_rate=0.5"
+
+
+# Of every optimizer, with what it can do at once: the names and words of its stages.
+SAID = [
+    (
+        config.SGD(0.1, momentum=0.9, nesterov=True, clipvalue=2.0, clipnorm=1.0),
+        [
+            "clip by value   each number to at most 2 either way",
+            "clip by norm    each gradient by itself to a norm of at most 1",
+            "learning rate   times minus the rate: a constant 0.1",
+            "momentum        add 0.9 x the momentum so far, looking one step ahead (Nesterov)",
+        ],
+    ),
+    (
+        config.LARS(WARMUP, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias", "BatchNorm"]),
+        [
+            "weight decay    add 0.0001 x parameter, except where a path has 'bias' or 'BatchNorm'",
+            "trust ratio     scale each layer by 0.001 x norm of parameter / norm of gradient, except where a path has "
+            "'bias' or 'BatchNorm'",
+            "learning rate   times minus the rate: linear_warmup, then cosine_decay",
+            "momentum        add 0.9 x the momentum so far",
+        ],
+    ),
+    (
+        config.LAMB(0.1, weight_decay_rate=0.01, exclude_from_weight_decay=["bias"], exclude_from_layer_adaptation=[]),
+        [
+            "moments         scale by the moments of the gradient, decays 0.9 and 0.999, epsilon 1e-06 (beside the "
+            "corrected root)",
+            "weight decay    add 0.01 x parameter, except where a path has 'bias'",
+            "trust ratio     scale each layer by norm of parameter / norm of update",
+            "learning rate   times minus the rate: a constant 0.1",
+        ],
+    ),
+    (
+        config.Adam(0.1, amsgrad=True, decay=0.5),
+        [
+            "moments         scale by the moments of the gradient, decays 0.9 and 0.999, epsilon 1e-07 (TensorFlow's "
+            "epsilon hat), with the largest second moment so far (AMSGrad)",
+            "learning rate   times minus the rate: a constant 0.1, divided by 1 + 0.5 x step",
+        ],
+    ),
+    (
+        config.AdamW(
+            0.1,
+            weight_decay_rate=0.01,
+            include_in_weight_decay=["LayerNorm/scale"],
+            exclude_from_weight_decay=["LayerNorm", "bias"],
+            clipvalue=0.5,
+        ),
+        [
+            "clip by gradient_clip_norm   all together to a norm of at most 1",
+            "clip by value                each number to at most 0.5 either way",
+            "moments                      scale by the moments of the gradient, decays 0.9 and 0.999, epsilon 1e-07 "
+            "(TensorFlow's epsilon hat)",
+            "weight decay                 add 0.01 x parameter, except where a path has 'LayerNorm' or 'bias', unless "
+            "it also has 'LayerNorm/scale'",
+            "learning rate                times minus the rate: a constant 0.1",
+        ],
+    ),
+    (
+        config.RMSprop(0.1, momentum=0.9, centered=True, global_clipnorm=1.0),
+        [
+            "clip by global norm   all together to a norm of at most 1",
+            "mean square           divide by the running standard deviation (centered), decay 0.9, epsilon 1e-07 "
+            "inside the root, as always with momentum",
+            "learning rate         times minus the rate: a constant 0.1",
+            "momentum              add 0.9 x the momentum so far",
+        ],
+    ),
+    (
+        config.Adagrad(0.1),
+        [
+            "sum of squares   divide by the root of the sum of squares so far, at first 0.1, epsilon 1e-07 outside "
+            "the root",
+            "learning rate    times minus the rate: a constant 0.1",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "said"), SAID, ids=lambda value: getattr(value, "type", ""))
+def test_every_optimizer_says_what_it_does(optimizer, said, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    lines = [line.strip() for line in describe(optimizer, capsys).out.splitlines()]
+    start = lines.index("What happens to gradients, in order")
+    shown = lines[start + 4 : lines.index("", start + 4)]
+    assert shown == [f"{number}   {line}" for number, line in enumerate(said, 1)]
+
+
+def test_every_optimizer_is_tested_here():
+    classes = [cls for name in config.__all__ if isinstance(cls := getattr(config, name), type)]
+    ours = {cls for cls in classes if issubclass(cls, config.Optimizer)} - {config.Optimizer}
+    assert {type(optimizer) for optimizer, _ in SAID} == ours
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -154,6 +259,24 @@ def test_describe_shows_what_patterns_exclude(capsys):
     assert "weight decay for 2 of 5 parameters, 73 of 97 numbers\n" in out
     assert "as exclude_from_weight_decay" in out
     assert "layer adaptation for 2 of 5 parameters, 73 of 97 numbers\n" in out
+
+
+def test_describe_counts_what_adamw_decays(capsys):
+    shapes = {"dense": {"kernel": [4, 4], "bias": [4]}}
+    Path("shapes.json").write_text(json.dumps(shapes))
+    including = config.AdamW(0.1, weight_decay_rate=0.01, clipvalue=0.5, include_in_weight_decay=["kernel"])
+    out = describe(including, capsys, "--params", "shapes.json").out
+    assert re.search(r"include_in_weight_decay +kernel +includes 1: dense/kernel \(16 of 20 numbers\)$", out, re.M)
+    assert "weight decay for 2 of 2 parameters, 20 of 20 numbers\n" in out  # those that are not included decay too
+    both = dataclasses.replace(including, exclude_from_weight_decay=["dense"])
+    out = describe(both, capsys, "--params", "shapes.json").out
+    assert re.search(r"exclude_from_weight_decay +dense +excludes 2: dense/bias, dense/kernel", out, re.M)
+    assert "weight decay for 1 of 2 parameters, 16 of 20 numbers\n" in out
+    assert "as exclude_from_weight_decay" not in out
+    misspelt = dataclasses.replace(both, include_in_weight_decay=["kernal"])
+    captured = describe(misspelt, capsys, "--params", "shapes.json", status=1)
+    assert "include_in_weight_decay: the pattern 'kernal' matches none" in captured.err
+    assert "weight decay for 0 of 2 parameters, 0 of 20 numbers\n" in captured.out
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(capsys):
@@ -227,6 +350,29 @@ def test_describe_a_schedule_and_a_loss_scale(capsys):
     assert out.startswith("thing.yaml: a loss scale: FixedLossScale\n")
     assert "always 128" in out
     assert "Learning rate" not in out
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced(optax_ext.Schedule):
+    """A schedule that notes with what it is called."""
+
+    type = "tested_traced"
+    calls: ClassVar[list] = []
+    peak: float
+    decay_steps: int
+
+    def __call__(self, step):
+        self.calls.append(step)
+        return jax.numpy.where(jax.numpy.asarray(step) < self.decay_steps, self.peak, 0.0)
+
+
+@pytest.mark.parametrize("command", [["describe", "thing.yaml"], ["plot", "thing.yaml"]], ids=lambda it: it[0])
+def test_a_schedule_is_evaluated_in_one_program(command, capsys):
+    config.save(config.SGD(Traced(0.5, 300), decay=0.001), "thing.yaml")
+    Traced.calls.clear()
+    assert main(command) == 0
+    assert len(Traced.calls) == 1
+    assert isinstance(Traced.calls[0], jax.core.Tracer)
 
 
 def test_text_in_brackets_is_not_markup(capsys):

@@ -168,6 +168,8 @@ def test_the_schema_is_one_and_accepts_the_examples(capsys):
         ["plot", "--steps", "0", "recipe.yaml"],
         ["plot", "--steps", "many", "recipe.yaml"],
         ["plot", "--steps", "2147483648", "recipe.yaml"],
+        ["plot", "--steps", "1.5", "recipe.yaml"],
+        ["plot", "--steps", "nan", "recipe.yaml"],
         ["convert", "recipe.yaml", "--to", "xml"],
         ["check", "--import", "no_such_module", "recipe.yaml"],
     ],
@@ -180,6 +182,40 @@ def test_wrong_usage(arguments, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("usage: optax-ext")
+
+
+@pytest.mark.parametrize("arguments", [["--import", "mine", "check"], ["check", "--import", "mine"]], ids=" ".join)
+def test_a_module_may_be_named_before_the_command_and_after(arguments, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    Path("mine.py").write_text(USERS_MODULE.replace("TestedFromTheCommandLine", "TestedBeforeAndAfter"))
+    Path("mine.json").write_text('{"type": "tested_before_and_after", "hold_steps": 10}')
+    assert main([*arguments, "mine.json"]) == 0
+    assert capsys.readouterr().out == "mine.json: ok\n"
+
+
+def test_a_file_in_place_of_a_module_is_told(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "--import", "no_such_file.py", "recipe.yaml"])
+    assert "cannot import 'no_such_file.py' (its name is 'no_such_file'): Mod" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "describe", "plot", "convert"])
+def test_every_command_says_what_a_file_is_not(command, capsys):
+    Path("empty.yaml").write_text("# to be written\n")
+    assert main([command, "empty.yaml"]) == 1
+    assert "empty.yaml: 1 problem\n  is empty, but for comments\n" in "".join(capsys.readouterr())
+    Path("custom.json").write_text('{"type": "zigzag"}')
+    assert main([command, "custom.json"]) == 1
+    assert "import the module that defines it first, with --import MODULE for optax-ext" in "".join(capsys.readouterr())
+    if command != "convert":  # which reads it
+        Path("keras.json").write_text('{"class_name": "SGD", "config": {"learning_rate": 0.1}}')
+        assert main([command, "keras.json"]) == 1
+        assert "translate it with `optax-ext convert FILE`" in "".join(capsys.readouterr())
+
+
+def test_steps_are_a_number_of_any_spelling(capsys):
+    assert main(["describe", "recipe.yaml", "--steps", "2e3"]) == 0
+    assert "1,999" in capsys.readouterr().out
 
 
 def test_a_module_that_cannot_be_imported_says_why(capsys):
@@ -195,6 +231,60 @@ def test_help_and_version(arguments, capsys):
         main(arguments)
     assert ended.value.code == 0
     assert re.match(r"usage: optax-ext|optax_ext \d", capsys.readouterr().out)
+
+
+HEAVY = ("jax", "optax", "numpy", "matplotlib", "rich", "flax", "sklearn")
+LIST_MODULES = """
+import sys
+from optax_ext import cli
+try:
+    status = cli.main(sys.argv[1:])
+except SystemExit as ended:
+    status = ended.code
+print(status, *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        ["describe", "--help"],
+        ["check", "recipe.yaml", "rate.json"],
+        ["convert", "recipe.yaml"],
+        ["convert", "rate.json", "-o", "rate.yaml", "--exclude-defaults"],
+        ["convert", "garden.yaml"],
+        ["convert", "keras.json"],
+        ["schema"],
+    ],
+    ids=" ".join,
+)
+def test_what_computes_nothing_imports_nothing_that_computes(arguments):
+    config.save(optax_ext.Constant(0.1), "rate.json")
+    Path("keras.json").write_text('{"class_name": "SGD", "config": {"learning_rate": 0.1}}')
+    Path("garden.yaml").write_text(
+        "{optimizer: {type: lars, lars: {exclude_from_weight_decay: [bias]}},"
+        " learning_rate: {type: constant, constant: {learning_rate: 0.1}}}"
+    )
+    command = [sys.executable, "-c", LIST_MODULES, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    status, *modules = finished.stderr.splitlines()[-1].split()
+    assert status == "0", finished.stderr
+    unwanted = {*HEAVY, "pydantic", "yaml"} if arguments[-1].startswith("--") and len(arguments) < 3 else {*HEAVY}
+    assert not unwanted & set(modules)
+
+
+def test_the_program_leaves_accelerators_alone():
+    Path("which.py").write_text("import jax\nprint(jax.config.jax_platforms)")
+    environment = {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"} | {
+        "PYTHONPATH": str(ROOT)
+    }
+    command = [sys.executable, "-m", "optax_ext", "check", "--import", "which", "recipe.yaml"]
+    for told, expected in [({}, "cpu"), ({"JAX_PLATFORMS": ""}, "cpu"), ({"JAX_PLATFORMS": "cuda,cpu"}, "cuda,cpu")]:
+        finished = subprocess.run(command, env=environment | told, capture_output=True, text=True)
+        assert finished.stdout == f"{expected}\nrecipe.yaml: ok\n", finished.stderr
 
 
 def test_a_reader_that_went_away_is_no_traceback():

@@ -11,7 +11,7 @@ import optax_ext
 from optax_ext import config
 from optax_ext.cli import main
 from optax_ext.cli._curves import Curve, curve
-from optax_ext.cli._rate import rates, schedule_of
+from optax_ext.cli._rate import rate_of, rates
 from optax_ext.cli._steps import horizon
 from optax_ext.cli._text_plot import text_plot
 
@@ -43,7 +43,7 @@ def _in_tmp_path(tmp_path, monkeypatch):
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
 def test_what_is_plotted_is_the_schedule_of_the_recipe(example):
     loaded = config.load(example)
-    schedule = schedule_of(loaded)
+    schedule = rate_of(loaded)
     plotted = curve("", loaded, horizon(loaded))
     assert plotted.steps[0] == 0
     assert plotted.steps[-1] == horizon(loaded) - 1

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import pathlib
 
 import jax
 import ml_collections
@@ -174,6 +175,87 @@ def test_what_is_wrong_is_said(data, path, message):
     assert message in found[path]
 
 
+KERAS = {"class_name": "SGD", "config": {"learning_rate": 0.1}}
+GARDEN = {"optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}}, "learning_rate": {"type": "constant", "constant": {}}}
+FROM_KERAS = "is a config of Keras: translate it with `optax-ext convert FILE`, or in Python with interop.from_keras"
+FROM_GARDEN = (
+    "is a recipe of Model Garden: translate it with `optax-ext convert FILE`, or in Python with "
+    "interop.from_model_garden"
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "message"),
+    [
+        (KERAS, "", FROM_KERAS),
+        ({"module": "keras.optimizers", **KERAS, "registered_name": None}, "", FROM_KERAS),
+        (
+            {"name": "SGD", "learning_rate": 0.1, "momentum": 0.9},
+            "",
+            "is a get_config of Keras: translate it with `optax-ext convert --from keras FILE`, or in Python with",
+        ),
+        (
+            {"optimizer": KERAS, "loss": "mse"},
+            "optimizer",
+            "is a config of Keras: translate it with interop.from_keras",
+        ),
+        ({"training_config": {"optimizer_config": KERAS}}, "training_config.optimizer_config", "interop.from_keras"),
+        ({"type": "sgd", "learning_rate": KERAS}, "learning_rate", "interop.from_keras"),
+        (GARDEN, "", FROM_GARDEN),
+        ({"optimizer_config": GARDEN}, "", FROM_GARDEN),
+        ({"task": {}, "trainer": {"optimizer_config": GARDEN}, "runtime": {}}, "", FROM_GARDEN),
+        ({"trainer": {"train_steps": 5}}, "", FROM_GARDEN),
+        ({"learning_rate": {"cosine": {"decay_steps": 7}}}, "", FROM_GARDEN),
+        ({"warmup": {"type": "linear", "linear": {"warmup_steps": 7}}}, "", FROM_GARDEN),
+    ],
+)
+def test_what_keras_and_model_garden_write_names_its_importer(data, path, message):
+    found = problems(data)
+    assert list(found) == [path]
+    assert message in found[path]
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"optimizer": {"learning_rate": {"type": "constant"}}}, "optimizer.type"),
+        ({"optimizer": {"type": "sgd", "learning_rate": 1}, "trainer": {}}, "trainer"),
+        ({"optimizer": {"type": ["sgd"], "learning_rate": 1}}, "optimizer.type"),
+        ({"name": "the best", "batch_size": 8}, ""),
+        ({"name": "the best", "optimizer": {"type": "sgd", "learning_rate": 1}}, "name"),
+        ({"type": "sgd", "learning_rate": 1, "name": "SGD"}, "name"),
+        ({"type": "sgd", "learning_rate": 1, "trainer": {}}, "trainer"),
+        ({"learning_rate": 0.1, "warmup": 5}, ""),
+    ],
+)
+def test_what_is_nearly_ours_is_not_taken_for_theirs(data, path):
+    found = problems(data)
+    assert path in found
+    assert "Keras" not in found[path]
+    assert "Model Garden" not in found[path]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("recipe.yaml", "must be a mapping with a 'type' or an 'optimizer', got 'recipe.yaml': config.load reads"),
+        (pathlib.Path("recipe.yaml"), "recipe.yaml'): config.load reads a file, and json.loads or yaml.safe_load text"),
+        ({"run": {"optimizer": {}}, "seed": 1}, "got ['run', 'seed']: give what is under 'run'"),
+        ({"rate": {"type": "constant", "learning_rate": 1}}, "got ['rate']: give what is under 'rate'"),
+    ],
+)
+def test_what_holds_a_config_is_told_from_one(data, message):
+    assert message in problems(data)[""]
+
+
+def test_a_type_that_nobody_defined_may_wait_for_its_module():
+    hint = "; if it is yours, import the module that defines it first, with --import MODULE for optax-ext"
+    for unknown in ("zigzag", "our_cosine_decay"):
+        assert hint in problems({"type": "sgd", "learning_rate": {"type": unknown}})["learning_rate.type"]
+    for known_or_no_text in ("lars", 3):
+        assert hint not in problems({"type": "sgd", "learning_rate": {"type": known_or_no_text}})["learning_rate.type"]
+
+
 def test_a_bad_scale_does_not_hide_other_problems():
     found = problems({"type": "dynamic", "initial_scale": 0.5, "growth_steps": 0})
     assert list(found) == ["growth_steps", "initial_scale"]
@@ -209,6 +291,19 @@ def test_nesting_without_end_is_refused_at_once():
 @pytest.mark.parametrize("value", [object(), 3, None, {"type": "lars"}])
 def test_only_configs_are_written(value):
     with pytest.raises(config.ConfigError, match="must be a config, got"):
+        config.to_dict(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ({"type": "lars"}, ": config.from_dict makes one of data"),
+        (config.LARS, r": construct it, LARS\(\.\.\.\)"),
+        (config.LARS(0.1).make(), ": a transformation does not tell what it was made from"),
+    ],
+)
+def test_what_could_be_a_config_is_told_how(value, hint):
+    with pytest.raises(config.ConfigError, match=f"must be a config, got .*{hint}$"):
         config.to_dict(value)
 
 

@@ -1,6 +1,7 @@
 """What every transformation promises to everything it meets: jit, donation, chains, wrappers of Optax, frameworks."""
 
 import functools
+import itertools
 import pickle
 
 import chex
@@ -12,6 +13,7 @@ import optax
 import pytest
 
 import optax_ext
+from tests.marks import slow_unless
 
 SCHEDULE = optax_ext.LinearWarmup(optax_ext.CosineDecay(0.5, 10), 2, 0.1)
 MASK = optax_ext.path_mask(exclude=["bias"])
@@ -40,8 +42,13 @@ def make_grads(step, params):
     return jax.tree.map(lambda p: jnp.sin(p * (step + 1)) * 8, params)
 
 
-@every_transformation
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    slow_unless(
+        lambda name, dtype: dtype == "float32" or name in ("lars popular", "dynamic", "chain"),
+        itertools.product(TRANSFORMATIONS, ("float32", "float16", "bfloat16")),
+    ),
+)
 def test_compiles_once_and_donates_from_the_first_step(name, dtype):
     tx, traces = TRANSFORMATIONS[name](), []
 
@@ -211,6 +218,7 @@ def test_no_two_leaves_of_a_new_state_share_a_buffer():
     jax.jit(tx.update, donate_argnums=1)(jnp.ones(3), tx.init(params), params)
 
 
+@pytest.mark.usefixtures("small_heap")
 def test_strict_promotion_and_64_bits_and_leak_checks():
     tx = optax_ext.dynamic_loss_scaling(optax_ext.lars(SCHEDULE, weight_decay=0.1), initial_scale=8.0)
     params = make_params()

@@ -16,6 +16,7 @@ import optax
 import pytest
 
 import optax_ext
+from tests.marks import slow_unless
 
 LAST = 2**31 - 1  # the last step that an int32 counts
 SCHEDULES = [
@@ -160,7 +161,10 @@ SETTINGS = {
 PAIRS = [(setting, run) for setting in SETTINGS for run in RUNS if run != "eager" or setting == "64 bits"]
 
 
-@pytest.mark.parametrize(("setting", "run"), PAIRS)
+@pytest.mark.usefixtures("small_heap")
+@pytest.mark.parametrize(
+    ("setting", "run"), slow_unless(lambda setting, run: run != "scan" or setting == "64 bits", PAIRS)
+)
 def test_a_whole_training_is_the_same_under(setting, run, expected):
     # Updates of float16 parameters are in float32, and under strict promotion `optax.apply_updates` adds no such two.
     params = make_params(second=np.float32 if setting == "strict promotion" else np.float16)

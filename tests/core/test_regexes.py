@@ -104,7 +104,7 @@ def agree(pattern, path, *, force):
     assert search(path) == expected, (pattern, path)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=700)
 @given(pattern=patterns, path=paths, force=st.booleans())
 def test_a_pattern_means_what_it_means_to_re(pattern, path, force):
     agree(pattern, path, force=force)

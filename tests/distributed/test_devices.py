@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import optax
 import pytest
-import small_training
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from small_training import make_params
 
 import optax_ext
+from tests.distributed import small_training
+from tests.distributed.small_training import make_params
+from tests.marks import slow_unless
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +57,10 @@ PLACEMENTS = {
 }
 
 
-def combinations(*pairs):
+def combinations(*pairs, slow=()):
     """Choose placements and optimizers: each pair compiles for a second, so not every one of each."""
-    return pytest.mark.parametrize(("name", "optimizer"), pairs)
+    cases = slow_unless(lambda *pair: pair not in slow, [*pairs, *slow])
+    return pytest.mark.parametrize(("name", "optimizer"), cases)
 
 
 def put(mesh, tree, specs):
@@ -125,11 +127,10 @@ def test_jit_with_shardings_in_the_types(name, optimizer):
 
 @combinations(
     ("data parallel", "lars"),
-    ("fully sharded", "lars"),
     ("fully sharded", "popular lars"),
     ("kernels sharded", "lamb"),
     ("data x model", "lars"),
-    ("data x model", "popular lars"),
+    slow=[("fully sharded", "lars"), ("data x model", "popular lars")],
 )
 def test_shard_map_with_the_axis(name, optimizer):
     placement, traces = PLACEMENTS[name], []

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import small_training
 
-import optax_ext
+from tests.distributed import small_training
 
-WORKER = Path(__file__).with_name("two_processes_worker.py")
+ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 240  # ten are enough; a busy machine may take long, a hang must end
 
 # Something else may have taken the port meanwhile, and gloo's processes wait for each other for 30 seconds only.
@@ -29,18 +28,20 @@ def free_port():
 def run_workers(folder):
     """Run both workers to their end; return whether both succeeded, and what they printed."""
     port = free_port()
-    # The workers find the package where this test found it, installed or not, and set up devices of their own.
+    # The workers find the package beside the tests, installed or not, and set up devices of their own.
     environment = {
         name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
     }
-    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(optax_ext.__file__).parents[1])}
+    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     logs = [folder / f"worker_{index}.log" for index in range(2)]
     workers = []
     try:
         for index, log in enumerate(logs):
-            command = [sys.executable, str(WORKER), str(index), str(port), str(folder / f"found_{index}.npz")]
+            worker = [sys.executable, "-m", "tests.distributed.two_processes_worker"]
+            command = [*worker, str(index), str(port), str(folder / f"found_{index}.npz")]
             with log.open("wb") as output:
-                workers.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment))
+                process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            workers.append(process)
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while any(worker.poll() is None for worker in workers):
             failed = any(worker.poll() for worker in workers)  # then the other waits in vain

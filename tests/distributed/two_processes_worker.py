@@ -11,10 +11,11 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process_id, initialization_timeout=90)
 
 # After `initialize`, which has to come before anything that may ask JAX for its devices.
-import small_training  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 from jax.sharding import AxisType, NamedSharding  # noqa: E402
 from jax.sharding import PartitionSpec as P  # noqa: E402
+
+from tests.distributed import small_training  # noqa: E402
 
 assert jax.process_count() == 2
 assert (jax.local_device_count(), jax.device_count()) == (2, 4)

@@ -1,31 +1,24 @@
 """The examples run, and show what they are there to show."""
 
-import importlib.util
+import functools
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from examples import train_digits
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def load_example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses, and so Flax modules, look up their annotations
-    spec.loader.exec_module(module)
-    return module
-
-
-train_digits = load_example("train_digits")
+train_digits.load_optimizer = functools.cache(train_digits.load_optimizer)  # so that all trainings share one program
 
 
 def as_numpy(tree: Any) -> Any:
@@ -82,11 +75,11 @@ def test_nan_in_a_batch_is_survived(result: Any, tmp_path: Path, capsys: pytest.
     assert re.search(r"NaN in the batch.*30, 150", capsys.readouterr().out)
 
 
-def test_a_skipped_step_changes_nothing_but_the_loss_scaling() -> None:
+def test_a_skipped_step_changes_nothing_but_the_loss_scaling(result: Any) -> None:
     optimizer, schedule = train_digits.load_optimizer(train_digits.RECIPE)
     data = train_digits.load_data()
-    state = train_digits.train(data, optimizer, schedule, epochs=1).state
-    before = as_numpy(state)
+    before = as_numpy(result.state)
+    state = jax.tree.map(jnp.copy, result.state)  # a step donates its state
 
     images = np.full_like(data.images[: train_digits.BATCH_SIZE], np.nan)
     after, metrics = train_digits.train_step(state, images, data.labels[: train_digits.BATCH_SIZE], optimizer, schedule)
@@ -152,6 +145,18 @@ def test_a_recipe_needs_a_loss_scale(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         train_digits.main(["--recipe", str(recipe)])
     assert "must have an optimizer and a loss_scale" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--no-such-argument", 2)])
+def test_arguments_are_parsed_before_the_imports_that_take_seconds(argument: str, status: int) -> None:
+    script = (
+        "import runpy, sys\n"
+        "try: runpy.run_path(sys.argv[1], run_name='__main__')\n"
+        "except SystemExit as ended: print(ended.code, *(name in sys.modules for name in ('jax', 'flax', 'sklearn')))"
+    )
+    command = [sys.executable, "-c", script, str(EXAMPLES / "train_digits.py"), argument]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.stdout.splitlines()[-1] == f"{status} False False False", finished.stderr
 
 
 @pytest.mark.parametrize("name", ["flax_nnx", "plain_jax"])

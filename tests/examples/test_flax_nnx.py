@@ -1,7 +1,5 @@
 """Flax NNX: modules that change in place inside the loss, with `scale_loss` and batch normalization."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,19 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "flax_nnx.py"
-
-
-def load_example() -> Any:
-    spec = importlib.util.spec_from_file_location("examples_flax_nnx", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-flax_nnx = load_example()
+from examples import flax_nnx
 
 
 def snapshot(network: nnx.Module, kind: Any) -> Any:

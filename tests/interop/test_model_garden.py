@@ -216,11 +216,14 @@ def test_a_text_for_a_list_is_one_pattern():
         "no other parameter d",
     ]
     params = {"Dense_0": {"kernel": np.ones((2, 2)), "bias": np.ones(2)}, "head": {"weight": np.ones(2)}}
-    assert optimizer._decays(params) == {"Dense_0": {"kernel": True, "bias": False}, "head": {"weight": True}}
+    assert optimizer.masks()["weight decay"](params) == {
+        "Dense_0": {"kernel": True, "bias": False},
+        "head": {"weight": True},
+    }
     with pytest.warns(interop.TranslationWarning, match="has no effect, as in TensorFlow"):
-        assert interop.from_model_garden(adamw(include_in_weight_decay=["kernel"])).optimizer._decays(params)[
-            "Dense_0"
-        ]["bias"]
+        assert interop.from_model_garden(adamw(include_in_weight_decay=["kernel"])).optimizer.masks()["weight decay"](
+            params
+        )["Dense_0"]["bias"]
 
 
 def test_a_field_beside_the_type_is_read():

@@ -1,9 +1,5 @@
 """A TensorFlow LARS run, split in the middle, goes on here and ends where it ends there; and back."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,19 +8,8 @@ import pytest
 
 import optax_ext
 from optax_ext import interop
+from tests.parity import golden_data, translation
 
-PARITY = Path(__file__).parents[1] / "parity"
-
-
-def helper(name):
-    spec = importlib.util.spec_from_file_location(f"parity_{name}", PARITY / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-golden_data, translation = helper("golden_data"), helper("translation")
 GOLDEN = golden_data.load("lars")
 CASES = {case["name"]: case for case in GOLDEN["cases"]}
 

@@ -7,8 +7,8 @@ environment of its own:
     python3.11 -m venv /tmp/tensorflow
     /tmp/tensorflow/bin/pip install tensorflow-cpu==2.21.0
     /tmp/tensorflow/bin/pip install --no-deps tf_keras==2.21.0 tf-models-official==2.20.0
-    /tmp/tensorflow/bin/python tests/parity/generate.py --check     # report differences, write nothing
-    /tmp/tensorflow/bin/python tests/parity/generate.py             # or only some: generate.py lars
+    /tmp/tensorflow/bin/python -m tests.parity.generate --check     # report differences, write nothing
+    /tmp/tensorflow/bin/python -m tests.parity.generate             # or only some: ... generate lars
 
 `--no-deps` because Model Garden asks for half of TensorFlow's ecosystem (and `tf_keras` for the GPU build), of which
 its schedules and LARS need nothing. For the same reason these two are loaded as single files: the package around
@@ -26,8 +26,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import golden_data
 import numpy as np
+
+from tests.parity import golden_data
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 tf: Any = importlib.import_module("tensorflow")

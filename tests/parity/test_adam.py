@@ -1,16 +1,17 @@
 """The optimizer schemas against TensorFlow's trajectories: parameters and slots after each of 10 steps."""
 
+import itertools
 from typing import Any
 
-import golden_data
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import translation
 
 from optax_ext import config
+from tests.marks import slow_unless
+from tests.parity import golden_data, translation
 
 GOLDEN = golden_data.load("adam")
 CASES = {case["name"]: case for case in GOLDEN["cases"]}
@@ -84,8 +85,19 @@ def test_every_case_is_compared_or_named():
     assert {name for name, case in CASES.items() if case.get("wrapped_in_loss_scale")} == FORGETS_TO_CLIP
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("name", sorted(CASES.keys() - FORGETS_TO_CLIP))
+# Compiled, the first case of each class stands for the others, whose formulas are compared uncompiled.
+FIRST = {
+    min(name for name in CASES if CASES[name]["class"] == each and name not in FORGETS_TO_CLIP) for each in SCHEMAS
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    slow_unless(
+        lambda name, compiled: not compiled or name in FIRST,
+        itertools.product(sorted(CASES.keys() - FORGETS_TO_CLIP), (False, True)),
+    ),
+)
 def test_trajectory(name: str, compiled: bool):
     case = CASES[name]
     off = deviations(make_schema(case), case, compiled)

@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import golden_data
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import translation
 
 import optax_ext
 from optax_ext import config
+from tests.parity import golden_data, translation
 
 GOLDEN = golden_data.load("ema")
 CASES = {case["name"]: case for case in GOLDEN["cases"]}

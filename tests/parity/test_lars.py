@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-import golden_data
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import translation
 
 import optax_ext
+from tests.parity import golden_data, translation
 
 GOLDEN = golden_data.load("lars")
 CASES = {case["name"]: case for case in GOLDEN["cases"]}

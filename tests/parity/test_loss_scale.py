@@ -5,15 +5,14 @@ TensorFlow's `iterations` counts skipped steps, so `count_skipped_steps=True` th
 
 from typing import Any, NamedTuple
 
-import golden_data
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import translation
 
 import optax_ext
+from tests.parity import golden_data, translation
 
 GOLDEN = golden_data.load("loss_scale")
 CASES = {case["name"]: case for case in GOLDEN["cases"]}

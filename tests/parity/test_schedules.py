@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import golden_data
 import jax
 import numpy as np
 import pytest
-import translation
+
+from tests.parity import golden_data, translation
 
 CASES = {case["name"]: case for case in golden_data.load("schedules")["cases"]}
 EDGES = {name for name, case in CASES.items() if case.get("edge")}

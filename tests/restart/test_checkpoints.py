@@ -13,9 +13,9 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-import training
 
 import optax_ext
+from tests.restart import training
 
 Transformation = optax.GradientTransformationExtraArgs
 

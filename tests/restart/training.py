@@ -1,8 +1,8 @@
 """A training that is resumed from its Orbax checkpoints: LARS and averaged parameters in float16, with bad steps.
 
-As a program, `training.py DIRECTORY RESULT [UNENDING]`, it says on standard output what it does, one line each, and
-takes its last step only when a line comes in. The save at the step UNENDING does not end. So whoever reads along knows
-that the training is not done, and that the save is not, however slow either may be.
+As a program, `python -m tests.restart.training DIRECTORY RESULT [UNENDING]`, it says on standard output what it does,
+one line each, and takes its last step only when a line comes in. The save at the step UNENDING does not end. So whoever
+reads along knows that the training is not done, and that the save is not, however slow either may be.
 """
 
 import functools

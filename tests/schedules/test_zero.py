@@ -65,6 +65,49 @@ def test_is_known_to_be_zero_exactly_where_it_is(schedule, start):
         assert schedule(start - 1) > 0
 
 
+ALWAYS_ZERO = [
+    optax_ext.Constant(0.0),
+    optax_ext.PiecewiseConstantDecay((10,), (0.0, 0.0)),
+    optax_ext.StepCosineDecay((10, 20), (0.0, 0.0)),
+    optax_ext.CosineDecay(0.0, 100),
+    optax_ext.CosineDecay(0.0, 100, warmup_target=0.0, warmup_steps=5),
+    optax_ext.CosineDecay(0.5, 100, warmup_target=0.0),  # there is no warm-up in which the 0.5 would count
+    optax_ext.CosineDecayRestarts(0.0, 100, alpha=0.5),
+    optax_ext.ExponentialDecay(0.0, 100, 0.5),
+    optax_ext.InverseTimeDecay(0.0, 100, 0.5),
+    optax_ext.PolynomialDecay(0.0, 100, 0.0),
+    optax_ext.DirectPowerDecay(0.0, -0.5),
+    optax_ext.PowerDecay(0.0, -0.5, offset=-1),
+    optax_ext.PowerDecay(0.5, -0.5, offset=7, pre_offset_learning_rate=0.0),
+    optax_ext.PowerAndLinearDecay(0.0, 100),
+    optax_ext.LinearWarmup(0.0, 50),
+    optax_ext.LinearWarmup(optax_ext.Constant(0.0), 0, warmup_learning_rate=0.5),
+    optax_ext.PolynomialWarmup(optax_ext.Constant(0.0), 50),
+]
+SOMEWHERE_ELSE = [
+    optax_ext.CosineDecay(0.0, 100, warmup_target=0.5, warmup_steps=5),
+    optax_ext.CosineDecay(0.5, 100, warmup_target=0.0, warmup_steps=5),
+    optax_ext.PolynomialDecay(0.0, 100),
+    optax_ext.PowerDecay(0.0, -0.5),  # the rate up to the offset is another field
+    optax_ext.PiecewiseConstantDecay((10,), (0.0, 0.5)),
+    optax_ext.StepCosineDecay((10, 20), (0.0, 0.5)),
+    optax_ext.LinearWarmup(0.0, 50, warmup_learning_rate=0.5),
+]
+
+
+@pytest.mark.parametrize("schedule", [*ALWAYS_ZERO, *SOMEWHERE_ELSE], ids=str)
+def test_is_known_to_be_zero_throughout(schedule):
+    assert schedule.is_zero() is (schedule in ALWAYS_ZERO)
+    assert bool(schedule(jnp.arange(400)).any()) is (schedule in SOMEWHERE_ELSE)
+
+
+def test_every_schedule_knows_whether_it_is_zero():
+    tested = {type(schedule) for schedule in ALWAYS_ZERO}
+    ours = {type(schedule) for schedule, _ in NEVER_OR_FROM}
+    assert tested == ours
+    assert not any(schedule.is_zero() for schedule, start in NEVER_OR_FROM if start is not None)
+
+
 COSINE = optax_ext.CosineDecay(0.5, decay_steps=100)
 MESSAGE = "the warm-up of 500 steps climbs to a schedule that is 0 from step 100 on.* an offset of 500"
 

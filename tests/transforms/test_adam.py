@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from optax_ext.transforms._adam import scale_by_adam
+from optax_ext.transforms import scale_by_adam
 
 PARAMS = {"kernel": jnp.array([[3.0, -4.0]]), "bias": jnp.array([1.0, 0.5])}
 COMPLEX = jax.tree.map(lambda p: p * (1 - 0.5j), PARAMS)
@@ -92,3 +92,17 @@ def test_derivatives_elsewhere_are_optaxs():
 
     ours = slopes(scale_by_adam(0.9, 0.99, 0.5, epsilon_hat=False))
     chex.assert_trees_all_close(ours, slopes(optax.scale_by_adam(0.9, 0.99, 0.5)), rtol=1e-5)
+
+
+def test_amsgrad_compares_magnitudes_and_keeps_the_largest():
+    """Five gradients of which the largest come first: by itself the second moment would shrink."""
+    tx, params = scale_by_adam(0.0, 0.5, 0.25, amsgrad=True), jnp.zeros(1, jnp.complex64)
+    state, nu, largest = tx.init(params), 0.0, 0.0
+    for step, gradient in enumerate([4 + 3j, 1j, 2.0, 0.5, 0.5], 1):
+        updates, state = tx.update(jnp.array([gradient], jnp.complex64), state)
+        nu = 0.5 * nu + 0.5 * abs(gradient) ** 2
+        largest = max(largest, nu)
+        expected = np.sqrt(1 - 0.5**step) * gradient / (np.sqrt(largest) + 0.25)
+        np.testing.assert_allclose(updates, [expected], rtol=1e-5)
+    np.testing.assert_allclose((state.nu, state.nu_max), [[nu], [12.5]], rtol=1e-6)
+    assert int(state.count) == 5

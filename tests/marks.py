@@ -1,0 +1,12 @@
+"""Marks for parametrized cases."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+
+def slow_unless(is_quick: Callable[..., bool], cases: Iterable[Any]) -> list[Any]:
+    """Mark those cases slow that a quick one stands for: `pytest -m slow` runs them."""
+    pairs = [(case, case if isinstance(case, tuple) else (case,)) for case in cases]
+    return [case if is_quick(*values) else pytest.param(*values, marks=pytest.mark.slow) for case, values in pairs]

@@ -1,0 +1,62 @@
+"""Weight decay: what is added to which parameters, at which rate, in which dtype."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optax_ext.transforms._weight_decay import add_decayed_weights
+
+PARAMS = {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array(3.0)}
+GRADS = {"kernel": jnp.array([0.5, 0.25]), "bias": jnp.array(1.0)}
+KERNELS = {"kernel": True, "bias": False}
+
+
+def test_the_parameters_that_the_mask_chooses_decay():
+    tx = add_decayed_weights(0.5, KERNELS)
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    chex.assert_trees_all_equal(updates, {"kernel": jnp.array([1.0, -0.75]), "bias": jnp.array(1.0)})
+
+
+@pytest.mark.parametrize("rate", [0.5, lambda count: 0.5 * (count + 1)])
+def test_it_is_optaxs_with_its_state(rate):
+    ours, theirs = add_decayed_weights(rate, True), optax.add_decayed_weights(rate, True)
+    state, expected_state = ours.init(PARAMS), theirs.init(PARAMS)
+    for _ in range(2):
+        updates, state = ours.update(GRADS, state, PARAMS)
+        expected, expected_state = theirs.update(GRADS, expected_state, PARAMS)
+    chex.assert_trees_all_equal((updates, state), (expected, expected_state))
+
+
+@pytest.mark.parametrize("rate", [0.5, jnp.float32(0.5), lambda count: jnp.float32(0.5)])
+@pytest.mark.parametrize(
+    ("update", "param", "expected"),
+    [("bfloat16", "bfloat16", "bfloat16"), ("bfloat16", "float32", "float32"), ("float32", "bfloat16", "float32")],
+)
+def test_the_rate_widens_nothing(rate, update, param, expected):
+    tx, params = add_decayed_weights(rate, True), jnp.full(2, 1.0, param)
+    with jax.numpy_dtype_promotion("strict" if update == param else "standard"):
+        updates, _ = tx.update(jnp.full(2, 2.0, update), tx.init(params), params)
+    assert updates.dtype == expected
+    np.testing.assert_array_equal(updates, 2.5)
+
+
+def test_a_rate_of_zero_adds_nothing_whatever_the_parameters():
+    tx, params = add_decayed_weights(0.0, True), {"a": jnp.array([jnp.inf, jnp.nan])}
+    updates, _ = tx.update({"a": jnp.ones(2)}, tx.init(params), params)
+    chex.assert_trees_all_equal(updates, {"a": jnp.ones(2)})
+
+
+def test_a_missing_gradient_stays_missing():
+    tx = add_decayed_weights(0.5, True)
+    updates, _ = tx.update({**GRADS, "bias": None}, tx.init(PARAMS), PARAMS)
+    assert updates["bias"] is None
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_parameters_are_required(rate):
+    tx = add_decayed_weights(rate, True)
+    with pytest.raises(ValueError, match=r"weight decay needs the parameters: call update\(updates, state, params\)"):
+        tx.update(GRADS, tx.init(PARAMS))
