@@ -166,7 +166,6 @@ def construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -
 # What `dataclasses` and pydantic made and nobody calls, with validators in it: `help` would print them by the page.
 _MACHINERY = {
     *("__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__init__"),
-    *("__get_pydantic_core_schema__", "__get_pydantic_json_schema__", "__pydantic_config__"),
     *("__init_subclass__", DEFINED_IN),
 }
 
@@ -194,7 +193,7 @@ class SchemaType(abc.ABCMeta):
                 raise as_config_error(cls.__name__, error) from None
 
         def __dir__(cls):
-            return [name for name in super().__dir__() if name not in _MACHINERY]
+            return [name for name in super().__dir__() if name not in _MACHINERY and "_pydantic_" not in name]
 
         @property
         def __signature__(cls):
