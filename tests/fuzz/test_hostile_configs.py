@@ -272,7 +272,7 @@ def test_problems_below_a_long_key_do_not_take_its_length_each(reader):
     tracemalloc.start()
     try:
         with pytest.raises(config.ConfigError) as raised:
-            reader({"x" * 90_000: dict.fromkeys(range(30_000))})
+            reader({"optimizer": {"x" * 90_000: dict.fromkeys(range(30_000))}})
         assert len(raised.value.problems) == 30_000
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
