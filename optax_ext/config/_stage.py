@@ -1,13 +1,14 @@
 """The stages of a recipe: what it does, in words and as a transformation, said once for both."""
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optax_ext._core.public import public
 
 if TYPE_CHECKING:
-    from optax import GradientTransformation
+    import optax
 else:
-    GradientTransformation = Any  # so that nobody waits for Optax who only reads a recipe
+    optax = SimpleNamespace(GradientTransformation=Any)  # so that nobody waits for Optax who only reads a recipe
 
 
 @public
@@ -34,7 +35,7 @@ class Stage(NamedTuple):
 
     name: str
     effect: str
-    transformation: GradientTransformation | None
+    transformation: optax.GradientTransformation | None
 
     @property
     def does_nothing(self) -> bool:

@@ -71,7 +71,8 @@ def stages_of(transformation: optax.GradientTransformation) -> Mapping[str, opta
 
     Examples:
       >>> import optax_ext
-      >>> list(optax_ext.transforms.stages_of(optax_ext.lars(0.1)))
+      >>> from optax_ext import transforms
+      >>> list(transforms.stages_of(optax_ext.lars(0.1)))
       ['weight decay', 'trust ratio', 'learning rate', 'momentum']
     """
     if not isinstance(transformation, _Chain):

@@ -14,7 +14,7 @@ import optax
 from jax.typing import ArrayLike
 
 import optax_ext
-from optax_ext import config, interop, masks, path_mask
+from optax_ext import config, interop, masks, path_mask, transforms
 
 Params = dict[str, jax.Array]
 
@@ -72,7 +72,7 @@ tx = optax_ext.lars(0.5, momentum=0.9, eps=1e-8, nesterov=True, classic_momentum
 tx = optax_ext.lars(lambda step: 0.1, weight_decay_mask={"kernel": True, "bias": False}, trust_ratio_mask=None)
 tx = optax_ext.lars(0.1, trust_coefficient=jnp.float32(0.1), accumulator_dtype=jnp.float32, axis_name=("data", "model"))
 lamb = optax_ext.lamb(optax.cosine_decay_schedule(0.1, 5), b1=0.9, b2=0.99, weight_decay=0.1, axis_name="data")
-stages = list(optax_ext.transforms.stages_of(lamb))
+stages = list(transforms.stages_of(lamb))
 ratio = optax_ext.scale_by_trust_ratio(0.5, eps=1e-8)
 chained = optax.chain(optax.clip_by_global_norm(1.0), lamb, optax_ext.params_ema(0.999, initial="params"))
 scaled = optax_ext.dynamic_loss_scaling(
@@ -164,15 +164,15 @@ optimizers: list[config.Optimizer] = [
 ]
 assert_type(config.LARS(0.1).eeta, float)
 assert_type(config.LARS(0.1).exclude_from_weight_decay, Sequence[str])
+words = [(stage.name, stage.effect) for stage in optimizers[0].stages()]
 wrapped = config.FixedLossScale(128).wrap(optimizers[0].make())
 
 data = config.to_dict(recipe, exclude_defaults=True)
 again = config.from_dict(data, source="recipe")
 config.save(recipe, "recipe.yaml", exclude_defaults=True)
 loaded = config.load("recipe.yaml")
-# TODO: with `config.load(path, kind)`, uncomment these two lines.
-# assert_type(config.load("recipe.yaml", config.LARS), config.LARS)
-# assert_type(config.load("recipe.yaml", config.LARS).eeta, float)
+assert_type(config.load("recipe.yaml", config.LARS), config.LARS)
+assert_type(config.load("recipe.yaml", config.LARS).eeta, float)
 editor = config.json_schema()
 try:
     config.from_dict({"type": "lars"})
