@@ -1,6 +1,7 @@
 """A plot as a picture, drawn by matplotlib."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,9 @@ _INK, _PALE = "#333333", "#dddddd"
 def save_picture(curves: Sequence[Curve], output: str) -> None:
     """Draw curves over each other and save the picture in the format of its suffix, or as PNG without one."""
     need("plot -o", "matplotlib")
+    if Path(output).is_dir():
+        example = Path(output) / "rates.png"
+        raise CommandError(f"{output}: is a folder; give the name of a file, such as {example}", status=2)
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     figure = Figure(figsize=(8, 4.5), dpi=150)

@@ -70,9 +70,8 @@ def stages_of(transformation: optax.GradientTransformation) -> Mapping[str, opta
       TypeError: If it is another transformation, whose stages nobody knows.
 
     Examples:
-      >>> import optax_ext
       >>> from optax_ext import transforms
-      >>> list(transforms.stages_of(optax_ext.lars(0.1)))
+      >>> list(transforms.stages_of(transforms.lars(0.1)))
       ['weight decay', 'trust ratio', 'learning rate', 'momentum']
     """
     if not isinstance(transformation, _Chain):

@@ -209,3 +209,11 @@ def test_a_loss_scale_alone_cannot_be_plotted(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("scale.json: a loss scale alone has no learning rate\nnone.json: 1 problem\n")
+
+
+def test_a_folder_is_no_picture(tmp_path, capsys):
+    recipe = tmp_path / "recipe.json"
+    config.save(config.SGD(0.1), recipe)
+    assert main(["plot", str(recipe), "-o", str(tmp_path)]) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
+    assert not [*tmp_path.parent.glob("*.png"), *tmp_path.glob("*.png")]
