@@ -1,8 +1,14 @@
 """The stages of a recipe: what it does, in words and as a transformation, said once for both."""
 
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optax_ext._core.public import public
+
+if TYPE_CHECKING:
+    import optax
+else:
+    optax = SimpleNamespace(GradientTransformation=Any)  # so that nobody waits for Optax who only reads a recipe
 
 
 @public
@@ -15,8 +21,7 @@ class Stage(NamedTuple):
       name: What it is called; no two stages of an optimizer have the same name.
       effect: What it does, in words and with the numbers of the recipe; where these make it do nothing, ``"nothing: "``
         and why.
-      transformation: The ``optax.GradientTransformation`` that does it; None for a stage that is part of a
-      transformation around the others, as
+      transformation: What does it; None for a stage that is part of a transformation around the others, as
         unscaling and adapting the loss scale are.
 
     Examples:
@@ -30,7 +35,7 @@ class Stage(NamedTuple):
 
     name: str
     effect: str
-    transformation: Any
+    transformation: optax.GradientTransformation | None
 
     @property
     def does_nothing(self) -> bool:

@@ -164,6 +164,7 @@ optimizers: list[config.Optimizer] = [
 ]
 assert_type(config.LARS(0.1).eeta, float)
 assert_type(config.LARS(0.1).exclude_from_weight_decay, Sequence[str])
+words = [(stage.name, stage.effect) for stage in optimizers[0].stages()]
 wrapped = config.FixedLossScale(128).wrap(optimizers[0].make())
 
 data = config.to_dict(recipe, exclude_defaults=True)
