@@ -34,6 +34,8 @@ def check_number(name: str, value: object, accepted: Any, *, or_infinite: bool =
     if not is_concrete(value) or (or_infinite and value == float("inf")):
         return
     wrong = explain(accepted, value)
+    if wrong is None and not isinstance(value, int | float):  # pydantic takes a Decimal too, which JAX does not
+        wrong = f"must be a number, got {shorten(value)}"
     if wrong is not None:
         raise ValueError(f"{name} {wrong}")
 

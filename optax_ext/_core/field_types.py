@@ -9,7 +9,7 @@ from pydantic_core import core_schema
 
 from optax_ext._core.errors import shorten
 from optax_ext._core.regexes import check_together, compile_pattern
-from optax_ext._core.schema import plain_value, problem
+from optax_ext._core.schema import plain_numbers, plain_value, problem
 
 FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 FLOAT32_TINY = 2.0**-126  # below it numbers are subnormal, and flushed to zero
@@ -52,6 +52,7 @@ class _AsTuple:
 
 def as_tuple(value: object) -> object:
     """Return a sequence as a tuple, and what is none as it is; text and bytes are no list of anything."""
+    value = plain_numbers(value)  # an array as a list
     if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
         return value
     return tuple(map(plain_value, cast(Sequence[object], value)))

@@ -16,6 +16,8 @@ class _LazyModule(ModuleType):
     """Stands for a module until an attribute of it is read, and is then replaced by it."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and self.__name__ not in sys.modules:
+            raise AttributeError(name)  # such as doctest and `inspect.unwrap` look for in whatever they meet
         module = importlib.import_module(self.__name__)
         package = f"{__name__.partition('.')[0]}."
         for user in [user for key, user in sys.modules.copy().items() if key.startswith(package)]:
@@ -23,6 +25,9 @@ class _LazyModule(ModuleType):
                 if value is self:
                     setattr(user, key, module)  # so that the next access there costs what it does anywhere
         return getattr(module, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
 
 
 if TYPE_CHECKING:
@@ -37,8 +42,8 @@ else:
 
 def loaded(module: str, *names: str) -> tuple[type, ...]:
     """Return classes of a module, for `isinstance`: none while it is not imported, when there are no instances."""
-    known = vars(sys.modules[module]) if module in sys.modules else {}
-    return tuple(known[name] for name in names if name in known)
+    found = (getattr(sys.modules.get(module), name, None) for name in names)
+    return tuple(cls for cls in found if cls is not None)
 
 
 def lazy_names(
@@ -62,6 +67,7 @@ def lazy_names(
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def list_names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *names})
+        dunder = (name for name in vars(sys.modules[package]) if name.startswith("__"))
+        return sorted({*dunder, *names, *(name for name in modules if not name.startswith("_"))})
 
     return import_name, list_names

@@ -12,7 +12,7 @@ _SYNONYMS = {
     # Optax
     "init_value": ("initial_learning_rate", "learning_rate", "warmup_learning_rate"),
     "value": ("learning_rate",),
-    "peak_value": ("warmup_target",),
+    "peak_value": ("warmup_target", "after"),
     "end_value": ("end_learning_rate",),
     "transition_steps": ("decay_steps", "warmup_steps"),
     "transition_begin": ("offset",),
@@ -25,6 +25,10 @@ _SYNONYMS = {
     "b2": ("beta_2",),
     "eps": ("epsilon",),
     "max_norm": ("global_clipnorm",),
+    "decay": ("average_decay",),
+    "decay_rate": ("rho",),
+    "mask": ("weight_decay_mask", "exclude_from_weight_decay"),
+    "schedule": ("learning_rate", "after"),
     # TensorFlow
     "eeta": ("trust_coefficient",),
     "weight_decay_rate": ("weight_decay",),

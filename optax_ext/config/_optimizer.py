@@ -26,7 +26,8 @@ class Optimizer(Tagged):
     """An optimizer as data; the base class of all optimizer schemas.
 
     What an optimizer does is said once, in its stages: ``make()`` chains their transformations, and ``optax-ext
-    describe`` prints their words.
+    describe`` prints their words. An optimizer of your own is a frozen dataclass that derives from this one and defines
+    ``_stages``, which returns what comes after clipping.
 
     Args:
       learning_rate: At least 0, or a schedule.
@@ -73,7 +74,7 @@ class Optimizer(Tagged):
         return transforms.chain(named)
 
     def stages(self) -> list[Stage]:
-        """Return what happens to gradients, in order: clipping, and then what the optimizer is about."""
+        """Return what happens to gradients, in order: clipping, then the optimizer's own stages."""
         return [*self._clipping(), *self._stages()]
 
     def pattern_fields(self) -> list[PatternField]:

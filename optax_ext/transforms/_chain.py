@@ -74,8 +74,9 @@ def stages_of(transformation: optax.GradientTransformation) -> Mapping[str, opta
       >>> list(transforms.stages_of(transforms.lars(0.1)))
       ['weight decay', 'trust ratio', 'learning rate', 'momentum']
     """
-    if not isinstance(transformation, _Chain):
+    stages = getattr(transformation, "stages", None) if isinstance(transformation, _Chain) else None
+    if stages is None:  # it is no chain, or a changed copy of one
         raise TypeError(
             f"stages_of takes a transformation of transforms.chain, lars or lamb, got {type(transformation).__name__}"
         )
-    return transformation.stages
+    return stages

@@ -55,8 +55,8 @@ def lamb(
 
     Returns:
       A transformation that needs ``params``. Its state holds the moments, as in ``optax.scale_by_adam`` but in at least
-      float32, and the step count of each schedule. It knows its ``stages`` by name, as
-      [`chain`][optax_ext.transforms.chain] does.
+      float32, and the step count of each schedule. [`stages_of`][optax_ext.transforms.stages_of] returns its stages by
+      name.
 
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.

@@ -62,14 +62,16 @@ def lars(
       classic_momentum: Whether to use the classic form, the paper's, rather than the popular one.
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
-      trust_ratio_mask: The parameters whose updates are scaled by the trust ratio, in the same form.
+      trust_ratio_mask: The parameters whose updates are scaled by the trust ratio, in the same form. Others, and those
+        whose norm is 0, move by the learning rate itself, as in SGD: with the default ``trust_coefficient``, some 1000
+        times as far.
       accumulator_dtype: The dtype of the momentum; None for the dtype of each parameter.
       axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
         [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
 
     Returns:
       A transformation that needs ``params``. Its state holds the momentum, as in ``optax.trace``, and the step count
-      of each schedule. It knows its ``stages`` by name, as [`chain`][optax_ext.transforms.chain] does.
+      of each schedule. [`stages_of`][optax_ext.transforms.stages_of] returns its stages by name.
 
     Raises:
       ValueError: If an argument is out of its range, or ``update`` is called without ``params``.

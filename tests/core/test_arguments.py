@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import decimal
+import fractions
 
 import jax
 import jax.numpy as jnp
@@ -151,3 +153,11 @@ class TestSequences:
                 return jnp.float32(self.knots[0])
 
         assert Knots([1, 2]).knots == (1, 2)
+
+
+@pytest.mark.parametrize("value", [decimal.Decimal("0.5"), fractions.Fraction(1, 2)])
+def test_numbers_that_jax_cannot_compute_with_are_refused(value):
+    with pytest.raises(ValueError, match="momentum must be a number, got"):
+        optax_ext.lars(0.1, momentum=value)
+    with pytest.raises(ValueError, match="scale must be a number, got"):
+        optax_ext.fixed_loss_scaling(optax.sgd(0.1), value)

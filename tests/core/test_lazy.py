@@ -161,3 +161,28 @@ def test_annotations_resolve():
     assert inspect.get_annotations(optax_ext.config.LARS.make, eval_str=True) == {
         "return": optax.GradientTransformationExtraArgs
     }
+
+
+def test_a_module_that_nobody_used_yet_can_be_copied_and_looked_at():
+    script = """
+import copy, inspect, pickle, sys
+from optax_ext._core import lazy
+assert not hasattr(lazy.jax, "__wrapped__") and "jax" not in sys.modules
+assert pickle.loads(pickle.dumps(lazy.np)) is copy.copy(lazy.np) is sys.modules["numpy"]
+print(lazy.jax.__name__)
+"""
+    assert run(script) == "jax"
+
+
+def test_dir_lists_what_is_public_alone():
+    for name in LAZY_PACKAGES:
+        package = importlib.import_module(f"optax_ext{name}")
+        listed = {key for key in dir(package) if not key.startswith("__")}
+        assert listed - set(package.__all__) <= {
+            "schedules",
+            "masks",
+            "transforms",
+            "loss_scaling",
+            "keras",
+            "model_garden",
+        }

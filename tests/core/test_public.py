@@ -142,9 +142,9 @@ class TestRepr:
                 return "LOUD"
 
         @dataclasses.dataclass(frozen=True)
-        class Louder(Loud):
+        class SpokenAloud(Loud):
             pass
 
         assert repr(Stairs(0.5, note="y")) == "Stairs(height=0.5)"
         assert eval(repr(Stairs(0.5, (3,))), {"Stairs": Stairs}) == Stairs(0.5, (3,))
-        assert repr(Loud(0.5)) == repr(Louder(0.5)) == "LOUD"
+        assert repr(Loud(0.5)) == repr(SpokenAloud(0.5)) == "LOUD"

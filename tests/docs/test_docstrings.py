@@ -17,7 +17,6 @@ PUBLIC = {
 }
 # States are what their transformations return, families what their members are, a problem what an error holds.
 WITHOUT_EXAMPLE = {
-    "Chain",
     "LossScaleState",
     "MasterWeightsState",
     "ParamsEmaState",

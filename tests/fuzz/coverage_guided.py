@@ -19,7 +19,7 @@ with atheris.instrument_imports(include=["optax_ext._core", "optax_ext.config", 
 
 import optax
 
-from optax_ext.transforms import path_mask
+from optax_ext import path_mask
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

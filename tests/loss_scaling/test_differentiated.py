@@ -60,7 +60,7 @@ def test_a_module_of_equinox_may_hold_arrays_and_numbers_alone():
     for number in (1.5, 2, True, 1j):
         check_differentiated(jax.value_and_grad, 0, (eqx.tree_at(lambda m: m.bias, OF_ARRAYS, number),))
     message = (
-        r"argument 0 is an Equinox module, MLP, and holds what is not an array \(.*\): .* "
+        r"argument 0 is an Equinox module, MLP, and holds a leaf that is not an array \(.*\): .* "
         r"Pass transform=eqx\.filter_value_and_grad"
     )
     with pytest.raises(TypeError, match=message):

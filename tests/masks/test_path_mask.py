@@ -260,3 +260,7 @@ def test_paths_read_alike_in_every_framework(model):
 
 def test_paths_of_sequences_are_numbered():
     assert chosen(optax_ext.path_mask(include=["^layers/1/"]), {"layers": [(1.0, 2.0), (3.0,)]}) == {"layers/1/0"}
+
+
+def test_an_array_of_patterns_is_a_list():
+    assert path_mask(exclude=np.array(["bias"])) == path_mask(exclude=["bias"])

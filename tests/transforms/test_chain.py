@@ -44,6 +44,8 @@ def test_the_stages_of_our_optimizers_are_in_the_order_of_their_formula(tx, name
 def test_stages_of_what_is_no_chain_of_ours_is_refused():
     with pytest.raises(TypeError, match="stages_of takes a transformation of transforms.chain, lars or lamb, got Grad"):
         stages_of(optax.sgd(0.1))
+    with pytest.raises(TypeError, match="stages_of takes"):
+        stages_of(optax_ext.lars(0.1)._replace(init=optax.sgd(0.1).init))
 
 
 def test_extra_arguments_reach_every_stage_that_takes_them():
