@@ -93,7 +93,7 @@ def nonfinite_leaves(tree: Any) -> dict[str, NonfiniteCounts]:
 
 
 @public
-def raise_if_stalled(opt_state: optax.OptState, grads: Any = None, *, max_consecutive_skips: int = 50) -> None:
+def raise_if_stalled(opt_state: "optax.OptState", grads: Any = None, *, max_consecutive_skips: int = 50) -> None:
     """Raise an error if so many updates in a row were skipped that the run cannot recover.
 
     A bad batch is skipped once, and a scale that is too large shrinks within a few skips: 15 from the default of 32768

@@ -1,5 +1,7 @@
 """Dynamic loss scaling: a scale that follows what the gradients can bear."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 import jax
 import jax.numpy as jnp
 import optax

@@ -1,5 +1,7 @@
 """Fixed loss scaling: a scale that stays."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 import jax
 import jax.numpy as jnp
 import optax

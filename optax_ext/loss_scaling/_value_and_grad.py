@@ -1,5 +1,7 @@
 """Losses multiplied by the scale where gradients are taken, and gradients divided by it."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar

@@ -1,5 +1,7 @@
 """Adagrad with the epsilon of TensorFlow."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """Adam, with the epsilon of TensorFlow or with that of the paper."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 from typing import Any
 
 import jax

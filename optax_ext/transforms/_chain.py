@@ -1,5 +1,7 @@
 """Chains of named stages, which leave integers alone and rematerialize cheap values rather than keep them."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 from collections.abc import Mapping
 from typing import Any
 

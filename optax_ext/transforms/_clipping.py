@@ -1,5 +1,7 @@
 """Clipping of gradients by norm, as Keras optimizers do it before anything else."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 from typing import Any
 
 import jax

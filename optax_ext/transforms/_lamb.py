@@ -1,5 +1,7 @@
 """LAMB: Adam with a layer-wise trust ratio."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 import optax
 from jax.typing import DTypeLike
 

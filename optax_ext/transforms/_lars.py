@@ -1,5 +1,7 @@
 """LARS: layer-wise adaptive rate scaling."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 import optax
 from jax.typing import DTypeLike
 

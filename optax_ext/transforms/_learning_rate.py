@@ -1,5 +1,7 @@
 """The learning rate, which leaves the dtype of updates alone."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 from typing import Any
 
 import jax

@@ -137,7 +137,7 @@ def params_ema(
 
 
 @public
-def ema_params(opt_state: optax.OptState, params: optax.Params | None = None) -> optax.Params:
+def ema_params(opt_state: "optax.OptState", params: "optax.Params | None" = None) -> "optax.Params":
     """Return the averaged parameters in an optimizer state, for evaluation.
 
     Args:

@@ -1,5 +1,7 @@
 """The scaling of RMSprop, centered or not."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """The layer-wise trust ratio of LARS and LAMB."""
 
+from __future__ import annotations  # so that `help` shows types as they are written
+
 from typing import Any
 
 import jax
