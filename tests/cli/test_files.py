@@ -250,6 +250,10 @@ print(status, *sorted({name.partition(".")[0] for name in sys.modules}), file=sy
     [
         ["--version"],
         ["--help"],
+    for nothing in ("---", "null", "{}"):
+        Path("empty.yaml").write_text(nothing)
+        assert main([command, "empty.yaml"]) == 1
+        assert "".join(capsys.readouterr()) == "empty.yaml: 1 problem\n  is empty\n"
         ["describe", "--help"],
         ["check", "recipe.yaml", "rate.json"],
         ["convert", "recipe.yaml"],
