@@ -54,6 +54,7 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
     with console.capture() as capture:  # all or nothing, and a closed pipe is for `main` to handle
         console.print(f"{file}: {title(loaded)}", style="bold", soft_wrap=True)
         if not isinstance(loaded, Schedule):
+            console.print()
             stages = [stage for stage in loaded.stages() if not stage.does_nothing]
             rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(stages, 1)]
             console.print(_table("What happens to gradients, in order", ("", "step", "what it does"), rows))

@@ -250,6 +250,10 @@ def test_every_command_says_what_a_file_is_not(command, capsys):
     Path("empty.yaml").write_text("# to be written\n")
     assert main([command, "empty.yaml"]) == 1
     assert "empty.yaml: 1 problem\n  is empty, but for comments\n" in "".join(capsys.readouterr())
+    for nothing in ("---", "null", "{}"):
+        Path("empty.yaml").write_text(nothing)
+        assert main([command, "empty.yaml"]) == 1
+        assert "".join(capsys.readouterr()) == "empty.yaml: 1 problem\n  is empty\n"
     Path("custom.json").write_text('{"type": "zigzag"}')
     assert main([command, "custom.json"]) == 1
     assert "import the module that defines it first, with --import MODULE for optax-ext" in "".join(capsys.readouterr())
@@ -279,6 +283,15 @@ def test_help_and_version(arguments, capsys):
     assert re.match(r"usage: optax-ext|optax_ext \d", capsys.readouterr().out)
 
 
+def test_help_says_what_describe_shows(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "show its learning rate at key steps" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main(["describe", "--help"])
+    assert "show which parameters each pattern matches" in " ".join(capsys.readouterr().out.split())
+
+
 HEAVY = ("jax", "optax", "numpy", "matplotlib", "rich", "flax", "sklearn")
 LIST_MODULES = """
 import sys
@@ -296,10 +309,6 @@ print(status, *sorted({name.partition(".")[0] for name in sys.modules}), file=sy
     [
         ["--version"],
         ["--help"],
-    for nothing in ("---", "null", "{}"):
-        Path("empty.yaml").write_text(nothing)
-        assert main([command, "empty.yaml"]) == 1
-        assert "".join(capsys.readouterr()) == "empty.yaml: 1 problem\n  is empty\n"
         ["describe", "--help"],
         ["check", "recipe.yaml", "rate.json"],
         ["convert", "recipe.yaml"],
