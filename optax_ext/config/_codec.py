@@ -78,7 +78,8 @@ def read_config(data: Any, kind: Any, source: str) -> Any:
 
 
 def _kinds(kind: Any) -> tuple[type[Schema], ...]:
-    kinds = () if kind is None else typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    is_union = typing.get_origin(kind) in (UnionType, typing.Union)
+    kinds = () if kind is None else typing.get_args(kind) if is_union else (kind,)
     for asked in kinds:
         if not (isinstance(asked, type) and issubclass(asked, Schema)):
             text = f"must be a schema such as config.LARS, or a union of them, got {shorten(kind)}"
