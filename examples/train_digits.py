@@ -53,7 +53,7 @@ def load_optimizer(path: Path) -> tuple[optax.GradientTransformation, optax_ext.
     """Read a recipe: the optimizer inside its loss scaling, and the learning rate by itself, to report it."""
     recipe = config.load(path, config.OptimizationConfig)
     if recipe.loss_scale is None:
-        raise config.ConfigError(str(path), [config.Problem("", "must have an optimizer and a loss_scale")])
+        raise config.ConfigError(str(path), [config.Problem("loss_scale", "is required by this script")])
     rate = recipe.optimizer.learning_rate
     return recipe.make(), rate if isinstance(rate, optax_ext.Schedule) else optax_ext.Constant(rate)
 

@@ -118,13 +118,13 @@ def _parser() -> argparse.ArgumentParser:
             name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", parents=[shared]
         )
 
-    describe = command("describe", "say what a file builds, and show its learning rate at telling steps")
+    describe = command("describe", "say what a file builds, and show its learning rate at key steps")
     describe.add_argument("file", metavar="FILE")
     describe.add_argument(
         "--params",
         metavar="SHAPES.json",
         help="a nested mapping of parameter names to shapes, as json.dump(jax.tree.map(lambda p: list(p.shape), "
-        "params), file) writes it: show which parameters each pattern excludes",
+        "params), file) writes it: show which parameters each pattern matches",
     )
     describe.add_argument("--steps", type=_step_count, metavar="N", help="how many steps a run has")
 

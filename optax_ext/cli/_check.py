@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from optax_ext import config
+from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError
 
 
@@ -11,7 +12,8 @@ def check(files: Sequence[str]) -> int:
     status = 0
     for file in files:
         try:
-            config.load(file)
+            with warnings_of(file):
+                config.load(file)
         except ConfigError as error:
             print(error)
             status = 1

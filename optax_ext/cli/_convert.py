@@ -11,6 +11,7 @@ from optax_ext._core.files import file_error, json_text, write_text
 from optax_ext._core.yaml_files import yaml_text
 from optax_ext.cli._errors import CommandError
 from optax_ext.cli._params import pattern_lists, read_shapes, size, unmatched
+from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
 
 _Writer = Literal["keras", "model_garden"]
@@ -36,10 +37,13 @@ def convert(
         raise CommandError("--params is for files of Model Garden and Keras: use describe --params", status=2)
     to = _target_format(file, output, to, translated=writer is not None)
     if writer is None:
-        _write(config.load(file), [], output, to, exclude_defaults)
+        with warnings_of(file):
+            loaded = config.load(file)
+        _write(loaded, [], output, to, exclude_defaults)
         return 0
     shapes = None if shapes_file is None else read_shapes(shapes_file)
-    translation = interop.translate(file, base, written_by=writer)
+    with warnings_of(file):
+        translation = interop.translate(file, base, written_by=writer)
     comments = [f"Converted from {Path(file).name}.", *map(str, translation.notes)]
     if shapes is None:
         _write(translation.config, comments, output, to, exclude_defaults)

@@ -19,6 +19,7 @@ from optax_ext.cli._params import (
 )
 from optax_ext.cli._rate import Config, rate_of
 from optax_ext.cli._steps import telling_steps
+from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
 from optax_ext.schedules import Schedule, rate_in_words
 
@@ -42,7 +43,8 @@ def title(loaded: Config) -> str:
 
 def describe(file: str, params: str | None, run_steps: int | None) -> int:
     """Print what a file builds as tables; raise ConfigError if a pattern matches none of the parameters."""
-    loaded: Config = config.load(file)
+    with warnings_of(file):
+        loaded: Config = config.load(file)
     shapes = None if params is None else read_shapes(params)
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
     if shapes is not None and not isinstance(optimizer, Optimizer):
@@ -52,6 +54,7 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
     with console.capture() as capture:  # all or nothing, and a closed pipe is for `main` to handle
         console.print(f"{file}: {title(loaded)}", style="bold", soft_wrap=True)
         if not isinstance(loaded, Schedule):
+            console.print()
             stages = [stage for stage in loaded.stages() if not stage.does_nothing]
             rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(stages, 1)]
             console.print(_table("What happens to gradients, in order", ("", "step", "what it does"), rows))

@@ -12,6 +12,7 @@ from optax_ext.cli._picture import save_picture
 from optax_ext.cli._rate import Config, rate_of
 from optax_ext.cli._steps import horizon
 from optax_ext.cli._text_plot import text_plot
+from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError
 
 
@@ -34,7 +35,8 @@ def _load(files: Sequence[str]) -> dict[str, Config]:
     problems: list[str] = []
     for file in files:
         try:
-            loaded[file] = config.load(file)
+            with warnings_of(file):
+                loaded[file] = config.load(file)
         except ConfigError as error:
             problems.append(str(error))
         else:

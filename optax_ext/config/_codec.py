@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 import pydantic
 from pydantic_core import PydanticCustomError
 
-from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_words, shorten
+from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_keys, join_words, shorten
 from optax_ext._core.plain_data import plain_data
 from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, as_config_error, construct, init_fields
@@ -78,7 +78,8 @@ def read_config(data: Any, kind: Any, source: str) -> Any:
 
 
 def _kinds(kind: Any) -> tuple[type[Schema], ...]:
-    kinds = () if kind is None else typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    is_union = typing.get_origin(kind) in (UnionType, typing.Union)
+    kinds = () if kind is None else typing.get_args(kind) if is_union else (kind,)
     for asked in kinds:
         if not (isinstance(asked, type) and issubclass(asked, Schema)):
             text = f"must be a schema such as config.LARS, or a union of them, got {shorten(kind)}"
@@ -94,20 +95,40 @@ def _from_plain(plain: Any, kinds: tuple[type[Schema], ...], source: str) -> Sch
         if isinstance(plain, Mapping) and "type" not in plain:
             if ParamsEma in kinds:
                 return construct(ParamsEma, (), plain)
-            known = join_words(members(Tagged))
-            near = next((near for key in plain if (near := did_you_mean(key, ["optimizer", "type"]))), "")
-            text = f"must have an 'optimizer', or a 'type' that is one of {known}; got {shorten(list(plain))}{near}"
-            inside = [
-                key for key, value in plain.items() if isinstance(value, Mapping) and {"optimizer", "type"} & {*value}
-            ]
-            if inside:
-                text += f": give what is under {join_words(inside[:1])}"
-            raise ConfigError(source, [Problem("", text)])
+            raise _without_type(plain, source)
         return from_tagged(Tagged, plain)
     except pydantic.ValidationError as error:
         raise as_config_error(source, error) from None
     except PydanticCustomError as error:  # about the config as a whole
         raise ConfigError(source, [Problem("", error.message())]) from None
+
+
+def _without_type(plain: Mapping[str, Any], source: str) -> ConfigError:
+    """Return the error of a mapping that has neither an ``optimizer`` nor a ``type``."""
+    for key, value in plain.items():
+        if did_you_mean(key, ["optimizer"]) and not (isinstance(value, Mapping) and "optimizer" in value):
+            return _misspelled(plain, key, source)
+    known = join_words(members(Tagged))
+    text = f"must have an 'optimizer', or a 'type' that is one of {known}; got {shorten(list(plain))}"
+    inside = [key for key, value in plain.items() if isinstance(value, Mapping) and {"optimizer", "type"} & {*value}]
+    if inside:
+        text += f": give what is under {join_words(inside[:1])}"
+    else:
+        text += next((near for key in plain if (near := did_you_mean(key, ["type"]))), "")
+    return ConfigError(source, [Problem("", text)])
+
+
+def _misspelled(plain: Mapping[str, Any], key: str, source: str) -> ConfigError:
+    """Return all problems of a recipe that has its ``optimizer`` under another key, with the paths of the file."""
+    try:
+        construct(OptimizationConfig, (), {**plain, "optimizer": plain[key]})
+    except pydantic.ValidationError as error:  # always: the other key is an unknown field
+        problems: list[Problem] = []
+        for path, message in as_config_error(source, error).problems:
+            head, dot, rest = path.partition(".")
+            problems.append(Problem(f"{join_keys((key,))}{dot}{rest}" if head == "optimizer" else path, message))
+        return ConfigError(source, problems)
+    raise AssertionError(f"{key!r} is a field of OptimizationConfig")
 
 
 @public

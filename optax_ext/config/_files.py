@@ -58,6 +58,8 @@ def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
     suffix = _suffix(path, existing=True)
     text = read_text(path)
     data = read_json(text, str(path)) if suffix == ".json" else read_yaml(text, str(path))
+    if data is None or data == {}:  # as `---`, `null` and `{}` are read
+        raise file_error(path, "is empty")
     return read_config(data, kind, source=str(path))
 
 

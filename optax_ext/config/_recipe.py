@@ -1,11 +1,13 @@
 """A whole recipe: an optimizer and its wrappers."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
+
+import pydantic
 
 from optax_ext import loss_scaling
 from optax_ext._core.lazy import jax, optax
-from optax_ext._core.schema import Schema
+from optax_ext._core.schema import Schema, problem
 from optax_ext._core.tagged import Nested
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._optimizer import Optimizer
@@ -47,6 +49,17 @@ class OptimizationConfig(Schema):
     loss_scale: LossScale | None = None
     ema: Annotated[ParamsEma, Nested()] | None = None
     master_weights: bool = dataclasses.field(default=False, kw_only=True)
+
+    @pydantic.field_validator("optimizer", mode="before")
+    @classmethod
+    def _no_transformation(cls, optimizer: Any) -> Any:
+        if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+            raise problem(
+                "must be an optimizer of config, got a transformation of Optax: a recipe is data, which a"
+                " transformation is not; use a schema such as config.SGD(...), or chain the transformation with what"
+                " make() of a recipe returns"
+            )
+        return optimizer
 
     def make(self) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation.

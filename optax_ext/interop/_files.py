@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from optax_ext._core.errors import ConfigError, Problem, shorten
-from optax_ext._core.files import read_json, read_text
+from optax_ext._core.files import file_error, read_json, read_text
 from optax_ext._core.plain_data import plain_data
 from optax_ext._core.yaml_files import YamlLoader, read_yaml
 
@@ -38,6 +38,8 @@ def read_mapping(source: Any, argument: str) -> Mapping[Any, Any]:
     text = read_text(path)
     is_json = Path(path).suffix.lower() == ".json"
     data = read_json(text, str(path)) if is_json else read_yaml(text, str(path), _Loader)
+    if data is None:  # as `---` and `null` are read
+        raise file_error(path, "is empty")
     if not isinstance(data, Mapping):
         raise ConfigError(str(path), [Problem("", f"must hold a mapping, got {shorten(data)}")])
     return data

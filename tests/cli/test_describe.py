@@ -223,6 +223,7 @@ def test_every_optimizer_says_what_it_does(optimizer, said, capsys, monkeypatch)
     monkeypatch.setenv("COLUMNS", "250")
     lines = [line.strip() for line in describe(optimizer, capsys).out.splitlines()]
     start = lines.index("What happens to gradients, in order")
+    assert lines[start - 1] == ""
     shown = lines[start + 4 : lines.index("", start + 4)]
     assert shown == [f"{number}   {line}" for number, line in enumerate(said, 1)]
 

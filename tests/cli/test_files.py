@@ -142,6 +142,52 @@ def test_problems_go_to_standard_error(command, capsys):
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Warnings
+
+
+ZERO = "warning: SGD: learning_rate (a constant 0) is 0 at every step, so that no parameter ever moves"
+ENDED = "warning: LinearWarmup: the warm-up of 100 steps climbs to a schedule that is 0 from step 10 on"
+
+
+@pytest.fixture
+def _warned_files():
+    Path("r0.yaml").write_text("{type: sgd, learning_rate: 0.0}")
+    Path("r0b.yaml").write_text("{type: sgd, learning_rate: 0.0}")
+    after = "{type: polynomial_decay, initial_learning_rate: 0.1, end_learning_rate: 0.0, decay_steps: 10}"
+    Path("ended.yaml").write_text(f"{{type: linear_warmup, warmup_steps: 100, after: {after}}}")
+
+
+@pytest.mark.usefixtures("_warned_files")
+def test_check_warns_of_each_file_by_its_name():
+    with run("check", "r0.yaml", "r0b.yaml", "ended.yaml") as process:
+        out, err = process.communicate()
+    assert (process.returncode, out) == (0, "r0.yaml: ok\nr0b.yaml: ok\nended.yaml: ok\n")
+    first, second, third = err.splitlines()
+    assert [first, second] == [f"r0.yaml: {ZERO}", f"r0b.yaml: {ZERO}"]
+    assert third.startswith(f"ended.yaml: {ENDED}")
+
+
+@pytest.mark.usefixtures("_warned_files")
+@pytest.mark.parametrize("command", ["describe", "plot", "convert"])
+def test_every_command_warns_of_a_file_by_its_name(command, capsys):
+    assert main([command, "r0.yaml"]) == 0
+    assert capsys.readouterr().err == f"r0.yaml: {ZERO}\n"
+
+
+def test_a_warning_is_told_beside_problems_and_of_a_translated_file(capsys):
+    Path("both.json").write_text(
+        '{"optimizer": {"type": "sgd", "learning_rate": 0.0}, "loss_scale": {"type": "fixed", "scale": 0}}'
+    )
+    assert main(["check", "both.json"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("both.json: 1 problem\n  loss_scale.scale: ")
+    assert err == f"both.json: {ZERO}\n"
+    Path("keras.json").write_text('{"class_name": "SGD", "config": {"learning_rate": 0.0}}')
+    assert main(["convert", "keras.json"]) == 0
+    assert capsys.readouterr().err == f"keras.json: {ZERO}\n"
+
+
+# ---------------------------------------------------------------------------------------------------------
 # schema
 
 
@@ -204,6 +250,10 @@ def test_every_command_says_what_a_file_is_not(command, capsys):
     Path("empty.yaml").write_text("# to be written\n")
     assert main([command, "empty.yaml"]) == 1
     assert "empty.yaml: 1 problem\n  is empty, but for comments\n" in "".join(capsys.readouterr())
+    for nothing in ("---", "null", "{}"):
+        Path("empty.yaml").write_text(nothing)
+        assert main([command, "empty.yaml"]) == 1
+        assert "".join(capsys.readouterr()) == "empty.yaml: 1 problem\n  is empty\n"
     Path("custom.json").write_text('{"type": "zigzag"}')
     assert main([command, "custom.json"]) == 1
     assert "import the module that defines it first, with --import MODULE for optax-ext" in "".join(capsys.readouterr())
@@ -231,6 +281,15 @@ def test_help_and_version(arguments, capsys):
         main(arguments)
     assert ended.value.code == 0
     assert re.match(r"usage: optax-ext|optax_ext \d", capsys.readouterr().out)
+
+
+def test_help_says_what_describe_shows(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "show its learning rate at key steps" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main(["describe", "--help"])
+    assert "show which parameters each pattern matches" in " ".join(capsys.readouterr().out.split())
 
 
 HEAVY = ("jax", "optax", "numpy", "matplotlib", "rich", "flax", "sklearn")

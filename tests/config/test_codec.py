@@ -4,10 +4,12 @@ import collections
 import dataclasses
 import json
 import pathlib
+import typing
 
 import jax
 import ml_collections
 import omegaconf
+import optax
 import pytest
 
 import optax_ext
@@ -125,7 +127,8 @@ def test_eight_faults_are_eight_problems():
     ("data", "path", "message"),
     [
         ({}, "", "must have an 'optimizer', or a 'type' that is one of"),
-        ({"optimiser": {}}, "", "(did you mean 'optimizer'?)"),
+        ({"optimiser": {"type": "sgd", "learning_rate": 1}}, "optimiser", "unknown field (did you mean 'optimizer'?)"),
+        ({"typo": "sgd"}, "", "got ['typo'] (did you mean 'type'?)"),
         ([], "", "must be a mapping with a 'type'"),
         (None, "", "must be a mapping with a 'type'"),
         ("lars", "", "must be a mapping with a 'type'"),
@@ -242,10 +245,45 @@ def test_what_is_nearly_ours_is_not_taken_for_theirs(data, path):
         (pathlib.Path("recipe.yaml"), "recipe.yaml'): config.load reads a file, and json.loads or yaml.safe_load text"),
         ({"run": {"optimizer": {}}, "seed": 1}, "got ['run', 'seed']: give what is under 'run'"),
         ({"rate": {"type": "constant", "learning_rate": 1}}, "got ['rate']: give what is under 'rate'"),
+        ({"optimization": {"optimizer": {}}}, "got ['optimization']: give what is under 'optimization'"),
     ],
 )
 def test_what_holds_a_config_is_told_from_one(data, message):
     assert message in problems(data)[""]
+
+
+def test_a_misspelled_optimizer_hides_no_other_problem():
+    text = "unknown field (did you mean 'optimizer'?), accepted: optimizer, loss_scale, ema, master_weights"
+    sgd = {"type": "sgd", "learning_rate": 0.1}
+    for key in ("optimiser", "Optimizer", "optimizers", "optim"):
+        assert problems({key: sgd}) == {key: text}
+    found = problems(
+        {"optimiser": {**sgd, "learning_rate": -1}, "loss_scale": {"type": "fixed", "scale": 0}, "seed": 1}
+    )
+    assert set(found) == {"optimiser", "optimiser.learning_rate", "loss_scale.scale", "seed"}
+    assert found["optimiser"] == text
+    assert found["optimiser.learning_rate"] == "must be greater than or equal to 0, got -1"
+    assert "optimiser" in problems({"type": "sgd", "learning_rate": 0.1, "optimiser": {}})  # a field of no optimizer
+
+
+@pytest.mark.parametrize("transformation", [optax.sgd(0.1), config.SGD(0.1).make()], ids=["of Optax", "ours"])
+def test_a_transformation_is_no_optimizer_of_a_recipe(transformation):
+    with pytest.raises(config.ConfigError) as raised:
+        config.OptimizationConfig(transformation)
+    (problem,) = raised.value.problems
+    assert problem == (
+        "optimizer",
+        "must be an optimizer of config, got a transformation of Optax: a recipe is data, which a transformation is"
+        " not; use a schema such as config.SGD(...), or chain the transformation with what make() of a recipe returns",
+    )
+
+
+def test_a_union_of_kinds_may_be_spelled_either_way():
+    sgd = config.SGD(0.1)
+    for union in (config.SGD | config.LARS, typing.Union[config.SGD, config.LARS]):  # noqa: UP007 (the other spelling)
+        assert config.from_dict(config.to_dict(sgd), union) == sgd
+        with pytest.raises(config.ConfigError, match="holds Constant where SGD or LARS was asked for"):
+            config.from_dict(optax_ext.Constant(0.1), union)
 
 
 def test_a_type_that_nobody_defined_may_wait_for_its_module():

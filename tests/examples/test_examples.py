@@ -144,7 +144,7 @@ def test_a_recipe_needs_a_loss_scale(tmp_path: Path, capsys: pytest.CaptureFixtu
     recipe.write_text(train_digits.RECIPE.read_text().partition("loss_scale:")[0])
     with pytest.raises(SystemExit):
         train_digits.main(["--recipe", str(recipe)])
-    assert "must have an optimizer and a loss_scale" in capsys.readouterr().err
+    assert "loss_scale: is required by this script" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--no-such-argument", 2)])
