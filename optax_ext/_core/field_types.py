@@ -51,7 +51,7 @@ class _AsTuple:
 
 
 def as_tuple(value: object) -> object:
-    """Return a sequence as a tuple, and what is none as it is; text and bytes are no list of anything."""
+    """Return a sequence as a tuple, and anything else, text and bytes included, unchanged."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
         return value
     return tuple(map(plain_value, cast(Sequence[object], value)))

@@ -188,7 +188,7 @@ def _read_inclusions_without_exclusions(arguments: Arguments) -> None:
     field = "include_in_weight_decay"
     if arguments.values.get(field) is None or arguments.values.get("exclude_from_weight_decay"):
         return
-    if isinstance(arguments.written[field], str):  # nobody can have meant its letters as patterns
+    if isinstance(arguments.written[field], str):  # whose letters are surely not meant as patterns
         text = "no other parameter decays: '.*' is added to exclude_from_weight_decay; in TensorFlow all of them decay"
         arguments.values["exclude_from_weight_decay"] = [".*"]
     else:

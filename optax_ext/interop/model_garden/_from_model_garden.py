@@ -49,7 +49,7 @@ def from_model_garden(
         once.
 
     Warns:
-      TranslationWarning: Where TensorFlow silently does what nobody can have meant, and what was meant is done
+      TranslationWarning: Where TensorFlow silently does something that is surely not meant, and what is meant is done
         instead: a field beside the ``type`` is read, a text in place of a list of patterns is one pattern, not its
         letters. [`translate`][optax_ext.interop.translate] returns these and all other notes.
 
