@@ -136,3 +136,8 @@ def test_a_rate_of_0_stays_0(warmup):
     rate = {"type": "constant", "constant": {"learning_rate": 0.0}}
     recipe = interop.from_model_garden({"optimizer": {"type": "sgd"}, "learning_rate": rate, **warmup})
     assert recipe.optimizer.learning_rate == 0.0
+
+
+def test_the_rooms_of_the_importers_publish_importers_alone():
+    assert interop.keras.__all__ == ["from_keras", "to_keras", "translate_keras"]
+    assert interop.model_garden.__all__ == ["from_model_garden", "translate_model_garden"]

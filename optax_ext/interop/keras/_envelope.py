@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
-from optax_ext.interop._report import Report, is_number, join
-from optax_ext.interop.keras._classes import (
+from optax_ext.interop._keras_classes import (
     EMA_OPTIMIZER,
     LEFT_OUT,
     LOSS_SCALE_OPTIMIZERS,
@@ -15,6 +14,7 @@ from optax_ext.interop.keras._classes import (
     SCHEDULES,
     WRAPPERS,
 )
+from optax_ext.interop._report import Report, is_number, join
 
 _KEYS = {"class_name", "config", "module", "registered_name"}
 _PACKAGES = frozenset({"Addons", "Keras", "Text", "keras", "builtins"})  # whose names stand before a ">"

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, cast
 from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._files import read_mapping
+from optax_ext.interop._keras_quirks import build_recipe
 from optax_ext.interop._report import Report
 from optax_ext.interop._translation import Translation, warn_about
-from optax_ext.interop.keras import build_recipe
 from optax_ext.interop.model_garden._overrides import read_recipe
 from optax_ext.interop.model_garden._recipe import (
     MISSING,

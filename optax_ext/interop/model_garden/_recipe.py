@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from optax_ext._core.errors import join_words, shorten
 from optax_ext._core.schema import init_fields
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, Optimizer, ParamsEma
+from optax_ext.interop._keras_quirks import Arguments, build_optimizer
 from optax_ext.interop._patterns import PATTERN_FIELDS
 from optax_ext.interop._report import PLACEHOLDER_RATE, Report, is_number, join
-from optax_ext.interop.keras import Arguments, build_optimizer
 from optax_ext.interop.model_garden._overrides import Recipe, Section
 from optax_ext.interop.model_garden._sections import (
     AFTER,
