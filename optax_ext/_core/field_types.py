@@ -51,7 +51,7 @@ class _AsTuple:
 
 
 def as_tuple(value: object) -> object:
-    """Return a sequence as a tuple, and what is none as it is; text and bytes are no list of anything."""
+    """Return a sequence as a tuple, and anything else, text and bytes included, unchanged."""
     value = plain_numbers(value)  # an array as a list
     if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
         return value

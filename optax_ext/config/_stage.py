@@ -8,7 +8,7 @@ from optax_ext._core.public import public
 if TYPE_CHECKING:
     import optax
 else:
-    optax = SimpleNamespace(GradientTransformation=Any)  # so that nobody waits for Optax who only reads a recipe
+    optax = SimpleNamespace(GradientTransformation=Any)  # reading a recipe need not import Optax
 
 
 @public

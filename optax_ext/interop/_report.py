@@ -8,6 +8,9 @@ from optax_ext._core.errors import ConfigError, Problem, join_keys
 from optax_ext._core.schema import Schema
 from optax_ext.interop._translation import Note
 
+# Stands for a learning rate that has a problem, so that the rest is still read; not 0, which would cause a warning.
+PLACEHOLDER_RATE = 1.0
+
 _S = TypeVar("_S", bound=Schema)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
 from optax_ext._core.public import public
+from optax_ext._core.writers import foreign_writer
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._files import read_mapping
 from optax_ext.interop._translation import Translation, Writer
@@ -14,7 +15,6 @@ from optax_ext.interop.model_garden import translate_model_garden
 from optax_ext.schedules import Schedule
 
 _WRITERS = ("keras", "model_garden")
-_MODEL_GARDEN_KEYS = {"task", "trainer", "runtime", "optimizer_config", "learning_rate", "warmup"}
 
 
 @public
@@ -26,7 +26,7 @@ def identify_writer(source: Mapping[str, Any] | str | os.PathLike[str]) -> Write
 
     Returns:
       ``"keras"`` if there is a ``class_name``, ``"model_garden"`` for a part of an experiment, and None otherwise, as
-      for a config of ours or for a bare ``get_config`` of Keras.
+      for a config of ours, for a bare ``get_config`` of Keras, or for something that only contains a config of Keras.
 
     Raises:
       ConfigError: If the file cannot be read.
@@ -38,10 +38,8 @@ def identify_writer(source: Mapping[str, Any] | str | os.PathLike[str]) -> Write
       >>> interop.identify_writer({"type": "sgd", "learning_rate": 0.1}) is None  # ours
       True
     """
-    data = read_mapping(source, "source")
-    if "class_name" in data:
-        return "keras"
-    return "model_garden" if "type" not in data and _MODEL_GARDEN_KEYS & data.keys() else None
+    writer = foreign_writer(read_mapping(source, "source"))
+    return None if writer == "get_config" else writer
 
 
 @public

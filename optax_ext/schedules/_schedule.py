@@ -40,6 +40,13 @@ class Schedule(Tagged):
       0.25
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for method in ("is_zero", "_zero_from"):
+            # What a parent says about its own rate is not true of a class that computes another.
+            if _depth(cls, "__call__") < _depth(cls, method):
+                setattr(cls, method, getattr(Schedule, method))
+
     @abc.abstractmethod
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         """Return the learning rate at ``step``.
@@ -73,6 +80,11 @@ class Schedule(Tagged):
     def _zero_from(self) -> int | None:
         """Return the step from which a rate that was positive stays 0, or None if there is none; without JAX."""
         return None
+
+
+def _depth(cls: type, method: str) -> int:
+    """Return how far above a class the method that it has is defined."""
+    return next(depth for depth, parent in enumerate(cls.__mro__) if method in vars(parent))
 
 
 def _number_or_schedule(value: object) -> float | Schedule:

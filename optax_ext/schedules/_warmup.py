@@ -19,7 +19,7 @@ class _Warmup(Schedule):
 
     def __post_init__(self) -> None:
         over = self._after_is_zero_from()
-        if over is not None and 0 < self.warmup_steps >= over:
+        if over is not None and self._zero_from() is not None and 0 < self.warmup_steps >= over:
             warn_user(
                 f"{type(self).__name__}: the warm-up of {self.warmup_steps} steps climbs to a schedule that is 0 from"
                 f" step {over} on, so that the rate stays 0 after it. A warm-up does not shift the schedule after it:"
@@ -34,14 +34,13 @@ class _Warmup(Schedule):
         end = Milestone(self.warmup_steps, "end of warmup_steps")
         return in_order([end, *(milestone for milestone in after if milestone.step >= self.warmup_steps)])
 
-    def is_zero(self) -> bool:
-        """Whether the schedule after the warm-up, to which it rises, is 0 at every step."""
+    def _after_is_zero(self) -> bool:
         return self.after.is_zero() if isinstance(self.after, Schedule) else self.after == 0
 
     def _after_is_zero_from(self) -> int | None:
         return self.after._zero_from() if isinstance(self.after, Schedule) else None
 
-    def _zero_from(self) -> int | None:
+    def _over_from(self) -> int | None:
         over = self._after_is_zero_from()
         return None if over is None else max(over, self.warmup_steps)
 
@@ -96,7 +95,10 @@ class LinearWarmup(_Warmup):
 
     def is_zero(self) -> bool:
         """Whether the warm-up goes from 0 to a schedule that is 0 at every step."""
-        return super().is_zero() and (self.warmup_learning_rate == 0 or self.warmup_steps == 0)
+        return self._after_is_zero() and (self.warmup_learning_rate == 0 or self.warmup_steps == 0)
+
+    def _zero_from(self) -> int | None:
+        return self._over_from()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,3 +143,10 @@ class PolynomialWarmup(_Warmup):
         fraction = true_divide(jnp.maximum(step, 1), self.warmup_steps)
         rising = evaluate(self.after, self.warmup_steps) * fraction ** jnp.float32(self.power)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
+
+    def is_zero(self) -> bool:
+        """Whether the schedule after the warm-up, to which it rises, is 0 at every step."""
+        return self._after_is_zero()
+
+    def _zero_from(self) -> int | None:
+        return self._over_from()

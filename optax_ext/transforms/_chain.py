@@ -69,7 +69,7 @@ def stages_of(transformation: optax.GradientTransformation) -> Mapping[str, opta
       The transformations that are chained, in order, by what each is called.
 
     Raises:
-      TypeError: If it is another transformation, whose stages nobody knows.
+      TypeError: If it is any other transformation, whose stages are not known.
 
     Examples:
       >>> from optax_ext import transforms

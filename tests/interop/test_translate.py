@@ -56,7 +56,7 @@ def test_a_base(tmp_path):
 
 def test_a_bare_get_config_needs_its_writer():
     bare = {"learning_rate": 0.1, "momentum": 0.9}
-    with pytest.raises(config.ConfigError, match=r"momentum: unknown section"):
+    with pytest.raises(config.ConfigError, match=r"must have the keys of Keras .*: give written_by"):
         interop.translate(bare)
     assert interop.translate(bare, written_by="keras", class_name="SGD").config == config.SGD(0.1, 0.9)
 
@@ -115,3 +115,29 @@ def test_errors_name_the_file(tmp_path):
         assert caught.value.subject == str(file)
     with pytest.raises(config.ConfigError, match="is empty"):
         interop.from_model_garden(empty)
+
+
+@pytest.mark.parametrize(
+    ("read", "source"),
+    [
+        (interop.from_model_garden, {"optimizer": {"type": "lars"}, "learning_rate": {"type": "cosine"}}),
+        (interop.from_keras, {"class_name": "SGD", "config": {"learning_rate": {"class_name": "Unknown"}}}),
+    ],
+)
+def test_a_rate_with_a_problem_is_not_warned_about_as_one_of_0(read, source):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(config.ConfigError, match=r"learning_rate.*: (is missing|unknown class)"):
+            read(source)
+
+
+@pytest.mark.parametrize("warmup", [{}, {"warmup": {"type": "linear", "linear": {"warmup_steps": 0}}}])
+def test_a_rate_of_0_stays_0(warmup):
+    rate = {"type": "constant", "constant": {"learning_rate": 0.0}}
+    recipe = interop.from_model_garden({"optimizer": {"type": "sgd"}, "learning_rate": rate, **warmup})
+    assert recipe.optimizer.learning_rate == 0.0
+
+
+def test_the_rooms_of_the_importers_publish_importers_alone():
+    assert interop.keras.__all__ == ["from_keras", "to_keras", "translate_keras"]
+    assert interop.model_garden.__all__ == ["from_model_garden", "translate_model_garden"]

@@ -181,3 +181,55 @@ else:
 """
     environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform"}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Floor(optax_ext.Constant):
+    type = "tested_floor"
+
+    def __call__(self, step):
+        return jnp.maximum(super().__call__(step), 0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineWithFloor(optax_ext.CosineDecay):
+    type = "tested_cosine_with_floor"
+
+    def __call__(self, step):
+        return jnp.maximum(super().__call__(step), 0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupWithFloor(optax_ext.LinearWarmup):
+    type = "tested_warmup_with_floor"
+
+    def __call__(self, step):
+        return jnp.maximum(super().__call__(step), 0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed(optax_ext.CosineDecay):
+    type = "tested_renamed_cosine"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lower(Floor):
+    type = "tested_lower_floor"
+
+    def is_zero(self):
+        return True
+
+
+def test_a_subclass_with_a_rate_of_its_own_is_not_taken_for_zero():
+    config.SGD(Floor(0.0))  # a warning would be an error
+    config.SGD(WarmupWithFloor(0.0, 50))
+    config.SGD(optax_ext.LinearWarmup(Floor(0.0), 50))
+    optax_ext.LinearWarmup(CosineWithFloor(0.5, 100), 500)
+    WarmupWithFloor(COSINE, 500)
+
+
+def test_a_subclass_with_the_rate_of_its_parent_is():
+    assert Renamed(0.0, 100).is_zero()
+    assert Lower(0.0).is_zero()  # by its own word
+    with pytest.warns(UserWarning, match=MESSAGE):
+        optax_ext.LinearWarmup(Renamed(0.5, 100), 500)

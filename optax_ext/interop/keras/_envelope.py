@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
-from optax_ext.interop._report import Report, is_number, join
-from optax_ext.interop.keras._classes import (
+from optax_ext.interop._keras_classes import (
     EMA_OPTIMIZER,
     LEFT_OUT,
     LOSS_SCALE_OPTIMIZERS,
@@ -15,11 +14,12 @@ from optax_ext.interop.keras._classes import (
     SCHEDULES,
     WRAPPERS,
 )
+from optax_ext.interop._report import Report, is_number, join
 
 _KEYS = {"class_name", "config", "module", "registered_name"}
 _PACKAGES = frozenset({"Addons", "Keras", "Text", "keras", "builtins"})  # whose names stand before a ">"
 _OTHER_SPELLINGS = {"Sgd": "SGD", "Rmsprop": "RMSprop", "RMSProp": "RMSprop", "AdaGrad": "Adagrad"}
-_OF_EVERY_OPTIMIZER = {"learning_rate", "decay", "clipnorm", "clipvalue", "global_clipnorm"}
+_OF_EVERY_OPTIMIZER = {"learning_rate", "lr", "decay", "clipnorm", "clipvalue", "global_clipnorm"}
 
 
 class Opened(NamedTuple):
@@ -78,7 +78,7 @@ def _known_class(name: Any, registered_name: Any, place: str, report: Report) ->
 
 
 def _infer_class(data: Mapping[str, Any], path: str, report: Report) -> str | None:
-    """Return the one class that has all these fields, and whose `get_config` has no others."""
+    """Return the one class that has all these fields and no others in its `get_config`, or the one in the `name`."""
     if "inner_optimizer" in data or "loss_scale" in data:
         return LOSS_SCALE_OPTIMIZERS[0]
     if "optimizer" in data and "average_decay" in data:
@@ -86,10 +86,14 @@ def _infer_class(data: Mapping[str, Any], path: str, report: Report) -> str | No
     common = _OF_EVERY_OPTIMIZER | NEUTRAL.keys()
     keys = data.keys() - common
     fits: list[str] = []
+    named: list[str] = []
     for name, known in {**SCHEDULES, **OPTIMIZERS}.items():
         names = set(known.names().values()) - common
         if names - {"warmup_target", *LEFT_OUT.get(name, ())} <= keys <= names:
             fits.append(name)
+        if name.lower() == str(data.get("name")).lower() and keys <= names:
+            named.append(name)
+    fits = fits or named  # a part of a `get_config`, written by hand; the name is by default that of the class
     if "AdamW" in fits:  # what tells it from Adam of the newer generation is that there is a weight decay
         fits = ["AdamW" if is_number(data.get("weight_decay")) else "Adam"]
     if not path and len(fits) == 2 and fits[1] == f"{fits[0]}WithOffset" and "offset" not in data:

@@ -6,8 +6,7 @@ from typing import Any
 from optax_ext._core.errors import did_you_mean, shorten
 from optax_ext._core.schema import init_fields
 from optax_ext.config import OptimizationConfig, Optimizer, ParamsEma
-from optax_ext.interop._report import Report, is_number, join
-from optax_ext.interop.keras._classes import (
+from optax_ext.interop._keras_classes import (
     EMA_OPTIMIZER,
     LEFT_OUT,
     NEUTRAL,
@@ -16,9 +15,10 @@ from optax_ext.interop.keras._classes import (
     SCHEDULES,
     KerasClass,
 )
+from optax_ext.interop._keras_quirks import Arguments, build_optimizer, build_recipe
+from optax_ext.interop._report import PLACEHOLDER_RATE, Report, is_number, join
 from optax_ext.interop.keras._envelope import open_envelope
 from optax_ext.interop.keras._loss_scale import read_loss_scale, read_old_loss_scale
-from optax_ext.interop.keras._quirks import Arguments, build_optimizer, build_recipe
 from optax_ext.schedules import Schedule
 
 _BASE_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")  # which the base class of Keras 3's optimizers has
@@ -94,7 +94,7 @@ class KerasReader:
         schedule = self.read(value, None, path)
         if schedule is not None and not isinstance(schedule, Schedule):
             self.report.problem(join(path, "class_name"), f"must be a schedule, got {type(schedule).__name__}")
-        return schedule if isinstance(schedule, Schedule) else 0.0  # there is a problem then
+        return schedule if isinstance(schedule, Schedule) else PLACEHOLDER_RATE
 
     def _ema(self, fields: dict[str, Any], path: str) -> OptimizationConfig | None:
         inner = self._inner_optimizer(fields.pop("optimizer", None), join(path, "optimizer"))

@@ -6,8 +6,8 @@ from typing import Any
 from optax_ext._core.errors import ConfigError, Problem, shorten
 from optax_ext._core.public import public
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, OptimizationConfig, Optimizer, to_dict
+from optax_ext.interop._keras_classes import class_of
 from optax_ext.interop._report import Report, join
-from optax_ext.interop.keras._classes import class_of
 from optax_ext.schedules import Schedule
 
 

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias, cast
 from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._files import read_mapping
+from optax_ext.interop._keras_quirks import build_recipe
 from optax_ext.interop._report import Report
 from optax_ext.interop._translation import Translation, warn_about
-from optax_ext.interop.keras import build_recipe
 from optax_ext.interop.model_garden._overrides import read_recipe
 from optax_ext.interop.model_garden._recipe import (
     MISSING,
@@ -49,7 +49,7 @@ def from_model_garden(
         once.
 
     Warns:
-      TranslationWarning: Where TensorFlow silently does what nobody can have meant, and what was meant is done
+      TranslationWarning: Where TensorFlow silently does something that is surely not meant, and what is meant is done
         instead: a field beside the ``type`` is read, a text in place of a list of patterns is one pattern, not its
         letters. [`translate`][optax_ext.interop.translate] returns these and all other notes.
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from optax_ext._core.errors import join_words, shorten
 from optax_ext._core.schema import init_fields
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, Optimizer, ParamsEma
+from optax_ext.interop._keras_quirks import Arguments, build_optimizer
 from optax_ext.interop._patterns import PATTERN_FIELDS
-from optax_ext.interop._report import Report, is_number, join
-from optax_ext.interop.keras import Arguments, build_optimizer
+from optax_ext.interop._report import PLACEHOLDER_RATE, Report, is_number, join
 from optax_ext.interop.model_garden._overrides import Recipe, Section
 from optax_ext.interop.model_garden._sections import (
     AFTER,
@@ -40,13 +40,14 @@ class Selected(NamedTuple):
 def read_learning_rate(recipe: Recipe, report: Report) -> float | Schedule:
     """Return the schedule with its warm-up; whatever it is where there was a problem."""
     selected = _selected("learning_rate", recipe, report)
-    rate: float | Schedule = (selected and _schedule(selected, {}, report)) or 0.0
+    read = selected and _schedule(selected, {}, report)
+    rate: float | Schedule = PLACEHOLDER_RATE if read is None else read
     selected = _selected("warmup", recipe, report)
     warmed_up = selected and _schedule(selected, {AFTER: rate}, report)
     if isinstance(warmed_up, LinearWarmup | PolynomialWarmup) and warmed_up.warmup_steps == 0:
         report.note("warmup", "has no steps and is left out")
         return rate
-    return warmed_up or rate
+    return rate if warmed_up is None else warmed_up
 
 
 def read_optimizer(

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from optax_ext.interop.keras import KerasClass, find_class
+from optax_ext.interop._keras_classes import KerasClass, find_class
 from optax_ext.schedules import Constant
 
 Block = dict[str, Any]  # the fields of a member, or of a section that has no members

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, init_fields
 from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from optax_ext.interop._report import Report
@@ -24,7 +23,6 @@ from optax_ext.schedules import (
 )
 
 
-@public
 class KerasClass(NamedTuple):
     """A class of Keras or Model Garden, as a schema of ours.
 
@@ -33,11 +31,6 @@ class KerasClass(NamedTuple):
       renamed: The class's names of the fields that have another name in the schema, by ours.
       lacks: The fields of the schema that the class does not have.
       defaults: The defaults of the class where they differ from the schema's, by our names.
-
-    Examples:
-      >>> from optax_ext.interop import keras
-      >>> keras.find_class("PolynomialWarmUp").names()
-      {'after': 'after_warmup_lr_sched', 'warmup_steps': 'warmup_steps', 'power': 'power'}
     """
 
     schema: type[Schema]
@@ -142,7 +135,6 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
 }
 
 
-@public
 def find_class(name: str) -> KerasClass:
     """Return the class of a schedule, or of an optimizer of the older generation.
 
@@ -154,11 +146,6 @@ def find_class(name: str) -> KerasClass:
 
     Raises:
       KeyError: If there is no class of this name.
-
-    Examples:
-      >>> from optax_ext.interop import keras
-      >>> keras.find_class("CosineDecayWithOffset").schema.__name__
-      'CosineDecay'
     """
     return SCHEDULES[name] if name in SCHEDULES else OPTIMIZERS[name]
 

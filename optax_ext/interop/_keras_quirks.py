@@ -10,17 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import shorten
-from optax_ext._core.public import public
 from optax_ext.config import AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma
+from optax_ext.interop._keras_classes import optimizer_class
 from optax_ext.interop._patterns import PATTERN_FIELDS, read_patterns
 from optax_ext.interop._report import Report, is_number, join
-from optax_ext.interop.keras._classes import optimizer_class
 
 _BACKEND_EPSILON = 1e-7
 _CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")  # newer optimizers apply the first of these that is positive
 
 
-@public
 @dataclasses.dataclass
 class Arguments:
     """The arguments of an optimizer as they were written.
@@ -33,12 +31,6 @@ class Arguments:
       newer: Whether the class is of Keras's newer generation.
       in_recipe: Whether a recipe of Model Garden has them, rather than a config of Keras.
       translate_patterns: Whether patterns are translated to match JAX parameter paths.
-
-    Examples:
-      >>> from optax_ext.interop import keras
-      >>> from optax_ext.interop._report import Report
-      >>> keras.Arguments("SGD", {"learning_rate": 0.1}, path="config", report=Report()).newer
-      False
     """
 
     class_name: str
@@ -72,7 +64,6 @@ class Quirk(NamedTuple):
     apply: Callable[[Arguments], None]
 
 
-@public
 def build_optimizer(arguments: Arguments) -> Optimizer | None:
     """Construct the schema of an optimizer from its arguments in Keras's names.
 
@@ -81,13 +72,6 @@ def build_optimizer(arguments: Arguments) -> Optimizer | None:
 
     Returns:
       The optimizer, or None if the report has a new problem.
-
-    Examples:
-      >>> from optax_ext.interop import keras
-      >>> from optax_ext.interop._report import Report
-      >>> arguments = keras.Arguments("SGD", {"learning_rate": 0.1, "momentum": 0.9}, path="", report=Report())
-      >>> keras.build_optimizer(arguments).momentum
-      0.9
     """
     for quirk in QUIRKS:
         if quirk.applies(arguments):
@@ -96,7 +80,6 @@ def build_optimizer(arguments: Arguments) -> Optimizer | None:
     return known.build(arguments.values, arguments.path, arguments.report)
 
 
-@public
 def build_recipe(
     optimizer: Optimizer, loss_scale: LossScale | None, ema: ParamsEma | None, path: str, report: Report
 ) -> OptimizationConfig:
@@ -111,13 +94,6 @@ def build_recipe(
 
     Returns:
       The recipe. AdamW's own clipping also applies inside loss scaling, which is noted: TensorFlow's does not.
-
-    Examples:
-      >>> from optax_ext import config
-      >>> from optax_ext.interop import keras
-      >>> from optax_ext.interop._report import Report
-      >>> keras.build_recipe(config.SGD(0.1), None, None, "", Report()).optimizer.learning_rate
-      0.1
     """
     if loss_scale is not None and isinstance(optimizer, AdamW) and optimizer.gradient_clip_norm > 0:
         text = "also applies inside loss scaling, where TensorFlow skips it by mistake; 0 gives TensorFlow's numbers"
@@ -188,7 +164,7 @@ def _read_inclusions_without_exclusions(arguments: Arguments) -> None:
     field = "include_in_weight_decay"
     if arguments.values.get(field) is None or arguments.values.get("exclude_from_weight_decay"):
         return
-    if isinstance(arguments.written[field], str):  # nobody can have meant its letters as patterns
+    if isinstance(arguments.written[field], str):  # whose letters are surely not meant as patterns
         text = "no other parameter decays: '.*' is added to exclude_from_weight_decay; in TensorFlow all of them decay"
         arguments.values["exclude_from_weight_decay"] = [".*"]
     else:
