@@ -59,6 +59,7 @@ def _text(subject: str, problems: Sequence[Problem]) -> str:
 
 
 _MAX_LINES = 100
+_MAX_WORDS = 40
 for _public in (Problem, ConfigError):
     _public.__module__ = "optax_ext.config"  # a traceback shows the public name
 
@@ -71,8 +72,10 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Return the words in a readable list, quoted."""
-    return ", ".join(repr(word) for word in words)
+    """Return words as a quoted, comma-separated list; of very many, only the first."""
+    quoted = [repr(word) for word in words]
+    more = f" and {len(quoted) - _MAX_WORDS} more" if len(quoted) > _MAX_WORDS else ""
+    return ", ".join(quoted[:_MAX_WORDS]) + more
 
 
 def join_keys(keys: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 
+from optax_ext._core.errors import join_words
 from optax_ext.config import ConfigError, Problem
 
 PROBLEMS = (Problem("optimizer.decay_steps", "must be greater than 0, got 0"), Problem("", "is empty"))
@@ -27,3 +28,8 @@ def test_a_copy_has_the_data_the_text_and_the_notes(duplicate):
     assert type(found) is ConfigError
     assert (found.subject, found.problems, found.args) == ("recipe.yaml", PROBLEMS, error().args)
     assert found.__notes__ == ["while a sweep was read"]
+
+
+def test_long_lists_of_words_are_cut():
+    assert join_words(["a", "b"]) == "'a', 'b'"
+    assert join_words(map(str, range(43))).endswith("'38', '39' and 3 more")
