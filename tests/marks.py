@@ -1,7 +1,7 @@
 """Marks for parametrized cases.
 
 Cases that differ from a quick one in one setting alone are slow. `pytest -m slow tests` runs them with all other slow
-evidence; the last time, with Python 3.11 and JAX 0.10.2, they took three minutes of one core: all passed.
+evidence.
 """
 
 from collections.abc import Callable, Iterable
