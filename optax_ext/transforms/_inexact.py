@@ -23,7 +23,7 @@ def for_inexact(inner: optax.GradientTransformation) -> optax.GradientTransforma
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> optax.OptState:
-        return inner.init(_hide(params))
+        return inner.init(_none_unless_trained(params))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
@@ -42,13 +42,15 @@ def for_inexact(inner: optax.GradientTransformation) -> optax.GradientTransforma
             return param if _dtype(param) == jax.dtypes.float0 else jnp.zeros_like(param)
 
         shown = jax.tree.map(show, updates, like, is_leaf=is_none)
-        new, new_state = inner.update(shown, state, None if params is None else _hide(params), **extra_args)
+        new, new_state = inner.update(
+            shown, state, None if params is None else _none_unless_trained(params), **extra_args
+        )
         return jax.tree.map(fill, updates, like, shown, new, is_leaf=is_none), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _hide(params: optax.Params) -> optax.Params:
+def _none_unless_trained(params: optax.Params) -> optax.Params:
     return jax.tree.map(lambda param: as_array(param) if _is_trained(param) else None, params)
 
 
