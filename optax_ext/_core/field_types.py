@@ -13,7 +13,7 @@ from optax_ext._core.schema import plain_numbers, plain_value, problem
 
 FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 FLOAT32_TINY = 2.0**-126  # below it numbers are subnormal, and flushed to zero
-_INT32_MAX = 2**31 - 1
+INT32_MAX = 2**31 - 1
 
 
 def _representable(value: float) -> float:
@@ -35,9 +35,9 @@ Fraction = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0, le=1), _Fl
 FractionBelowOne = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0, lt=1), _Float32]
 
 _Integral = pydantic.BeforeValidator(_integral)
-Integer = Annotated[int, pydantic.Field(ge=-_INT32_MAX, le=_INT32_MAX), _Integral]
-NonNegativeInteger = Annotated[int, pydantic.Field(ge=0, le=_INT32_MAX), _Integral]
-PositiveInteger = Annotated[int, pydantic.Field(gt=0, le=_INT32_MAX), _Integral]
+Integer = Annotated[int, pydantic.Field(ge=-INT32_MAX, le=INT32_MAX), _Integral]
+NonNegativeInteger = Annotated[int, pydantic.Field(ge=0, le=INT32_MAX), _Integral]
+PositiveInteger = Annotated[int, pydantic.Field(gt=0, le=INT32_MAX), _Integral]
 
 
 class _AsTuple:

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, shorten
 
 _MAX_BYTES = 100_000  # bytes; real recipes have a few thousand
+_SUFFIXES = (".json", ".yaml", ".yml")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -47,6 +48,22 @@ def quote_line(text: str, number: int, column: int = 1) -> str:
     part = line[start : start + 80].strip()
     part = "".join(c if c.isprintable() else repr(c)[1:-1] for c in part)
     return f": {'…' if start else ''}{part}{'…' if start + 80 < len(line) else ''}" if part else ""
+
+
+def file_suffix(path: str | os.PathLike[str], *, existing: bool = False) -> str:
+    """Return the suffix of a file of JSON or YAML, in lower case; raise an error for any other path."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        hint = ": config.from_dict reads data" if isinstance(path, Mapping) else ""
+        raise file_error(shorten(path), f"the path of the file must be text, got {type(path).__name__}{hint}")
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix not in _SUFFIXES:
+        if os.fspath(path) and file.is_dir():
+            raise file_error(path, "must be a file, got a directory")
+        names = os.listdir(file.parent) if existing and file.parent.is_dir() else []
+        near = did_you_mean(file.name, (name for name in names if name.endswith(_SUFFIXES)))
+        raise file_error(path, f"the file's name must end in .json, .yaml or .yml, got {suffix!r}{near}")
+    return suffix
 
 
 def file_error(path: object, message: str) -> ConfigError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from optax_ext import config, interop
-from optax_ext._core.files import file_error, json_text, write_text
+from optax_ext._core.files import file_suffix, json_text, write_text
 from optax_ext._core.yaml_files import yaml_text
 from optax_ext.cli._errors import CommandError
 from optax_ext.cli._params import pattern_lists, read_shapes, size, unmatched
@@ -62,10 +62,7 @@ def convert(
 def _target_format(file: str, output: str | None, to: _Format | None, *, translated: bool) -> _Format:
     """Return the format to write: that of the output, or the one asked for, or the one that the file is not in."""
     if output is not None:
-        suffix = Path(output).suffix.lower()
-        if suffix not in (".json", ".yaml", ".yml"):
-            raise file_error(output, f"the file's name must end in .json, .yaml or .yml, got {suffix!r}")
-        of_output: _Format = "json" if suffix == ".json" else "yaml"
+        of_output: _Format = "json" if file_suffix(output) == ".json" else "yaml"
         if to not in (None, of_output):
             raise CommandError(f"--to {to} and -o {output} are two formats: give one of them", status=2)
         return of_output

@@ -31,7 +31,7 @@ class Curve(NamedTuple):
 
 
 def curve(name: str, loaded: Config, run_steps: int) -> Curve:
-    """Return the learning rate of a config in its first steps: evenly, and wherever it may turn or jump."""
+    """Return the learning rate of a config over a run: at even intervals, and wherever it may turn or jump."""
     evenly = np.linspace(0, run_steps - 1, min(run_steps, _POINTS)).round().astype(np.int64)
     named = [step for step, _ in milestones(loaded)]
     telling = [step for step in (1, *named, *beside(named)) if 0 <= step < run_steps]

@@ -88,10 +88,9 @@ def pattern_lists(optimizer: Optimizer, shapes: Shapes) -> list[PatternList]:
 
 def masked_sizes(optimizer: Optimizer, shapes: Shapes) -> dict[str, Size]:
     """Count what each stage that leaves out parameters applies to, by its mask."""
-    masks = optimizer.masks(allow_unmatched=True)
     return {
         stage: size(jax.tree.map(lambda shape, chosen: shape if chosen else None, shapes, mask(shapes)))
-        for stage, mask in masks.items()
+        for stage, mask in optimizer.masks(allow_unmatched=True).items()
     }
 
 

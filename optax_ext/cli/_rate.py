@@ -1,4 +1,4 @@
-"""The learning rate of whatever a file holds, evaluated for many steps at once."""
+"""The learning rate of any config, evaluated for many steps at once."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optax_ext._core.field_types import INT32_MAX
 from optax_ext.config import LossScale, OptimizationConfig, Optimizer
 from optax_ext.schedules import Schedule
 
-LAST_STEP = 2**31 - 1  # steps are int32
+LAST_STEP = INT32_MAX
 Config = OptimizationConfig | Optimizer | Schedule | LossScale  # what a file holds
 
 
@@ -25,6 +26,6 @@ def rates(loaded: Config, steps: Sequence[int] | np.ndarray) -> np.ndarray:
     rate = rate_of(loaded)
     if rate is None:
         raise ValueError(f"must have a learning rate, got {loaded!r}")
-    # Compiled, as in training, and ten times sooner there. One step at a time, as far as the schedule can tell.
+    # Compiled, as in training, and ten times faster. The schedule sees one step at a time.
     at_steps = jnp.asarray(np.minimum(np.asarray(steps, np.int64), LAST_STEP), jnp.int32)
     return np.asarray(jax.jit(jax.vmap(rate))(at_steps), np.float32)

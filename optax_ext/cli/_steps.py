@@ -54,19 +54,19 @@ def telling_steps(loaded: Config, run_steps: int | None = None) -> list[TellingS
 
 
 def milestones(loaded: Config) -> tuple[Milestone, ...]:
-    """Return the milestones of a config with a learning rate; of a constant, a step as good as any other."""
+    """Return the milestones of a config with a learning rate; one step far from the start for a constant."""
     found = () if isinstance(loaded, LossScale) else loaded.milestones()
     return found or (_OPEN_END,)
 
 
 def horizon(loaded: Config) -> int:
-    """Return how many steps to plot: until nothing happens any more, and a twentieth on top."""
+    """Return how many steps to plot: up to the last milestone, and a twentieth more."""
     last = max(step for step, _ in milestones(loaded))
     return min(math.ceil(max(last, 1) * 1.05) + 1, LAST_STEP)
 
 
 def beside(steps: Iterable[int]) -> list[int]:
-    """Return the steps before and after each, but for the first two and the last that there is."""
+    """Return the steps before and after each step, except the first two steps and the last possible one."""
     return [step + way for step in steps if 1 < step < LAST_STEP for way in (-1, 1)]
 
 
@@ -79,7 +79,7 @@ def _thin_out(steps: list[int]) -> list[int]:
 
 
 def _where_it_turns(steps: list[int], rate_at: dict[int, float]) -> list[int]:
-    """Return the steps beside those at which the rate turns or jumps, where it is another."""
+    """Return the neighbors of steps at which the rate turns or jumps, if their rate differs."""
     found: list[int] = []
     for step in steps:
         if not 1 < step < LAST_STEP:

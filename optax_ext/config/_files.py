@@ -1,20 +1,18 @@
 """Reading and writing of config files."""
 
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from types import UnionType
 from typing import Any, TypeVar, overload
 
-from optax_ext._core.errors import ConfigError, Problem, did_you_mean, shorten
-from optax_ext._core.files import file_error, json_text, read_json, read_text, write_text
+from optax_ext._core.errors import ConfigError, Problem, shorten
+from optax_ext._core.files import file_error, file_suffix, json_text, read_json, read_text, write_text
 from optax_ext._core.public import public
 from optax_ext._core.schema import Schema
 from optax_ext._core.yaml_files import read_yaml, yaml_text
 from optax_ext.config._codec import read_config, to_dict
 
 _Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
-_SUFFIXES = (".json", ".yaml", ".yml")
 
 
 @overload
@@ -55,7 +53,7 @@ def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
       ...     config.load(f"{folder}/recipe.yaml", config.LARS).learning_rate
       0.5
     """
-    suffix = _suffix(path, existing=True)
+    suffix = file_suffix(path, existing=True)
     text = read_text(path)
     data = read_json(text, str(path)) if suffix == ".json" else read_yaml(text, str(path))
     if data is None or data == {}:  # as `---`, `null` and `{}` are read
@@ -88,20 +86,5 @@ def save(config: Schema, path: str | os.PathLike[str], *, exclude_defaults: bool
     if isinstance(path, Schema):
         text = f"takes the config first and then the path, got {shorten(config)} and then {shorten(path)}"
         raise ConfigError("save", [Problem("", text)])
-    as_text = json_text if _suffix(path) == ".json" else yaml_text
+    as_text = json_text if file_suffix(path) == ".json" else yaml_text
     write_text(path, as_text(to_dict(config, exclude_defaults=exclude_defaults)))
-
-
-def _suffix(path: str | os.PathLike[str], *, existing: bool = False) -> str:
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        hint = ": config.from_dict reads data" if isinstance(path, Mapping) else ""
-        raise file_error(shorten(path), f"the path of the file must be text, got {type(path).__name__}{hint}")
-    file = Path(path)
-    suffix = file.suffix.lower()
-    if suffix not in _SUFFIXES:
-        if os.fspath(path) and file.is_dir():
-            raise file_error(path, "must be a file, got a directory")
-        names = os.listdir(file.parent) if existing and file.parent.is_dir() else []
-        near = did_you_mean(file.name, (name for name in names if name.endswith(_SUFFIXES)))
-        raise file_error(path, f"the file's name must end in .json, .yaml or .yml, got {suffix!r}{near}")
-    return suffix

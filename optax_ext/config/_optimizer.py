@@ -8,7 +8,7 @@ from typing import Any
 import pydantic
 
 from optax_ext import transforms
-from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.field_types import INT32_MAX, NonNegativeNumber
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
@@ -17,8 +17,6 @@ from optax_ext._core.user_warnings import warn_user
 from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
 from optax_ext.config._stage import Stage
 from optax_ext.schedules import Milestone, ScalarOrSchedule, Schedule, evaluate, rate_in_words
-
-_MAX_STEP = 2**31 - 1  # steps are int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Optimizer(Tagged):
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the steps at which it is worth looking at the rate: the schedule's, and where ``decay`` halves it."""
-        found = [Milestone(min(round(1 / self.decay), _MAX_STEP), "half, by decay")] if self.decay > 0 else []
+        found = [Milestone(min(round(1 / self.decay), INT32_MAX), "half, by decay")] if self.decay > 0 else []
         if isinstance(self.learning_rate, Schedule):
             found += self.learning_rate.milestones()
         return tuple(sorted(found, key=lambda milestone: milestone.step))
