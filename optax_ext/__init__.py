@@ -35,6 +35,7 @@ __all__ = [
     "master_weights",
     "nonfinite_leaves",
     "params_ema",
+    "path_axes",
     "path_mask",
     "raise_if_stalled",
     "scale_by_trust_ratio",
@@ -58,7 +59,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first used, so
         unscale,
         value_and_grad,
     )
-    from optax_ext.masks import path_mask
+    from optax_ext.masks import path_axes, path_mask
     from optax_ext.schedules import (
         Constant,
         CosineDecay,

@@ -79,8 +79,14 @@ def check_transformation(name: str, value: object) -> None:
         raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}{hint}")
 
 
-def check_mask(name: str, mask: Mask | None) -> Mask:
-    """Return a mask, where None means every parameter; raise ValueError unless it is a function or a tree of bool."""
+def check_mask(name: str, mask: Mask | None, stacked_axes: Any = None) -> Mask:
+    """Return a mask, where None means every parameter; raise ValueError unless it is a function or a tree of bool.
+
+    A mask that chooses by rank learns which axes only count layers.
+    """
+    with_stacked_axes = getattr(mask, "with_stacked_axes", None)  # of a PathMask
+    if stacked_axes is not None and with_stacked_axes is not None:
+        mask = with_stacked_axes(stacked_axes)
     if mask is None:
         return True
     if not callable(mask) and not all(isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask)):

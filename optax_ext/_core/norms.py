@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optax_ext._core.arguments import is_concrete
+from optax_ext._core.layers import Layers
 from optax_ext._core.precision import widen
 from optax_ext._core.remat import by_platform, rematerialize
 
@@ -33,21 +34,28 @@ def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[ja
 
 
 AxisName = Hashable | tuple[Hashable, ...]
+_ONE_LAYER = Layers()
 
 
 def norms(
-    *groups: Sequence[Any], axis_name: AxisName | None = None, may_overflow: bool = True
+    *groups: Sequence[Any],
+    axis_name: AxisName | None = None,
+    may_overflow: bool = True,
+    layers: Layers = _ONE_LAYER,
 ) -> tuple[jax.Array, ...]:
     """Return the Euclidean norm of each group of leaves, in at least float32; its derivative at 0 is 0.
+
+    With `layers`, leaves of one shape each, a norm is an array of the rank of the leaf, with the norm of each layer and
+    a size of 1 along the axes within a layer.
 
     Squares of numbers past 2**64 overflow in float32. If a sum of squares overflows, the numbers are first multiplied
     by a small power of two; those that vanish then are too small to matter beside those that overflowed. This costs
     some time on a GPU, and `may_overflow=False` omits it for numbers that are known to be small enough.
     """
-    sums = [reduce_over(jax.lax.psum, sum_of_squares(leaves), axis_name) for leaves in groups]
+    sums = [reduce_over(jax.lax.psum, sum_of_squares(leaves, layers=layers), axis_name) for leaves in groups]
     if not may_overflow:
         return tuple(map(root, sums))
-    overflow = jnp.logical_not(jnp.stack([jnp.isfinite(total) for total in sums]).all())
+    overflow = jnp.logical_not(jnp.stack([jnp.isfinite(total).all() for total in sums]).all())
 
     def as_they_are() -> tuple[jax.Array, ...]:
         return tuple(map(root, sums))
@@ -56,7 +64,7 @@ def norms(
         # Leaves room for 2**32 of the largest numbers.
         factors = [2.0 ** -(5 * jnp.finfo(total.dtype).maxexp // 8) for total in sums]
         shrunk = [
-            reduce_over(jax.lax.psum, sum_of_squares(leaves, factor), axis_name)
+            reduce_over(jax.lax.psum, sum_of_squares(leaves, factor, layers), axis_name)
             for leaves, factor in zip(groups, factors, strict=True)
         ]
         large = [root(total) / factor for total, factor in zip(shrunk, factors, strict=True)]
@@ -68,8 +76,11 @@ def norms(
     return by_platform(cpu=lambda: jax.lax.cond(overflow, of_large, as_they_are), default=of_large)
 
 
-def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Array:
+def sum_of_squares(leaves: Sequence[Any], factor: float | None = None, layers: Layers = _ONE_LAYER) -> jax.Array:
     """Return the sum of squared magnitudes in at least float32; numbers are multiplied by `factor` before squaring."""
+
+    def add_up(squares: jax.Array) -> jax.Array:
+        return jnp.sum(squares, axis=layers.reduced(squares.ndim), keepdims=True) if layers.axes else jnp.sum(squares)
 
     def square(leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)
@@ -80,7 +91,7 @@ def sum_of_squares(leaves: Sequence[Any], factor: float | None = None) -> jax.Ar
             leaf = widen(wide) * small
         return jnp.square(leaf.real) + jnp.square(leaf.imag) if jnp.iscomplexobj(leaf) else jnp.square(leaf)
 
-    first, *rest = (jnp.sum(square(leaf)) for leaf in leaves)
+    first, *rest = (add_up(square(leaf)) for leaf in leaves)
     return sum(rest, start=first)
 
 

@@ -18,22 +18,37 @@ _MAX_CHARACTERS = 2000  # of a list's patterns except plain names, since Rust's 
 _MAX_CLASSES = 20  # of a pattern, such as `\w`, since each takes a megabyte in Rust's engine when repeated
 _PATH = 100  # characters of a long path
 _MAX_STEPS = 4_000_000  # of Python's engine for a list's patterns on one path, hundredths of a second
+_RANK = re.compile(r"rank\s*<=\s*(\d{1,3})", re.ASCII)
+_RANK_LIKE = re.compile(r"\s*rank\s*[<>=!]")  # no path has such a name in it
 _NAME = re.compile(r"[\w/.-]*", re.ASCII)  # a plain name, which takes hardly any memory
 
 
 class PathPattern(NamedTuple):
-    """A compiled pattern."""
+    """A compiled pattern: a regular expression on paths, or ``rank <= 1``."""
 
     text: str
     is_in: Callable[[str], bool]
     steps: float  # at most, of Python's engine on a long path; 0 for Rust's
+    max_rank: int | None = None  # of a pattern of ranks, which is in no path
+
+    def matches(self, path: str, rank: int | None) -> bool:
+        """Whether a parameter matches; the rank of a hole is not known, so that any may match."""
+        if self.max_rank is None:
+            return self.is_in(path)
+        return rank is None or rank <= self.max_rank
 
 
 @functools.lru_cache(maxsize=64)
 def compile_pattern(text: str) -> PathPattern:
-    """Compile one pattern; raise a ValueError that says what is wrong with it."""
+    """Compile one pattern; raise a ValueError that says what is wrong with it.
+
+    ``rank <= 1`` is no regular expression but chooses by rank: parameters with at most one axis, as biases and the
+    scales of normalization have.
+    """
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"it may have {_MAX_LENGTH} characters, got {len(text)}")
+    if _RANK_LIKE.match(text):
+        return _compile_rank(text)
     try:
         compiled = re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
@@ -47,6 +62,13 @@ def compile_pattern(text: str) -> PathPattern:
             r" without what only Python's engine has: lookaround, backreferences, flags, '\b', rare escapes"
         )
     return PathPattern(text, lambda path: compiled.search(path) is not None, steps)
+
+
+def _compile_rank(text: str) -> PathPattern:
+    found = _RANK.fullmatch(text)
+    if found is None:
+        raise ValueError("a pattern of ranks is written 'rank <= 1', with the largest rank that matches")
+    return PathPattern(text, lambda path: False, 0, max_rank=int(found[1]))
 
 
 def check_together(patterns: Sequence[PathPattern]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from optax_ext._core.arguments import check_flag
 from optax_ext._core.errors import join_words, shorten
 from optax_ext._core.field_types import as_tuple
+from optax_ext._core.layers import Layers, StackedAxes, check_stacked_axes, layers_of
 from optax_ext._core.public import public
 from optax_ext._core.regexes import PathPattern, check_together, compile_pattern
 from optax_ext._core.synonyms import suggest_arguments
@@ -49,6 +50,7 @@ class PathMask:
       include: Regular expressions, one of which is found in each path that is chosen; None for every path.
       exclude: Regular expressions, none of which is.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
+      stacked_axes: The axes of leaves that only count layers, which ranks do not include.
 
     Examples:
       >>> import optax_ext
@@ -62,31 +64,56 @@ class PathMask:
     include: Sequence[str] | None = None
     exclude: Sequence[str] = ()
     allow_unmatched: bool = False
+    stacked_axes: StackedAxes = None
 
     def __post_init__(self) -> None:
         if self.include is not None:
             object.__setattr__(self, "include", _check("include", self.include))
         object.__setattr__(self, "exclude", _check("exclude", self.exclude))
         check_flag("allow_unmatched", self.allow_unmatched)
+        check_stacked_axes("stacked_axes", self.stacked_axes)
 
     def __call__(self, params: PyTree) -> PyTree:
         """Return a tree of bool in the structure of ``params``: whether each of them is chosen."""
-        _check_no_step(params)
+        check_no_step("path_mask", params)
         including = None if self.include is None else _compile("include", tuple(self.include))
         excluding = _compile("exclude", tuple(self.exclude))
+        patterns = [*(including or ()), *excluding]
         leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
-        paths = [join_path(path) for path, _ in leaves]
-        if not self.allow_unmatched:
-            _require_matches([*(including or ()), *excluding], paths)
-        return structure.unflatten(
-            (including is None or _found(including, path)) and not _found(excluding, path) for path in paths
+        ranks = (
+            self._ranks(params) if any(pattern.max_rank is not None for pattern in patterns) else [None] * len(leaves)
         )
+        found = [(join_path(path), rank) for (path, _), rank in zip(leaves, ranks, strict=True)]
+        if not self.allow_unmatched:
+            require_matches(patterns, found)
+        return structure.unflatten(
+            (including is None or _matches(including, path, rank)) and not _matches(excluding, path, rank)
+            for path, rank in found
+        )
+
+    def with_stacked_axes(self, stacked_axes: StackedAxes) -> "PathMask":
+        """Return this mask with these stacked axes, unless it has its own or chooses by paths alone."""
+        patterns = [*_compile("include", tuple(self.include or ())), *_compile("exclude", tuple(self.exclude))]
+        if self.stacked_axes is not None or not any(pattern.max_rank is not None for pattern in patterns):
+            return self
+        return dataclasses.replace(self, stacked_axes=stacked_axes)
+
+    def _ranks(self, params: PyTree) -> list[int | None]:
+        """Return how many axes a layer of each parameter has; None for a hole."""
+
+        def rank(leaf: Any, layers: Layers) -> int | None:
+            return None if callable(leaf) else jnp.ndim(leaf) - len(layers.axes)
+
+        ranks = jax.tree.map(rank, params, layers_of(self.stacked_axes, params))
+        nodes = jax.tree.leaves(ranks, is_leaf=is_one_parameter)
+        return [next(iter(jax.tree.leaves(node)), None) for node in nodes]
 
     def __repr__(self) -> str:
         """Show the call that makes an equal mask."""
         shown = [] if self.include is None else [f"include={list(self.include)!r}"]
         shown += [f"exclude={list(self.exclude)!r}"] if self.exclude else []
         shown += ["allow_unmatched=True"] if self.allow_unmatched else []
+        shown += [] if self.stacked_axes is None else [f"stacked_axes={self.stacked_axes!r}"]
         return f"path_mask({', '.join(shown)})"
 
 
@@ -94,18 +121,27 @@ class PathMask:
 @suggest_arguments
 @_by_keywords_alone
 def path_mask(
-    *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None, allow_unmatched: bool = False
+    *,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    allow_unmatched: bool = False,
+    stacked_axes: StackedAxes = None,
 ) -> PathMask:
-    """Make a mask that chooses parameters by their paths.
+    """Make a mask that chooses parameters by their paths, or by their ranks.
 
     A path is the keys from the root of the tree to the parameter joined with ``/``, such as ``"conv1/kernel"``,
     and reads alike for dicts, Flax NNX states, Equinox modules, dataclasses and sequences (``"layers/0/weight"``).
     A parameter is chosen if any ``include`` pattern is found in its path and no ``exclude`` pattern is.
 
+    In place of a regular expression, ``"rank <= 1"`` matches parameters with at most one axis, whatever their names:
+    biases, and scales of normalization.
+
     Args:
       include: Regular expressions, searched for anywhere in a path; None chooses every parameter.
       exclude: Regular expressions of parameters that are not chosen; None or empty for none.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
+      stacked_axes: The axes of leaves that count layers, as [`path_axes`][optax_ext.path_axes] makes them: ranks are of
+        one layer. ``lars`` and ``lamb`` give their own to a mask that has none.
 
     Returns:
       A [`PathMask`][optax_ext.masks.PathMask]: a function from a tree of parameters (or of their updates) to a tree of
@@ -124,16 +160,22 @@ def path_mask(
       >>> optax_ext.path_mask(exclude=["bias", "BatchNorm"])(params)
       {'BatchNorm_0': {'bias': False, 'scale': False}, 'conv': {'bias': False, 'kernel': True}}
     """
-    return PathMask(include=include, exclude=() if exclude is None else exclude, allow_unmatched=allow_unmatched)
+    return PathMask(
+        include=include,
+        exclude=() if exclude is None else exclude,
+        allow_unmatched=allow_unmatched,
+        stacked_axes=stacked_axes,
+    )
 
 
-def _check_no_step(params: PyTree) -> None:
+def check_no_step(name: str, params: PyTree) -> None:
     """Raise ValueError for a step count, with which `optax.inject_hyperparams` calls what it takes for a schedule."""
     is_number = isinstance(params, int | np.generic | np.ndarray | jax.Array) and not isinstance(params, bool)
     if is_number and jnp.ndim(params) == 0 and jnp.issubdtype(jnp.result_type(params), jnp.integer):
         raise ValueError(
-            "a path_mask takes parameters, got a step count: optax.inject_hyperparams takes each function for a "
-            'schedule, unless told by static_args=("weight_decay_mask", "trust_ratio_mask"), the names of the arguments'
+            f"{name} takes parameters, got a step count: optax.inject_hyperparams takes each function for a schedule, "
+            'unless told by static_args=("weight_decay_mask", "trust_ratio_mask", "stacked_axes"), the names of the '
+            "arguments"
         )
 
 
@@ -160,16 +202,16 @@ def _compile(argument: str, patterns: tuple[str, ...]) -> tuple[PathPattern, ...
     return tuple(compiled)
 
 
-def _found(patterns: Sequence[PathPattern], path: str) -> bool:
-    return any(pattern.is_in(path) for pattern in patterns)
+def _matches(patterns: Sequence[PathPattern], path: str, rank: int | None) -> bool:
+    return any(pattern.matches(path, rank) for pattern in patterns)
 
 
-def _require_matches(patterns: Sequence[PathPattern], paths: Sequence[str]) -> None:
-    unmatched = [pattern.text for pattern in patterns if not any(map(pattern.is_in, paths))]
-    if paths and unmatched:
+def require_matches(patterns: Sequence[PathPattern], found: Sequence[tuple[str, int | None]]) -> None:
+    """Raise ValueError for patterns that match none of the parameters, of which paths and ranks are given."""
+    unmatched = [pattern for pattern in patterns if not any(pattern.matches(*parameter) for parameter in found)]
+    if found and unmatched:
         problems = [
-            f"the pattern {pattern!r} matches none of the {len(paths)} parameters, of which the nearest are "
-            + join_words(_nearest(pattern, paths))
+            f"the pattern {pattern.text!r} matches none of the {len(found)} parameters, {_nearest(pattern, found)}"
             for pattern in unmatched[:_MAX_NAMED]
         ]
         if len(unmatched) > _MAX_NAMED:
@@ -180,7 +222,10 @@ def _require_matches(patterns: Sequence[PathPattern], paths: Sequence[str]) -> N
 _MAX_NAMED = 10
 
 
-def _nearest(pattern: str, paths: Sequence[str]) -> list[str]:
+def _nearest(pattern: PathPattern, found: Sequence[tuple[str, int | None]]) -> str:
+    if pattern.max_rank is not None:
+        return f"whose ranks are {join_words(map(str, sorted({rank for _, rank in found if rank is not None})))}"
     # How alike two texts are takes the product of their lengths to tell, so long ones and large trees are not whole.
-    ends = {path[-100:]: path for path in paths[:1000]}
-    return [ends[end] for end in difflib.get_close_matches(pattern[:50], ends, n=3, cutoff=0.0)]
+    ends = {path[-100:]: path for path, _ in found[:1000]}
+    close = difflib.get_close_matches(pattern.text[:50], ends, n=3, cutoff=0.0)
+    return f"of which the nearest are {join_words([ends[end] for end in close])}"

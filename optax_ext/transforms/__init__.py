@@ -6,6 +6,7 @@ from optax_ext._core.lazy import lazy_names
 
 __all__ = [
     "ParamsEmaState",
+    "TrustRatioState",
     "add_decayed_weights",
     "add_momentum",
     "chain",
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from optax_ext.transforms._momentum import add_momentum
     from optax_ext.transforms._params_ema import ParamsEmaState, ema_params, params_ema
     from optax_ext.transforms._rmsprop import scale_by_rms
-    from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+    from optax_ext.transforms._trust_ratio import TrustRatioState, scale_by_trust_ratio
     from optax_ext.transforms._weight_decay import add_decayed_weights
 else:
     __getattr__, __dir__ = lazy_names(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_ext._core.layers import Layers, StackedAxes, check_stacked_axes, layers_of
 from optax_ext._core.norms import norms
 from optax_ext._core.precision import widen
 from optax_ext._core.public import public
@@ -15,16 +16,21 @@ from optax_ext._core.remat import read_alone, rematerializable
 
 
 @public
-def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
+def clip_by_norm(max_norm: float, *, stacked_axes: StackedAxes = None) -> optax.GradientTransformation:
     """Clip each leaf to a norm of its own, as Keras's ``clipnorm`` does: ``u * min(1, max_norm / |u|)``.
 
     Optax clips by value, by global norm and by blocks of leaves.
 
     Args:
       max_norm: The largest norm of each leaf, at least 0. Norms are taken in at least float32.
+      stacked_axes: The axes of leaves that count layers, each of which is then clipped to a norm of its own, as in
+        [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
 
     Returns:
       A stateless transformation.
+
+    Raises:
+      ValueError: If ``stacked_axes`` does not fit the parameters.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -35,12 +41,24 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
       >>> print(updates["large"], updates["small"])
       [0.6 0.8] [0.5]
     """
+    check_stacked_axes("stacked_axes", stacked_axes)
 
-    def clip(updates: Any, params: Any) -> Any:
+    def init_fn(params: optax.Params) -> optax.OptState:
+        layers_of(stacked_axes, params)  # to find what does not fit
+        return optax.EmptyState()
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         del params
-        return jax.tree.map(lambda update: _shrink(update, norms([update])[0], max_norm), updates)
 
-    return optax.stateless(clip)
+        def clip(update: jax.Array, layers: Layers) -> jax.Array:
+            (norm,) = norms([update], layers=layers)
+            return _shrink(update, norm, max_norm)
+
+        return jax.tree.map(clip, updates, layers_of(stacked_axes, updates)), state
+
+    return optax.GradientTransformation(init_fn, update_fn)
 
 
 @public

@@ -5,8 +5,9 @@ from __future__ import annotations  # so that `help` shows types as they are wri
 import optax
 from jax.typing import DTypeLike
 
-from optax_ext._core.arguments import Mask, Scalar, check_mask, check_number, check_rate
+from optax_ext._core.arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber
+from optax_ext._core.layers import StackedAxes
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
 from optax_ext._core.synonyms import suggest_arguments
@@ -28,6 +29,10 @@ def lamb(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = True,
     trust_ratio_mask: Mask | None = True,
+    min_ratio: Scalar = 0.0,
+    max_ratio: Scalar = float("inf"),
+    stacked_axes: StackedAxes = None,
+    record: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -40,7 +45,7 @@ def lamb(
     p = p - learning_rate * (|p| / |u|) * u
     ```
 
-    The ratio of the norms is 1 where either norm is zero or NaN.
+    The ratio of the norms is 1 where either norm is zero or NaN, and is then held in [``min_ratio``, ``max_ratio``].
 
     Args:
       learning_rate: At least 0, or a schedule of the step.
@@ -51,6 +56,12 @@ def lamb(
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
       trust_ratio_mask: The parameters whose updates are scaled by the trust ratio, in the same form.
+      min_ratio: The smallest ratio, at least 0.
+      max_ratio: The largest ratio, positive and at least ``min_ratio``; infinite for no limit, and 10 in many recipes.
+      stacked_axes: The axes of leaves that count layers, such as ``path_axes({"^blocks/": 0})`` for a scanned model, as
+        in [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio]. The ranks in masks of ``path_mask`` then count
+        without these axes.
+      record: Whether the state keeps the ratio and the norm of each layer, for [`metrics`][optax_ext.metrics].
       accumulator_dtype: The dtype of the first moment; None for that of each parameter, but at least float32.
       axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
         [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
@@ -61,7 +72,8 @@ def lamb(
       name.
 
     Raises:
-      ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
+      ValueError: If an argument is out of its range, if ``stacked_axes`` does not fit the parameters, or if ``update``
+        is called without ``params``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -85,10 +97,19 @@ def lamb(
     check_number("b2", b2, FractionBelowOne)
     check_number("eps", eps, NonNegativeNumber)
     check_rate("weight_decay", weight_decay)
-    weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
-    trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
-    # What Adam makes of gradients of any size is never large.
-    scale_by_trust = scale_updates_by_trust_ratio(1.0, 0.0, axis_name, may_overflow=False)
+    check_flag("record", record)
+    weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask, stacked_axes)
+    trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask, stacked_axes)
+    scale_by_trust = scale_updates_by_trust_ratio(
+        1.0,
+        eps=0.0,
+        min_ratio=min_ratio,
+        max_ratio=max_ratio,
+        stacked_axes=stacked_axes,
+        record=record,
+        axis_name=axis_name,
+        may_overflow=False,  # what Adam makes of gradients of any size is never large
+    )
     return chain(
         {
             "moments": scale_by_adam(b1, b2, eps, epsilon_hat=False, mu_dtype=accumulator_dtype),

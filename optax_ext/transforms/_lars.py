@@ -7,13 +7,15 @@ from jax.typing import DTypeLike
 
 from optax_ext._core.arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
 from optax_ext._core.field_types import Fraction
+from optax_ext._core.layers import StackedAxes
 from optax_ext._core.norms import AxisName
 from optax_ext._core.public import public
 from optax_ext._core.synonyms import suggest_arguments
 from optax_ext.transforms._chain import chain
 from optax_ext.transforms._learning_rate import scale_by_learning_rate
 from optax_ext.transforms._momentum import add_momentum
-from optax_ext.transforms._trust_ratio import scale_by_trust_ratio
+from optax_ext.transforms._separate_norms import add_decay_and_scale
+from optax_ext.transforms._trust_ratio import scale_updates_by_trust_ratio
 from optax_ext.transforms._weight_decay import add_decayed_weights
 
 
@@ -30,6 +32,11 @@ def lars(
     classic_momentum: bool = True,
     weight_decay_mask: Mask | None = True,
     trust_ratio_mask: Mask | None = True,
+    separate_norms: bool = False,
+    min_ratio: Scalar = 0.0,
+    max_ratio: Scalar = float("inf"),
+    stacked_axes: StackedAxes = None,
+    record: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -51,8 +58,16 @@ def lars(
     p = p - learning_rate * trust(v) * v
     ```
 
-    ``trust(x)`` is ``trust_coefficient * |p| / (|x| + eps)``, and 1 where either norm is zero or NaN. With Nesterov's
-    momentum, the last line of each form uses ``momentum * v + (what was just added to v)`` in place of ``v``.
+    ``trust(x)`` is ``trust_coefficient * |p| / (|x| + eps)``, and 1 where either norm is zero or NaN; it is then held
+    in [``min_ratio``, ``max_ratio``]. With Nesterov's momentum, the last line of each form uses ``momentum * v + (what
+    was just added to v)`` in place of ``v``.
+
+    With ``separate_norms``, the classic form takes the two norms below the line apart, as the paper does. With ``g``
+    before weight decay is added:
+
+    ```text
+    trust = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps)
+    ```
 
     Args:
       learning_rate: At least 0, or a schedule of the step.
@@ -67,6 +82,14 @@ def lars(
       trust_ratio_mask: The parameters whose updates are scaled by the trust ratio, in the same form. Others, and those
         whose norm is 0, move by the learning rate itself, as in SGD: with the default ``trust_coefficient``, some 1000
         times as far.
+      separate_norms: Whether the ratio divides by ``|g| + weight_decay * |p| + eps``, as the paper, MLPerf's reference,
+        apex and timm do, rather than by the norm of the sum, as TensorFlow does. Only with ``classic_momentum``.
+      min_ratio: The smallest ratio, at least 0.
+      max_ratio: The largest ratio, positive and at least ``min_ratio``; infinite for no limit.
+      stacked_axes: The axes of leaves that count layers, such as ``path_axes({"^blocks/": 0})`` for a scanned model, as
+        in [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio]. The ranks in masks of ``path_mask`` then count
+        without these axes.
+      record: Whether the state keeps the ratio and the norm of each layer, for [`metrics`][optax_ext.metrics].
       accumulator_dtype: The dtype of the momentum; None for the dtype of each parameter.
       axis_name: The mesh axis, or axes, over which parameters are split inside ``shard_map``, as in
         [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
@@ -76,7 +99,8 @@ def lars(
       of each schedule. [`stages_of`][optax_ext.transforms.stages_of] returns its stages by name.
 
     Raises:
-      ValueError: If an argument is out of its range, or ``update`` is called without ``params``.
+      ValueError: If an argument is out of its range, if ``stacked_axes`` does not fit the parameters, or if ``update``
+        is called without ``params``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -90,7 +114,7 @@ def lars(
       [0.9995 0.9995 0.9995 0.9995]
 
     References:
-      You et al., [arXiv:1708.03888](https://arxiv.org/abs/1708.03888), algorithm 1.
+      You et al., [arXiv:1708.03888](https://arxiv.org/abs/1708.03888), algorithm 1 and equation 6.
 
     Differs from TensorFlow:
       Norms accumulate in float32, whatever the dtype of the leaf. Inside loss scaling, a step with a non-finite
@@ -104,15 +128,34 @@ def lars(
     check_rate("weight_decay", weight_decay)
     check_flag("nesterov", nesterov)
     check_flag("classic_momentum", classic_momentum)
-    weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask)
-    trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask)
+    check_flag("separate_norms", separate_norms)
+    check_flag("record", record)
+    if separate_norms and not classic_momentum:
+        raise ValueError(
+            "separate_norms=True needs classic_momentum=True, got classic_momentum=False: the popular form takes the "
+            "norm of the momentum, in which gradients and weight decay are no longer apart"
+        )
+    weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask, stacked_axes)
+    trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask, stacked_axes)
 
     add_weight_decay = add_decayed_weights(weight_decay, weight_decay_mask)
-    scale_by_trust = optax.masked(
-        scale_by_trust_ratio(trust_coefficient, eps=eps, axis_name=axis_name), trust_ratio_mask
+    scale_by_trust = scale_updates_by_trust_ratio(
+        trust_coefficient,
+        eps=eps,
+        min_ratio=min_ratio,
+        max_ratio=max_ratio,
+        stacked_axes=stacked_axes,
+        record=record,
+        axis_name=axis_name,
     )
     scale_by_rate = scale_by_learning_rate(learning_rate)
     trace = add_momentum(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
+    if separate_norms:
+        decay_and_scale = add_decay_and_scale(weight_decay, weight_decay_mask, scale_by_trust, trust_ratio_mask)
+        return chain(
+            {"weight decay and trust ratio": decay_and_scale, "learning rate": scale_by_rate, "momentum": trace}
+        )
+    scale_by_trust = optax.masked(scale_by_trust, trust_ratio_mask)
     if classic_momentum:
         after_decay = {"trust ratio": scale_by_trust, "learning rate": scale_by_rate, "momentum": trace}
     else:

@@ -149,7 +149,7 @@ def test_patterns_without_a_keyword_are_refused(arguments):
 
 def test_the_signature_says_keywords():
     parameters = inspect.signature(optax_ext.path_mask).parameters
-    assert list(parameters) == ["include", "exclude", "allow_unmatched"]
+    assert list(parameters) == ["include", "exclude", "allow_unmatched", "stacked_axes"]
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
 
 

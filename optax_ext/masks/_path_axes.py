@@ -1,0 +1,141 @@
+"""The axes that count layers, from regular expressions on parameter paths."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from optax_ext._core.arguments import check_flag
+from optax_ext._core.errors import shorten
+from optax_ext._core.frozen_mapping import FrozenMapping
+from optax_ext._core.layers import check_axes, is_axes
+from optax_ext._core.public import public
+from optax_ext._core.regexes import PathPattern, check_together, compile_pattern
+from optax_ext._core.synonyms import suggest_arguments
+from optax_ext._core.trees import PyTree, is_one_parameter, join_path
+from optax_ext.masks._path_mask import check_no_step, require_matches
+
+Axes = int | tuple[int, ...] | None
+
+
+@public
+@dataclasses.dataclass(frozen=True, repr=False)
+class PathAxes:
+    """The stacked axes of parameters by their paths, as [`path_axes`][optax_ext.path_axes] makes them.
+
+    A frozen value: hashable, picklable, and equal to any other of the same patterns and axes.
+
+    Attributes:
+      axes: The axis, or axes, of parameters in whose paths a pattern is found, by the pattern.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
+
+    Examples:
+      >>> import optax_ext
+      >>> axes = optax_ext.path_axes({"^blocks/": 0})
+      >>> axes
+      path_axes({'^blocks/': 0})
+      >>> axes == optax_ext.path_axes({"^blocks/": 0})
+      True
+    """
+
+    axes: Mapping[str, Axes]
+    allow_unmatched: bool = False
+
+    def __post_init__(self) -> None:
+        given: Any = self.axes
+        if not isinstance(given, Mapping) or not given:
+            raise ValueError(
+                f"axes must map regular expressions to axes, as in {{'^blocks/': 0}}, got {shorten(given)}"
+            )
+        kept: dict[str, Axes] = {}
+        for pattern, axes in given.items():
+            axes = tuple(axes) if isinstance(axes, list) else axes  # as YAML and JSON have it
+            if not is_axes(axes):
+                raise ValueError(f"axes must map {pattern!r} to an axis, a tuple of axes or None, got {shorten(axes)}")
+            kept[pattern] = axes
+        _compile(tuple(kept))
+        object.__setattr__(self, "axes", FrozenMapping(kept))
+        check_flag("allow_unmatched", self.allow_unmatched)
+
+    def __call__(self, params: PyTree) -> PyTree:
+        """Return a tree in the structure of ``params``: the stacked axis, or axes, of each parameter, and else None."""
+        check_no_step("path_axes", params)
+        patterns = _compile(tuple(self.axes))
+        nodes, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
+        paths = [join_path(path) for path, _ in nodes]
+        if not self.allow_unmatched:
+            require_matches(patterns, [(path, None) for path in paths])
+        found: list[Axes] = []
+        for path, (_, node) in zip(paths, nodes, strict=True):
+            axes = self._axes_of(path, patterns)
+            for leaf in jax.tree.leaves(node):  # one, of a parameter in a box, or none of a hole
+                check_axes(axes, leaf, path)
+            found.append(axes)
+        return structure.unflatten(found)
+
+    def _axes_of(self, path: str, patterns: Sequence[PathPattern]) -> Axes:
+        matching = [pattern.text for pattern in patterns if pattern.matches(path, None)]
+        if len({self.axes[pattern] for pattern in matching}) > 1:
+            both = ", ".join(f"{pattern!r}: {self.axes[pattern]}" for pattern in matching)
+            raise ValueError(f"axes: the patterns of {path!r} must agree, got {both}")
+        return self.axes[matching[0]] if matching else None
+
+    def __repr__(self) -> str:
+        """Show the call that makes equal axes."""
+        return f"path_axes({dict(self.axes)!r}{', allow_unmatched=True' if self.allow_unmatched else ''})"
+
+
+@public
+@suggest_arguments
+def path_axes(axes: Mapping[str, Axes], *, allow_unmatched: bool = False) -> PathAxes:
+    """Say by paths which axes of parameters count layers, for models that keep several layers in one array.
+
+    Flax's ``nn.scan`` and ``nnx.scan``, MaxText, and ensembles under ``vmap`` stack the parameters of all layers along
+    an axis. An optimizer with a norm a layer, such as LARS, needs to know which: it takes the result as
+    ``stacked_axes``. Paths are those of [`path_mask`][optax_ext.path_mask].
+
+    Args:
+      axes: From regular expressions, searched for anywhere in a path, to an axis, a tuple of axes (layers and experts,
+        say), or None for none. Axes are counted as NumPy does, from the end if negative. Parameters that no pattern
+        matches are one layer each; patterns that match one parameter must agree.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
+
+    Returns:
+      A [`PathAxes`][optax_ext.masks.PathAxes]: a function from a tree of parameters (or of their updates) to a tree of
+      axes of the same structure. It raises ValueError for a pattern that matches nothing, and for a parameter that has
+      no such axis, which it names.
+
+    Raises:
+      ValueError: If a pattern is not a regular expression, or an axis not an integer.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> import optax_ext
+      >>> params = {"blocks": {"kernel": jnp.ones((12, 8, 8))}, "head": {"kernel": jnp.ones((8, 2))}}
+      >>> optax_ext.path_axes({"^blocks/": 0})(params)
+      {'blocks': {'kernel': 0}, 'head': {'kernel': None}}
+      >>> tx = optax_ext.lars(0.1, stacked_axes=optax_ext.path_axes({"^blocks/": 0}))
+    """
+    return PathAxes(axes, allow_unmatched)
+
+
+@functools.lru_cache(maxsize=64)  # of the axes in use, which are asked for in every step that is not compiled
+def _compile(patterns: tuple[str, ...]) -> tuple[PathPattern, ...]:
+    wanted = "axes must map regular expressions on paths to axes"
+    compiled: list[PathPattern] = []
+    for pattern in patterns:
+        if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user's mapping
+            raise ValueError(f"{wanted}, got {shorten(pattern)} for one")
+        try:
+            compiled.append(compile_pattern(pattern))
+        except ValueError as error:
+            raise ValueError(f"{wanted}, got {shorten(pattern)}: {error}") from None
+        if compiled[-1].max_rank is not None:
+            raise ValueError(f"{wanted}, got {shorten(pattern)}, which is of ranks")
+    try:
+        check_together(compiled)
+    except ValueError as error:
+        raise ValueError(f"axes has too many patterns: {error}") from None
+    return tuple(compiled)
