@@ -75,7 +75,7 @@ class PathMask:
 
     def __call__(self, params: PyTree) -> PyTree:
         """Return a tree of bool in the structure of ``params``: whether each of them is chosen."""
-        check_no_step("path_mask", params)
+        check_no_step("a path_mask", params)
         including = None if self.include is None else _compile("include", tuple(self.include))
         excluding = _compile("exclude", tuple(self.exclude))
         patterns = [*(including or ()), *excluding]

@@ -148,8 +148,8 @@ def scale_updates_by_trust_ratio(
 ) -> optax.GradientTransformation:
     """Scale by the trust ratio; `may_overflow=False` is for updates whose squares are known not to overflow.
 
-    Its `update` may also be given, as `gradients` and `decay_rates`, the updates before weight decay was added and the rate of
-    each: the ratio then has the sum of the norm of the gradient and that of the decay in place of the norm of the sum.
+    Its `update` may also be given, as `gradients` and `decay_rates`, the updates before weight decay was added and the
+    rate of each: the sum of the norms of gradient and decay then takes the place of the norm of their sum.
     """
     check_number("trust_coefficient", trust_coefficient, NonNegativeNumber)
     check_number("eps", eps, NonNegativeNumber)
