@@ -15,6 +15,9 @@ from optax_ext._core.trees import join_path
 StackedAxes = Any
 
 
+_HINT = ': inside optax.inject_hyperparams, name the argument in static_args=("stacked_axes",)'
+
+
 class Layers(NamedTuple):
     """The layers of a leaf: the axes that count them, in order, and none for a leaf that is one layer."""
 
@@ -35,9 +38,10 @@ def check_stacked_axes(name: str, stacked_axes: StackedAxes) -> None:
         return
     for leaf in jax.tree.leaves(stacked_axes, is_leaf=is_axes):
         if not is_axes(leaf):
+            hint = _HINT if isinstance(leaf, jax.Array) else ""
             raise ValueError(
                 f"{name} must be an axis, a tuple of axes, None, a tree of these, or a function from parameters to one "
-                f"such as path_axes({{'^blocks/': 0}}), got {shorten(leaf)}"
+                f"such as path_axes({{'^blocks/': 0}}), got {shorten(leaf)}{hint}"
             )
 
 

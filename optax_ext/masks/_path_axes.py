@@ -13,6 +13,7 @@ from optax_ext._core.frozen_mapping import FrozenMapping
 from optax_ext._core.layers import check_axes, is_axes
 from optax_ext._core.public import public
 from optax_ext._core.regexes import PathPattern, check_together, compile_pattern
+from optax_ext._core.schema import plain_value
 from optax_ext._core.synonyms import suggest_arguments
 from optax_ext._core.trees import PyTree, is_one_parameter, join_path
 from optax_ext.masks._path_mask import check_no_step, require_matches
@@ -51,7 +52,7 @@ class PathAxes:
             )
         kept: dict[str, Axes] = {}
         for pattern, axes in given.items():
-            axes = tuple(axes) if isinstance(axes, list) else axes  # as YAML and JSON have it
+            axes = plain_value(axes)  # YAML and JSON have lists
             if not is_axes(axes):
                 raise ValueError(f"axes must map {pattern!r} to an axis, a tuple of axes or None, got {shorten(axes)}")
             kept[pattern] = axes
@@ -61,7 +62,7 @@ class PathAxes:
 
     def __call__(self, params: PyTree) -> PyTree:
         """Return a tree in the structure of ``params``: the stacked axis, or axes, of each parameter, and else None."""
-        check_no_step("path_axes", params)
+        check_no_step("path_axes", ("stacked_axes",), params)
         patterns = _compile(tuple(self.axes))
         nodes, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
         paths = [join_path(path) for path, _ in nodes]

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -75,7 +76,7 @@ class PathMask:
 
     def __call__(self, params: PyTree) -> PyTree:
         """Return a tree of bool in the structure of ``params``: whether each of them is chosen."""
-        check_no_step("a path_mask", params)
+        check_no_step("a path_mask", ("weight_decay_mask", "trust_ratio_mask"), params)
         including = None if self.include is None else _compile("include", tuple(self.include))
         excluding = _compile("exclude", tuple(self.exclude))
         patterns = [*(including or ()), *excluding]
@@ -168,14 +169,14 @@ def path_mask(
     )
 
 
-def check_no_step(name: str, params: PyTree) -> None:
+def check_no_step(name: str, arguments: tuple[str, ...], params: PyTree) -> None:
     """Raise ValueError for a step count, with which `optax.inject_hyperparams` calls what it takes for a schedule."""
     is_number = isinstance(params, int | np.generic | np.ndarray | jax.Array) and not isinstance(params, bool)
     if is_number and jnp.ndim(params) == 0 and jnp.issubdtype(jnp.result_type(params), jnp.integer):
+        static_args = json.dumps(arguments).replace("[", "(").replace("]", ",)" if len(arguments) == 1 else ")")
         raise ValueError(
             f"{name} takes parameters, got a step count: optax.inject_hyperparams takes each function for a schedule, "
-            'unless told by static_args=("weight_decay_mask", "trust_ratio_mask", "stacked_axes"), the names of the '
-            "arguments"
+            f"unless told by static_args={static_args}, the names of the arguments"
         )
 
 

@@ -264,3 +264,57 @@ def test_paths_of_sequences_are_numbered():
 
 def test_an_array_of_patterns_is_a_list():
     assert path_mask(exclude=np.array(["bias"])) == path_mask(exclude=["bias"])
+
+
+UNSTACKED = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}, "scale": 1.0}
+STACKED = {"blocks": {"kernel": jnp.ones((5, 3, 2)), "bias": jnp.ones((5, 2))}, "head": jnp.ones((3, 2))}
+
+
+class TestRanks:
+    def test_a_pattern_of_ranks_matches_parameters_with_few_axes(self):
+        assert chosen(path_mask(exclude=["rank <= 1"]), UNSTACKED) == {"dense/kernel"}
+        assert chosen(path_mask(include=["rank<=0", "kernel"]), UNSTACKED) == {"dense/kernel", "scale"}
+
+    def test_stacked_axes_do_not_count(self):
+        mask = path_mask(exclude=["rank <= 1"], stacked_axes=optax_ext.path_axes({"^blocks/": 0}))
+        assert chosen(path_mask(exclude=["rank <= 1"], allow_unmatched=True), STACKED) == {
+            *("blocks/kernel", "blocks/bias", "head")
+        }
+        assert chosen(mask, STACKED) == {"blocks/kernel", "head"}
+        assert eval(repr(mask), {**globals(), "path_axes": optax_ext.path_axes}) == mask
+
+    @pytest.mark.parametrize("make", [optax_ext.lars, optax_ext.lamb])
+    def test_lars_and_lamb_tell_their_masks_what_is_stacked(self, make):
+        mask = path_mask(exclude=["rank <= 1"])
+        tx = make(
+            1.0,
+            weight_decay=0.5,
+            weight_decay_mask=mask,
+            trust_ratio_mask=mask,
+            stacked_axes={"blocks": 0, "head": None},
+        )
+        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, STACKED), tx.init(STACKED), STACKED)
+        np.testing.assert_array_equal(updates["blocks"]["bias"], 0)
+        assert (updates["blocks"]["kernel"] != 0).all()
+
+    def test_its_own_stacked_axes_stay(self):
+        own = path_mask(exclude=["rank <= 1"], stacked_axes=0)
+        assert own.with_stacked_axes(1) is own
+        by_paths = path_mask(exclude=["bias"])
+        assert by_paths.with_stacked_axes(1) is by_paths
+
+    def test_holes_and_boxes_have_a_rank_or_any(self):
+        holes = {"dense": {"kernel": jnp.ones((3, 2)), "bias": None}, "scale": optax.MaskedNode()}
+        mask = path_mask(exclude=["rank <= 1"])(holes)
+        assert mask == {"dense": {"kernel": True, "bias": False}, "scale": False}
+        state = nnx.State({"kernel": nnx.Param(jnp.ones((3, 2))), "bias": nnx.Param(jnp.ones(2))})
+        assert dict(path_mask(exclude=["rank <= 1"])(state)) == {"kernel": True, "bias": False}
+
+    def test_where_no_rank_is_as_low_the_error_tells_which_there_are(self):
+        with pytest.raises(ValueError, match="'rank <= 0' matches none of the 3 parameters, whose ranks are '2', '3'"):
+            path_mask(exclude=["rank <= 0"])(STACKED)
+
+    @pytest.mark.parametrize("wrong", ["rank < 2", "rank <= one", "rank == 1", "rank <= -1"])
+    def test_other_comparisons_are_refused(self, wrong):
+        with pytest.raises(ValueError, match="exclude must hold .*a pattern of ranks is written 'rank <= 1'"):
+            path_mask(exclude=[wrong])

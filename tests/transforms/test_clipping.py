@@ -66,3 +66,20 @@ def test_clips_of_large_gradients_are_to_the_norm(form, clip):
     np.testing.assert_allclose(updates, -(3**-0.5), rtol=1e-6)
     zero = jax.grad(lambda grads: tx.update(grads, tx.init(params), params)[0].sum())(jnp.zeros(3))
     np.testing.assert_array_equal(zero, -1.0)  # a gradient that is not clipped
+
+
+@pytest.mark.parametrize("form", [lambda function: function, jax.jit])
+def test_stacked_layers_are_clipped_one_by_one(form):
+    layers = jnp.array([[3.0, -4.0], [0.3, 0.4], [0.0, 12.0]])
+    tx = clip_by_norm(2.0, stacked_axes={"first": 0, "last": 1, "one": None, "none": 0})
+    grads = {"first": layers, "last": layers.T, "one": layers, "none": None}
+    updates = form(lambda grads: clipped(tx, grads))(grads)
+    expected = jnp.array([[1.2, -1.6], [0.3, 0.4], [0.0, 2.0]])
+    np.testing.assert_allclose(updates["first"], expected, rtol=1e-6)
+    np.testing.assert_allclose(updates["last"], expected.T, rtol=1e-6)
+    np.testing.assert_allclose(updates["one"], layers * 2 / np.sqrt(169.25), rtol=1e-6)
+
+
+def test_stacked_axes_that_do_not_fit_are_found_by_init():
+    with pytest.raises(ValueError, match=r"'b' must have axis 1, got the shape \(2,\)"):
+        clip_by_norm(2.0, stacked_axes=1).init({"a": jnp.ones((2, 2)), "b": jnp.ones(2)})

@@ -227,3 +227,70 @@ def test_momentum_of_complex_parameters_stays_complex():
             update, state = tx.update(grads, state, params)
         updates.append(update)
     chex.assert_trees_all_equal(*updates)
+
+
+class TestSeparateNorms:
+    @pytest.mark.parametrize("nesterov", [False, True])
+    @pytest.mark.parametrize("weight_decay", [0.3, lambda step: 0.3 + 0.1 * step])
+    def test_gradient_and_decay_have_norms_apart(self, nesterov, weight_decay):
+        rng = np.random.default_rng(0)
+        params = {name: rng.normal(size=(3, 2)) for name in ("both", "decay", "trust", "neither")}
+        grads = {name: rng.normal(size=(3, 2)) for name in params}
+        tx = optax_ext.lars(
+            0.2,
+            trust_coefficient=0.5,
+            eps=0.1,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            separate_norms=True,
+            weight_decay_mask=optax_ext.path_mask(include=["both", "decay"]),
+            trust_ratio_mask=optax_ext.path_mask(include=["both", "trust"]),
+        )
+        moved = jax.tree.map(jnp.float32, params)
+        state = tx.init(moved)
+        trace = {name: np.zeros((3, 2)) for name in params}
+        for step in range(3):
+            updates, state = tx.update(jax.tree.map(jnp.float32, grads), state, moved)
+            moved = optax.apply_updates(moved, updates)
+            for name, p in params.items():
+                decay = (weight_decay(step) if callable(weight_decay) else weight_decay) if name in _DECAYED else 0.0
+                below = np.linalg.norm(grads[name]) + decay * np.linalg.norm(p) + 0.1
+                ratio = 0.5 * np.linalg.norm(p) / below if name in ("both", "trust") else 1.0
+                added = 0.2 * ratio * (grads[name] + decay * p)
+                trace[name] = 0.9 * trace[name] + added
+                params[name] = p - (0.9 * trace[name] + added if nesterov else trace[name])
+        for name, p in params.items():
+            np.testing.assert_allclose(moved[name], p, rtol=2e-6, atol=1e-6)
+
+    def test_a_zero_gradient_has_a_ratio_of_one_whatever_decays(self):
+        params = jnp.array([3.0, 4.0])
+        tx = optax_ext.lars(1.0, weight_decay=0.5, separate_norms=True)
+        updates, _ = tx.update(jnp.zeros(2), tx.init(params), params)
+        np.testing.assert_allclose(updates, -0.5 * params, rtol=1e-6)
+
+    def test_without_decay_it_is_the_default(self):
+        params, grads = jnp.array([3.0, 4.0]), jnp.array([1.0, -2.0])
+        separate, together = (optax_ext.lars(0.5, separate_norms=flag) for flag in (True, False))
+        results = [tx.update(grads, tx.init(params), params)[0] for tx in (separate, together)]
+        np.testing.assert_array_equal(*results)
+
+    def test_holes_integers_and_records_are_as_without(self):
+        params = {"a": jnp.ones((2, 3)), "b": jnp.ones(3), "table": jnp.arange(2)}
+        grads = {"a": jnp.ones((2, 3)), "b": None, "table": jnp.zeros(2)}
+        tx = optax_ext.lars(1.0, weight_decay=0.1, separate_norms=True, record=True, stacked_axes={**_A_IS_STACKED})
+        state = tx.init(params)
+        updates, new_state = jax.jit(tx.update)(grads, state, params)
+        assert updates["b"] is None
+        np.testing.assert_array_equal(updates["table"], 0)
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, new_state)
+        norm = np.sqrt(3)
+        expected = {"a": jnp.full(2, 0.001 * norm / (norm + 0.1 * norm)), "b": jnp.float32(0), "table": None}
+        chex.assert_trees_all_close(new_state[0][1].inner_state.trust_ratio, expected, rtol=1e-6)
+
+    def test_the_popular_form_has_no_gradient_to_take_the_norm_of(self):
+        with pytest.raises(ValueError, match="separate_norms=True needs classic_momentum=True, got classic_momentum=F"):
+            optax_ext.lars(0.1, separate_norms=True, classic_momentum=False)
+
+
+_DECAYED = ("both", "decay")
+_A_IS_STACKED = {"a": 0, "b": None, "table": None}
