@@ -52,7 +52,7 @@ class PathAxes:
             )
         kept: dict[str, Axes] = {}
         for pattern, axes in given.items():
-            axes = plain_value(axes)  # YAML and JSON have lists
+            axes: Any = plain_value(axes)  # YAML and JSON have lists
             if not is_axes(axes):
                 raise ValueError(f"axes must map {pattern!r} to an axis, a tuple of axes or None, got {shorten(axes)}")
             kept[pattern] = axes
