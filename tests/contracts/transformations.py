@@ -1,5 +1,6 @@
 """Every transformation and config optimizer of ours, for the tests of what all of them promise."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -14,6 +15,10 @@ TRANSFORMATIONS = {
     "lars-nesterov": lambda rate: optax_ext.lars(rate(2.0), weight_decay=rate(1e-6), nesterov=True),
     "lars-popular": lambda rate: optax_ext.lars(rate(1.0), weight_decay=rate(1e-6), classic_momentum=False),
     "lars-without-momentum": lambda rate: optax_ext.lars(rate(1.0), momentum=0.0),
+    "lars-stacked": lambda rate: optax_ext.lars(
+        rate(2.0), weight_decay=rate(1e-6), separate_norms=True, stacked_axes=_last_axis_of_kernels, record=True
+    ),
+    "lamb-stacked": lambda rate: optax_ext.lamb(rate(1e-3), max_ratio=10.0, stacked_axes=_last_axis_of_kernels),
     "lamb": lambda rate: optax_ext.lamb(rate(1e-3), weight_decay=rate(1e-6)),
     "SGD": lambda rate: config.SGD(rate(8e-4), decay=1e-7).make(),
     "SGD-nesterov": lambda rate: config.SGD(rate(5e-4), momentum=0.9, nesterov=True).make(),
@@ -31,6 +36,10 @@ TRANSFORMATIONS = {
     "recipe": lambda rate: _make_recipe(rate, None),
 }
 INITIAL_SCALE = 8.0
+
+
+def _last_axis_of_kernels(params):
+    return jax.tree.map(lambda leaf: -1 if jnp.ndim(leaf) > 1 else None, params)
 
 
 def _make_recipe(rate, loss_scale):
