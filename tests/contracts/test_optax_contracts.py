@@ -214,7 +214,7 @@ class TestTrees:
         state = tx.init(params)
         marked = optax.tree.map_params(tx, lambda leaf: (leaf,), state, transform_non_params=lambda leaf: [leaf])
 
-        # A record has a number a layer in the structure of the parameters, as states of Adafactor have rows and columns.
+        # A record has a number a layer, in the structure of the parameters; Adafactor has rows and columns in it.
         marked = jax.tree.map(
             lambda node: () if isinstance(node, TrustRatioState) else node,
             marked,
