@@ -97,7 +97,8 @@ CLASSES = {
         0.1, weight_decay=optax_ext.CosineDecay
     ),
     "inner must be an optax.GradientTransformation, got <class": lambda: optax_ext.dynamic_loss_scaling(config.SGD),
-    "average_decay must be a number, got <class": lambda: optax_ext.params_ema(optax_ext.CosineDecay),
+    "average_decay must be a schedule, got the class CosineDecay": lambda: optax_ext.params_ema(optax_ext.CosineDecay),
+    "average_decay: must be constructed, as CosineDecay(initial": lambda: config.ParamsEma(optax_ext.CosineDecay),
     "momentum must be a number, got <class": lambda: optax_ext.lars(0.1, momentum=optax_ext.CosineDecay),
 }
 
