@@ -21,8 +21,8 @@ class ParamsEmaState(NamedTuple):
 
     Attributes:
       count: Updates so far; int32 scalar.
-      ema: The averages, in the structure of the parameters and in at least float32. With ``debias``, what an average
-        that started at zeros lacks is already added.
+      ema: The averages, in the structure of the parameters and in at least float32. With ``debias`` they are already
+        divided by ``total_weight``.
       total_weight: The total weight of parameters in an average; float32 scalar. Always 1, except with ``debias``,
         where it rises from 0 towards 1 as the weight of the zeros decays.
     """
@@ -53,12 +53,12 @@ def params_ema(
 
     Before ``start_step`` the average equals the parameters.
 
-    An average that starts at zeros is too small until their weight has decayed: a constant 5.0 is averaged to 1.1 after
-    25,000 steps at a decay of 0.99999. ``debias`` divides by the weight of the parameters alone, and the state holds
-    what results, so that the first step gives ``p``:
+    An average that starts at zeros is too small until their weight has decayed: at a decay of 0.99999, a constant 5.0
+    is averaged to 1.1 after 25,000 steps. ``debias`` divides the average by the total weight of parameters in it, step
+    by step, so that the state holds the result:
 
     ```text
-    total_weight = total_weight + (1 - decay) * (1 - total_weight)      from 0 on
+    total_weight = total_weight + (1 - decay) * (1 - total_weight)      which starts at 0
     average = average - (1 - decay) / total_weight * (average - p)
     ```
 
@@ -120,8 +120,8 @@ def params_ema(
     Differs from TensorFlow:
       The averages of low-precision parameters are in float32: in bfloat16 an average with a decay of 0.9999 never
       moves. Before ``start_step`` the average equals the parameters exactly, not just up to rounding. Step counts are
-      compared as integers. With ``debias`` the weight of a step is exact where ``1 - average_decay`` in float32, which
-      is used without it, is off by 1.6e-4 at a decay of 0.9999.
+      compared as integers. As in TensorFlow, ``1 - average_decay`` is computed in float32, where it is off by 1.6e-4
+      at a decay of 0.9999; with ``debias`` and a Python number it is exact.
 
     Differs from Optax:
       ``optax.ema`` averages updates, not parameters. It keeps the biased average, and divides by ``1 - decay**t``,
