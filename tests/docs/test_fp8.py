@@ -147,12 +147,18 @@ def test_the_loss_scale_reaches_only_what_is_known_of_output_gradients(operation
             np.testing.assert_allclose(scaled[name], factor * plain[name], rtol=rtol, err_msg=name)
 
 
-def test_the_first_step_clips_above_the_largest_number():
+def test_gradients_are_clipped_in_the_first_step_and_after_the_scale_grew():
     network, variables = made(fp8_ops.Fp8DirectDotGeneralOp)
-    grads = {}
-    for scale in (1.0, 2.0**26):
-        grads[scale] = scaled_grads(network, variables, scale)["params"]["Dense_1"]["kernel"] / scale
-    assert jnp.linalg.norm(grads[2.0**26]) < 0.5 * jnp.linalg.norm(grads[1.0])
+
+    def norm(scale, fp8=variables[FP8]):
+        grads = scaled_grads(network, {"params": variables["params"], FP8: fp8}, scale)
+        return jnp.linalg.norm(grads["params"]["Dense_1"]["kernel"]) / scale, grads[FP8]
+
+    right, fp8 = norm(1024.0)
+    assert norm(2.0**26)[0] < 0.5 * right
+    for scale, clips in [(1024.0, False), (4096.0, True), (4096.0, False)]:
+        found, fp8 = norm(scale, fp8)
+        assert (found < 0.8 * right) == clips, scale
     assert jnp.finfo(jnp.float8_e5m2).max == 57344
 
 
