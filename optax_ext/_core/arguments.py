@@ -47,8 +47,8 @@ def check_integer(name: str, value: _Integer, accepted: Any) -> _Integer:
     return cast(_Integer, int(value)) if is_float else value
 
 
-def check_rate(name: str, value: object) -> None:
-    """Raise ValueError unless `value` is a schedule or a finite float32 number that is at least 0.
+def check_rate(name: str, value: object, accepted: Any = NonNegativeNumber) -> None:
+    """Raise ValueError unless `value` is a schedule or a number that a field of the type `accepted` takes.
 
     A class is callable too, but calling it with a step would construct a schedule rather than evaluate one.
     """
@@ -62,7 +62,7 @@ def check_rate(name: str, value: object) -> None:
         return
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number or a schedule, got {shorten(value)}")
-    check_number(name, value, NonNegativeNumber)
+    check_number(name, value, accepted)
 
 
 def check_flag(name: str, value: object) -> None:

@@ -39,6 +39,8 @@ _SYNONYMS = {
     "epsilon": ("eps",),
     "dynamic_growth_steps": ("growth_steps",),
     "ema_momentum": ("average_decay",),
+    "num_updates": ("dynamic_decay",),
+    "zero_debias": ("debias",),
     # PyTorch, transformers and DeepSpeed
     "lr": ("learning_rate", "initial_learning_rate"),
     "betas": ("beta_1 beta_2", "b1 b2"),
@@ -56,6 +58,10 @@ _SYNONYMS = {
     "backoff_factor": ("multiplier",),
     "loss_scale_window": ("growth_steps",),
     "min_loss_scale": ("min_scale",),
+    "ema_decay": ("average_decay",),
+    "momentum": ("average_decay",),
+    "use_num_updates": ("dynamic_decay",),
+    "update_after_step": ("start_step",),
     # ours, once
     "allow_unmatched_patterns": ("allow_unmatched",),
 }

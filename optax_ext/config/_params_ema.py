@@ -3,11 +3,14 @@
 import dataclasses
 from typing import Literal
 
+import pydantic
+
 from optax_ext import transforms
-from optax_ext._core.field_types import Fraction, NonNegativeInteger
-from optax_ext._core.lazy import optax
-from optax_ext._core.schema import Schema
+from optax_ext._core.field_types import NonNegativeInteger
+from optax_ext._core.lazy import jax, optax
+from optax_ext._core.schema import Schema, problem
 from optax_ext.config._stage import Stage
+from optax_ext.schedules import FractionOrSchedule, Schedule, evaluate, rate_in_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +18,16 @@ class ParamsEma(Schema):
     """A moving average of parameters; ``make`` returns [`optax_ext.params_ema`][].
 
     Args:
-      average_decay: The fraction of the average that a step keeps, in [0, 1].
+      average_decay: The fraction of the average that a step keeps, in [0, 1], or a schedule that starts there and whose
+        values are held there.
       start_step: The first step that is averaged, at least 0; before it, the average is the newest parameters.
       dynamic_decay: Whether the decay increases from 0.1 to ``average_decay``.
       initial: The initial average: ``"zeros"``, as in TensorFlow, or ``"params"``.
       trainable_weights_only: Whether only parameters are to be averaged. False asks the training loop to average
         batch statistics too, with a second ``make()`` over their tree and zero updates. ``make`` is the same for
         both, since an optimizer does not see batch statistics.
+      debias: Whether to remove the bias of an average that starts at zeros; without effect on one that starts at the
+        parameters.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -33,24 +39,55 @@ class ParamsEma(Schema):
       >>> batch_stats, zero = {"mean": jnp.ones(3)}, {"mean": jnp.zeros(3)}
       >>> tx = ema.make()
       >>> _, state = tx.update(zero, tx.init(batch_stats), batch_stats)
+
+      A decay that rises from 0.996 to 1 by half a cosine, as for the target network of BYOL; in YAML ``average_decay:
+      {type: step_cosine_decay, boundaries: [0, 1000], values: [0.996, 1.0]}``.
+
+      >>> rising = {"type": "step_cosine_decay", "boundaries": [0, 1000], "values": [0.996, 1.0]}
+      >>> ema = config.from_dict({"average_decay": rising, "dynamic_decay": False}, config.ParamsEma)
+      >>> print(ema.stage().effect)
+      average the parameters, decay by step_cosine_decay (0.996 at step 0, 1 at step 1000), starting at 0
     """
 
-    average_decay: Fraction = 0.99
+    average_decay: FractionOrSchedule = 0.99
     start_step: NonNegativeInteger = 0
     dynamic_decay: bool = True
     initial: Literal["zeros", "params"] = "zeros"
     trainable_weights_only: bool = True
+    debias: bool = False
+
+    @pydantic.field_validator("average_decay")
+    @classmethod
+    def _starts_in_range(cls, average_decay: float | Schedule) -> float | Schedule:
+        if isinstance(average_decay, Schedule):  # only this recipe waits for JAX when it is read
+            first = evaluate(average_decay, 0)
+            if not isinstance(first, jax.core.Tracer) and not 0 <= first <= 1 + 1e-6:
+                raise problem(f"must be in [0, 1], got a schedule that is {float(first):g} at step 0")
+        return average_decay
 
     def make(self) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation, for the end of a chain."""
         return transforms.params_ema(
-            self.average_decay, start_step=self.start_step, dynamic_decay=self.dynamic_decay, initial=self.initial
+            self.average_decay,
+            start_step=self.start_step,
+            dynamic_decay=self.dynamic_decay,
+            initial=self.initial,
+            debias=self.debias,
         )
 
     def stage(self) -> Stage:
         """Return the average as the last stage of a recipe."""
         at_first = ", lower at first" if self.dynamic_decay else ""
         start = f", from step {self.start_step} on" if self.start_step > 0 else ""
-        first = "0" if self.initial == "zeros" else "the first parameters"
-        effect = f"average the parameters, decay {self.average_decay:.10g}{at_first}, starting at {first}{start}"
+        first = "the first parameters" if self.initial == "params" else "0, debiased" if self.debias else "0"
+        effect = f"average the parameters, decay {self._decay_in_words()}{at_first}, starting at {first}{start}"
         return Stage("ema", effect, self.make())
+
+    def _decay_in_words(self) -> str:
+        """Say what the decay is; of a schedule, its kind and the values between which it goes."""
+        if not isinstance(self.average_decay, Schedule):
+            return f"{self.average_decay:.10g}"
+        milestones = self.average_decay.milestones()
+        steps = sorted({0, *(max(step, 0) for step, _ in milestones[-1:])})
+        values = (f"{evaluate(self.average_decay, step):.6g} at step {step}" for step in steps)
+        return f"by {rate_in_words(self.average_decay)} ({', '.join(values)})"

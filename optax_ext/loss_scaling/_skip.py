@@ -15,6 +15,7 @@ from optax_ext._core.remat import remat_scope
 from optax_ext.loss_scaling._early_selection import read_gradients, select_leaf, trace_update
 from optax_ext.loss_scaling._finite import agree, all_finite_after, all_finite_unscaled
 from optax_ext.loss_scaling._master_weights import masters_of
+from optax_ext.loss_scaling._overwritten import refuse_overwritten
 from optax_ext.loss_scaling._precision import unscale_by, widen_range, zero_where_not_inexact
 from optax_ext.loss_scaling._state import (
     LossScaleState,
@@ -48,6 +49,7 @@ def skip_nonfinite_steps(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> LossScaleState:
+        refuse_overwritten(params)
         inner_state = inner.init(widen_range(params))
         inner_state = masters_of(inner_state, lambda: inner.init(params))
         if loss_scale_states(inner_state):

@@ -6,7 +6,7 @@ from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
 from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
-from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
+from optax_ext.schedules._schedule import FractionOrSchedule, ScalarOrSchedule, Schedule, evaluate
 from optax_ext.schedules._warmup import LinearWarmup, PolynomialWarmup
 from optax_ext.schedules._words import rate_in_words
 
@@ -16,6 +16,7 @@ __all__ = [
     "CosineDecayRestarts",
     "DirectPowerDecay",
     "ExponentialDecay",
+    "FractionOrSchedule",
     "InverseTimeDecay",
     "LinearWarmup",
     "Milestone",

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import pydantic
 from pydantic_core import core_schema
 
 from optax_ext._core.errors import shorten
-from optax_ext._core.field_types import NonNegativeNumber
+from optax_ext._core.field_types import Fraction, NonNegativeNumber
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.public import public
 from optax_ext._core.schema import problem, type_adapter
@@ -87,11 +88,11 @@ def _depth(cls: type, method: str) -> int:
     return next(depth for depth, parent in enumerate(cls.__mro__) if method in vars(parent))
 
 
-def _number_or_schedule(value: object) -> float | Schedule:
+def _number_or_schedule(accepted: Any, value: object) -> float | Schedule:
     if isinstance(value, Schedule | Mapping) or (isinstance(value, type) and issubclass(value, Schedule)):
         return from_tagged(Schedule, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return type_adapter(NonNegativeNumber).validate_python(value)
+        return type_adapter(accepted).validate_python(value)
     if callable(value) and not isinstance(value, type):
         raise problem(
             f"must be a number or a schedule, got {_name_of_function(value)}: a recipe is data, which a function is"
@@ -107,23 +108,27 @@ def _name_of_function(function: Callable[..., Any]) -> str:
     return f"the Optax schedule {name.partition('.')[0]}(...)" if is_optax else f"the function {name}"
 
 
+@dataclasses.dataclass(frozen=True)
 class _NumberOrSchedule:
-    """One validator for both, so that no union tag enters the path of an error."""
+    """One validator for both, so that no union tag enters the path of an error; `number` is the type of the number."""
+
+    number: Any
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         del source, handler
-        return core_schema.no_info_plain_validator_function(_number_or_schedule)
+        return core_schema.no_info_plain_validator_function(functools.partial(_number_or_schedule, self.number))
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
     ) -> dict[str, Any]:
         del schema, handler
-        return {"anyOf": [{"type": "number", "minimum": 0}, {"x-family": Schedule.__name__}]}
+        return {"anyOf": [type_adapter(self.number).json_schema(), {"x-family": Schedule.__name__}]}
 
 
-ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule()]
+ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(NonNegativeNumber)]
+FractionOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(Fraction)]
 
 
 @public

@@ -300,6 +300,23 @@ def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
         (lambda: config.Adagrad(0.1, initial_accumulator_value=-1.0), "initial_accumulator_value", "must be greater"),
         (lambda: config.Adagrad(0.1, clipnorm=1.0, global_clipnorm=1.0), "global_clipnorm", "must not be given with"),
         (lambda: config.ParamsEma(average_decay=1.5), "average_decay", "must be less than or equal to 1"),
+        (lambda: config.ParamsEma(average_decay="0.9"), "average_decay", "must be a number or a schedule, got '0.9'"),
+        (
+            lambda: config.ParamsEma(optax.constant_schedule(0.9)),
+            "average_decay",
+            "must be a number or a schedule, got the Optax schedule",
+        ),
+        (
+            lambda: config.ParamsEma(optax_ext.Constant(1.5)),
+            "average_decay",
+            "must be in [0, 1], got a schedule that is 1.5 at step 0",
+        ),
+        (
+            lambda: config.ParamsEma({"type": "step_cosine_decay", "boundaries": [0, 5], "values": [0.5]}),
+            "average_decay.values",
+            "must have",
+        ),
+        (lambda: config.ParamsEma(debias="yes"), "debias", "must be true or false, got 'yes'"),
         (lambda: config.ParamsEma(start_step=-1), "start_step", "must be greater than or equal to 0"),
         (lambda: config.ParamsEma(initial="ones"), "initial", "must be 'zeros' or 'params'"),
     ],
@@ -337,6 +354,40 @@ def test_an_average_is_written_without_a_type_and_read_from_a_mapping():
     assert {problem.path for problem in raised.value.problems} == {"ema.average_deca", "ema.start_step", "ema.type"}
     with pytest.raises(config.ConfigError, match=r"ema: must be a mapping of 'average_decay', .* got 0.99"):
         config.OptimizationConfig(config.SGD(0.5), ema=0.99)
+
+
+def test_an_average_whose_decay_is_a_schedule(tmp_path):
+    rising = {"type": "step_cosine_decay", "boundaries": [0, 4], "values": [0.5, 1.0]}
+    text = """\
+optimizer: {type: sgd, learning_rate: 0.5}
+ema:
+  average_decay: {type: step_cosine_decay, boundaries: [0, 4], values: [0.5, 1.0]}
+  dynamic_decay: false
+  debias: true
+"""
+    (tmp_path / "recipe.yaml").write_text(text)
+    recipe = config.load(tmp_path / "recipe.yaml", config.OptimizationConfig)
+    schedule = optax_ext.StepCosineDecay([0, 4], [0.5, 1.0])
+    assert recipe.ema == config.ParamsEma(schedule, dynamic_decay=False, debias=True)
+    assert config.to_dict(recipe, exclude_defaults=True)["ema"]["average_decay"] == rising
+    for name in ("again.yaml", "again.json"):
+        config.save(recipe, tmp_path / name)
+        assert config.load(tmp_path / name) == recipe
+    average_decay = config.json_schema()["$defs"]["ParamsEma"]["properties"]["average_decay"]
+    number = {"type": "number", "minimum": 0, "maximum": 1}
+    assert (average_decay["anyOf"], average_decay["default"]) == ([number, {"$ref": "#/$defs/Schedule"}], 0.99)
+
+    function = optax_ext.params_ema(schedule, dynamic_decay=False, debias=True)
+    average = recipe.ema.make()
+    ours, theirs = average.init(PARAMS), function.init(PARAMS)
+    for tripled in (PARAMS, jax.tree.map(lambda p: 3 * p, PARAMS)):
+        _, ours = average.update(tripled, ours, PARAMS)
+        _, theirs = function.update(tripled, theirs, PARAMS)
+    chex.assert_trees_all_equal(ours, theirs)
+    decay, first = float(schedule(1)), 0.5
+    weight = 1 - first * decay  # twice the parameters, then four times
+    expected = (2 * (1 - first) * decay + 4 * (1 - decay)) / weight
+    np.testing.assert_allclose(ours.ema["bias"], expected * PARAMS["bias"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("trainable_weights_only", [True, False])

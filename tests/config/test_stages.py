@@ -234,6 +234,14 @@ def test_the_stages_of_a_recipe_stand_in_their_order():
     plain = config.ParamsEma(dynamic_decay=False).stage().effect
     assert plain == "average the parameters, decay 0.99, starting at 0"
     assert not any(re.search(r"\w=", stage.effect) for stage in stages)
+    rising = config.ParamsEma(optax_ext.StepCosineDecay([0, 500], [0.5, 1.0]), debias=True).stage().effect
+    by = "by step_cosine_decay (0.5 at step 0, 1 at step 500)"
+    assert rising == f"average the parameters, decay {by}, lower at first, starting at 0, debiased"
+    assert (
+        config.ParamsEma(optax_ext.Constant(0.5))
+        .stage()
+        .effect.startswith("average the parameters, decay by constant (0.5 at step 0), lower")
+    )
 
 
 def test_a_recipe_without_a_wrapper_is_the_chain_of_its_stages():

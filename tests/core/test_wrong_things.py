@@ -70,6 +70,10 @@ TO_A_FUNCTION = {
     ("init_scale", "'initial_scale'"): lambda: optax_ext.dynamic_loss_scaling(SGD, init_scale=5.0),
     ("loss_scale", "'scale'"): lambda: optax_ext.fixed_loss_scaling(SGD, loss_scale=5.0),
     ("ema_momentum", "'average_decay'"): lambda: optax_ext.params_ema(ema_momentum=0.9),
+    ("momentum", "'average_decay'"): lambda: optax_ext.params_ema(momentum=0.9),
+    ("use_num_updates", "'dynamic_decay'"): lambda: optax_ext.params_ema(use_num_updates=True),
+    ("update_after_step", "'start_step'"): lambda: optax_ext.params_ema(update_after_step=10),
+    ("zero_debias", "'debias'"): lambda: optax_ext.params_ema(zero_debias=True),
     ("allow_unmatched_patterns", "'allow_unmatched'"): lambda: optax_ext.path_mask(allow_unmatched_patterns=True),
 }
 
@@ -97,7 +101,8 @@ CLASSES = {
         0.1, weight_decay=optax_ext.CosineDecay
     ),
     "inner must be an optax.GradientTransformation, got <class": lambda: optax_ext.dynamic_loss_scaling(config.SGD),
-    "average_decay must be a number, got <class": lambda: optax_ext.params_ema(optax_ext.CosineDecay),
+    "average_decay must be a schedule, got the class CosineDecay": lambda: optax_ext.params_ema(optax_ext.CosineDecay),
+    "average_decay: must be constructed, as CosineDecay(initial": lambda: config.ParamsEma(optax_ext.CosineDecay),
     "momentum must be a number, got <class": lambda: optax_ext.lars(0.1, momentum=optax_ext.CosineDecay),
 }
 

@@ -205,6 +205,12 @@ def test_a_moving_average():
     assert interop.from_keras(interop.to_keras(both)) == both
 
 
+def test_a_moving_average_of_keras_has_no_debias():
+    fields = {"optimizer": SGD, "average_decay": 0.9, "debias": True}
+    with pytest.raises(config.ConfigError, match="debias"):
+        interop.from_keras({"class_name": "ExponentialMovingAverage", "config": fields})
+
+
 def nested(**fields):
     return {"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": SGD, **fields}}
 
@@ -310,6 +316,11 @@ def test_all_problems_are_told_at_once():
             "loss_scale.skip_nonfinite",
         ),
         (config.OptimizationConfig(config.SGD(0.1), ema=config.ParamsEma(initial="params")), "ema.initial"),
+        (config.OptimizationConfig(config.SGD(0.1), ema=config.ParamsEma(debias=True)), "ema.debias: Keras keeps the"),
+        (
+            config.OptimizationConfig(config.SGD(0.1), ema=config.ParamsEma(optax_ext.Constant(0.9))),
+            "ema.average_decay: Keras averages with a constant decay",
+        ),
         (config.OptimizationConfig(config.SGD(0.1), master_weights=True), "master_weights: Keras has no such option"),
         (3, "must be a schedule or an optimizer"),
     ],

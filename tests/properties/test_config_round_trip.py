@@ -185,11 +185,12 @@ ema = builds(
     config.ParamsEma,
     {},
     {
-        "average_decay": fractions,
+        "average_decay": fractions | st.just(optax_ext.StepCosineDecay([0, 10], [0.996, 1.0])),
         "start_step": steps,
         "dynamic_decay": bools,
         "initial": st.sampled_from(["zeros", "params"]),
         "trainable_weights_only": bools,
+        "debias": bools,
     },
 )
 recipes = builds(

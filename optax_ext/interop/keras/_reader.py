@@ -98,7 +98,7 @@ class KerasReader:
 
     def _ema(self, fields: dict[str, Any], path: str) -> OptimizationConfig | None:
         inner = self._inner_optimizer(fields.pop("optimizer", None), join(path, "optimizer"))
-        names = [field.name for field in init_fields(ParamsEma) if field.name != "initial"]
+        names = [field.name for field in init_fields(ParamsEma) if field.name not in ("initial", "debias")]
         for key, value in fields.items():
             if key not in (*names, "learning_rate", "decay"):  # the last two are the base class's, which it ignores
                 self._neutral(key, value, join(path, key), ["optimizer", *names])

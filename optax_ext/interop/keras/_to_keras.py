@@ -79,6 +79,11 @@ def _whole(config: OptimizationConfig, report: Report) -> dict[str, Any]:
         fields = to_dict(config.ema)
         if fields.pop("initial") != "zeros":
             report.problem("ema.initial", f"Keras starts the average at zeros, got {shorten(config.ema.initial)}")
+        if fields.pop("debias"):
+            report.problem("ema.debias", "Keras keeps the bias of the zeros in the average, got True")
+        if isinstance(config.ema.average_decay, Schedule):
+            text = f"Keras averages with a constant decay, got {shorten(config.ema.average_decay)}"
+            report.problem("ema.average_decay", text)
         written = {"class_name": "ExponentialMovingAverage", "config": {"optimizer": written, **fields}}
     if config.master_weights:
         text = "Keras has no such option: with a mixed-precision policy its parameters are float32 anyway"
