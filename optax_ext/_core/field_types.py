@@ -93,7 +93,7 @@ def _is_of_paths(pattern: str) -> str:
     return pattern
 
 
-class _ByPattern:
+class ByPattern:
     """Takes any mapping from patterns on paths, such as one of omegaconf's, and keeps a frozen one."""
 
     def __init__(self, example: str) -> None:
@@ -147,5 +147,5 @@ def _each_once(axes: tuple[int, ...]) -> tuple[int, ...]:
 _AXES: dict[str, Any] = {"minItems": 1, "uniqueItems": True}
 _Axes = Annotated[ListOf[Integer], pydantic.AfterValidator(_each_once), pydantic.Field(json_schema_extra=_AXES)]
 Axes = Annotated[Integer | _Axes, _ByKind()]  # counted from the end if negative
-AxesByPattern = Annotated[Mapping[str, Axes | None], _ByPattern("{'^blocks/': 0}")]
+AxesByPattern = Annotated[Mapping[str, Axes | None], ByPattern("{'^blocks/': 0}")]
 StackedAxes = Annotated[Integer | _Axes | AxesByPattern, _ByKind()]

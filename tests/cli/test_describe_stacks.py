@@ -72,9 +72,7 @@ def test_patterns_of_ranks_count_the_axes_of_one_layer(capsys):
     too_few = config.AdamW(0.1, exclude_from_weight_decay=["rank <= 0"], stacked_axes={"^blocks/": 0})
     err = describe(too_few, capsys, status=1).err
     assert "exclude_from_weight_decay: the pattern 'rank <= 0' matches none of the 5 parameters, whose ranks are" in err
-    of_layers = config.AdamW(
-        0.1, exclude_from_weight_decay=["rank <= 0"], stacked_axes={"bias": 0}, allow_unmatched=True
-    )
+    of_layers = config.AdamW(0.1, exclude_from_weight_decay=["rank <= 0"], stacked_axes={"bias": 0})
     assert "excludes 1: head/bias" in describe(of_layers, capsys).out
 
 

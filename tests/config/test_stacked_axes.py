@@ -6,17 +6,21 @@ import inspect
 import itertools
 import json
 import types
+from collections.abc import Mapping
+from typing import Annotated
 
 import chex
 import jax
 import jax.numpy as jnp
 import jsonschema
 import numpy as np
+import pydantic
 import pytest
 import yaml
 
 import optax_ext
 from optax_ext import config
+from optax_ext._core.field_types import ByPattern, NonNegativeNumber
 from optax_ext._core.yaml_files import yaml_text
 
 ACCEPTED = [
@@ -109,6 +113,18 @@ def test_numpy_numbers_and_any_mapping_are_accepted_as_pythons_are():
         config.SGD(0.1, stacked_axes={0: 0})
 
 
+def test_other_values_by_pattern_take_the_same_kind_of_field():
+    adapter = pydantic.TypeAdapter(Annotated[Mapping[str, NonNegativeNumber], ByPattern("{'^encoder/': 0.1}")])
+    assert adapter.validate_python({"^a/": np.int64(3), "b": np.array(0.5)}, strict=True) == {"^a/": 3, "b": 0.5}
+    with pytest.raises(pydantic.ValidationError) as raised:
+        adapter.validate_python({"^a/": -1.0, "b": "2"}, strict=True)
+    assert [error["loc"] for error in raised.value.errors()] == [("^a/",), ("b",)]
+    with pytest.raises(
+        pydantic.ValidationError, match=r"with at least one pattern, as in {'\^encoder/': 0.1}, got \[\]"
+    ):
+        adapter.validate_python([], strict=True)
+
+
 def test_the_mapping_is_not_the_one_that_was_given_and_does_not_change():
     given = {"^blocks/": 0}
     lars = config.LARS(0.1, stacked_axes=given)
@@ -152,10 +168,13 @@ TRAINED = [
 UNMATCHED = {"allow_unmatched": True}  # where a stack of biases has rank 2, no parameter has rank 1
 
 
+def grads_of(params):
+    return jax.tree.map(lambda leaf: jnp.arange(leaf.size, dtype=jnp.float32).reshape(leaf.shape) % 2 - leaf, params)
+
+
 def updates_of(schema, params):
     tx = schema.make()
-    grads = jax.tree.map(lambda leaf: jnp.sin(leaf) + leaf, params)
-    updates, _ = tx.update(grads, tx.init(params), params)
+    updates, _ = tx.update(grads_of(params), tx.init(params), params)
     return updates
 
 
@@ -179,6 +198,11 @@ def test_the_masks_of_ranks_are_of_one_layer(cls):
     schema = cls(0.1, exclude_from_weight_decay=["rank <= 1"], stacked_axes={"^blocks/": 0})
     expected = {"blocks": {"bias": False, "kernel": True}, "head": {"kernel": True}}
     assert all(mask(STACKED) == expected for mask in schema.masks().values())
+    including = config.AdamW(
+        0.1, include_in_weight_decay=["rank <= 1"], exclude_from_weight_decay=[""], stacked_axes={"^blocks/": 0}
+    )
+    opposite = jax.tree.map(lambda decays: not decays, expected)
+    assert including.masks()["weight decay"](STACKED) == opposite
     every = cls(0.1, exclude_from_weight_decay=["rank <= 1"]).masks(allow_unmatched=True)
     assert every["weight decay"](STACKED)["blocks"]["bias"]  # a stack of biases has two axes
 
@@ -260,18 +284,22 @@ def test_limits_may_be_equal_and_no_limit_is_none():
     assert config.LARS(0.1, separate_norms=True).classic_momentum
 
 
-def test_recipes_of_lars_and_lamb_are_the_functions_with_the_same_words():
-    shared = {"min_ratio": 0.001, "max_ratio": 0.5}
+@pytest.mark.parametrize(
+    ("cls", "function", "limits"),
+    [
+        (config.LARS, optax_ext.lars, {"separate_norms": True}),
+        (config.LARS, optax_ext.lars, {"max_ratio": 0.0003}),
+        (config.LARS, optax_ext.lars, {"min_ratio": 0.01, "max_ratio": 0.02}),
+        (config.LAMB, optax_ext.lamb, {"max_ratio": 5.0}),
+        (config.LAMB, optax_ext.lamb, {"min_ratio": 20.0}),
+    ],
+)
+def test_recipes_of_lars_and_lamb_are_the_functions_with_the_same_words(cls, function, limits):
     axes, no_bias = optax_ext.path_axes({"^blocks/": 0}), optax_ext.path_mask(exclude=["bias"])
-    by_field = {"weight_decay_rate": 0.25, "exclude_from_weight_decay": ["bias"], "stacked_axes": {"^blocks/": 0}}
-    by_mask = {"weight_decay_mask": no_bias, "trust_ratio_mask": no_bias, "weight_decay": 0.25, "stacked_axes": axes}
-    lars = config.LARS(0.1, separate_norms=True, **shared, **by_field)
-    lamb = config.LAMB(0.1, **shared, **by_field)
-    functions = [
-        optax_ext.lars(0.1, separate_norms=True, **shared, **by_mask),
-        optax_ext.lamb(0.1, **shared, **by_mask),
-    ]
-    for schema, tx in zip([lars, lamb], functions, strict=True):
-        grads = jax.tree.map(lambda leaf: jnp.sin(leaf) + leaf, STACKED)
-        updates, _ = tx.update(grads, tx.init(STACKED), STACKED)
-        chex.assert_trees_all_close(updates_of(schema, STACKED), updates, rtol=1e-5)
+    fields = {"weight_decay_rate": 0.1875, "exclude_from_weight_decay": ["bias"], "stacked_axes": {"^blocks/": 0}}
+    by_mask = {"weight_decay_mask": no_bias, "trust_ratio_mask": no_bias, "weight_decay": 0.1875, "stacked_axes": axes}
+    tx, schema = function(0.1, **limits, **by_mask), cls(0.1, **limits, **fields)
+    updates, _ = tx.update(grads_of(STACKED), tx.init(STACKED), STACKED)
+    chex.assert_trees_all_close(updates_of(schema, STACKED), updates, rtol=1e-4)
+    without = updates_of(cls(0.1, **fields), STACKED)
+    assert not np.allclose(without["blocks"]["kernel"], updates["blocks"]["kernel"], rtol=1e-3)
