@@ -20,7 +20,7 @@ import yaml
 
 import optax_ext
 from optax_ext import config
-from optax_ext._core.field_types import ByPattern, NonNegativeNumber
+from optax_ext._core.field_types import ByPattern, NonNegativeNumber, PositiveInteger
 from optax_ext._core.yaml_files import yaml_text
 
 ACCEPTED = [
@@ -116,6 +116,8 @@ def test_numpy_numbers_and_any_mapping_are_accepted_as_pythons_are():
 def test_other_values_by_pattern_take_the_same_kind_of_field():
     adapter = pydantic.TypeAdapter(Annotated[Mapping[str, NonNegativeNumber], ByPattern("{'^encoder/': 0.1}")])
     assert adapter.validate_python({"^a/": np.int64(3), "b": np.array(0.5)}, strict=True) == {"^a/": 3, "b": 0.5}
+    of_integers = pydantic.TypeAdapter(Annotated[Mapping[str, PositiveInteger], ByPattern("{'^encoder/': 1}")])
+    assert of_integers.validate_python({"^a/": np.int64(3)}, strict=True) == {"^a/": 3}
     with pytest.raises(pydantic.ValidationError) as raised:
         adapter.validate_python({"^a/": -1.0, "b": "2"}, strict=True)
     assert [error["loc"] for error in raised.value.errors()] == [("^a/",), ("b",)]
