@@ -1,15 +1,16 @@
 """The types of fields, each with its range. All values fit float32 and int32, the types that reach devices."""
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar, cast
 
 import pydantic
 from pydantic_core import core_schema
 
 from optax_ext._core.errors import shorten
+from optax_ext._core.frozen_mapping import FrozenMapping
 from optax_ext._core.regexes import check_together, compile_pattern
-from optax_ext._core.schema import plain_numbers, plain_value, problem
+from optax_ext._core.schema import plain_numbers, plain_value, problem, type_adapter
 
 FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 FLOAT32_TINY = 2.0**-126  # below it numbers are subnormal, and flushed to zero
@@ -80,3 +81,71 @@ def _are_quick(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 Pattern = Annotated[str, pydantic.Field(max_length=1000), pydantic.AfterValidator(_compiles)]
 Patterns = Annotated[ListOf[Pattern], pydantic.AfterValidator(_are_quick)]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Mappings from patterns on paths, and the axes that count layers.
+
+
+def _is_of_paths(pattern: str) -> str:
+    if compile_pattern(pattern).max_rank is not None:
+        raise problem(f"must be a regular expression on paths, got {shorten(pattern)}, which is of ranks")
+    return pattern
+
+
+class ByPattern:
+    """Takes any mapping from patterns on paths, such as one of omegaconf's, and keeps a frozen one."""
+
+    def __init__(self, example: str) -> None:
+        self.example = example
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        _, item = typing.get_args(source)
+
+        def freeze(value: object, check: core_schema.ValidatorFunctionWrapHandler) -> object:
+            if not isinstance(value, Mapping) or not value:
+                text = f"must be a mapping with at least one pattern, as in {self.example}, got {shorten(value)}"
+                raise problem(text)
+            given = cast(Mapping[object, object], value)
+            checked = check({key: plain_value(item) for key, item in given.items()})
+            _are_quick(tuple(checked))
+            return FrozenMapping(checked)
+
+        pattern = Annotated[Pattern, pydantic.AfterValidator(_is_of_paths)]
+        inner = Annotated[dict[pattern, item], pydantic.Field(min_length=1)]
+        return core_schema.no_info_wrap_validator_function(freeze, handler(inner))
+
+
+class _ByKind:
+    """Takes an axis, a list or a mapping, and says of each what is wrong with it rather than with all of them."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        kinds = {typing.get_origin(typing.get_args(kind)[0]): kind for kind in typing.get_args(source)}
+        wanted = "must be an axis, a list of axes, a mapping from patterns to these, or null"
+        wanted = wanted if Mapping in kinds else "must be an axis, a list of axes, or null"
+
+        def check(value: object, _: Any) -> Any:
+            value = as_tuple(value)
+            kind = Mapping if isinstance(value, Mapping) else Sequence if isinstance(value, tuple) else None
+            if kind not in kinds or (kind is None and type(value) not in (int, float)):
+                raise problem(f"{wanted}, got {shorten(value)}")
+            return type_adapter(kinds[kind]).validate_python(value, strict=True)
+
+        return core_schema.no_info_wrap_validator_function(check, handler(source))
+
+
+def _each_once(axes: tuple[int, ...]) -> tuple[int, ...]:
+    if not axes or len(set(axes)) < len(axes):
+        raise problem(f"must list at least one axis, and each once, got {list(axes)}")
+    return axes
+
+
+_AXES: dict[str, Any] = {"minItems": 1, "uniqueItems": True}
+_Axes = Annotated[ListOf[Integer], pydantic.AfterValidator(_each_once), pydantic.Field(json_schema_extra=_AXES)]
+Axes = Annotated[Integer | _Axes, _ByKind()]  # counted from the end if negative
+AxesByPattern = Annotated[Mapping[str, Axes | None], ByPattern("{'^blocks/': 0}")]
+StackedAxes = Annotated[Integer | _Axes | AxesByPattern, _ByKind()]

@@ -47,7 +47,7 @@ def compile_pattern(text: str) -> PathPattern:
     """
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"it may have {_MAX_LENGTH} characters, got {len(text)}")
-    if _RANK_LIKE.match(text):
+    if is_of_ranks(text):
         return _compile_rank(text)
     try:
         compiled = re.compile(text)
@@ -62,6 +62,11 @@ def compile_pattern(text: str) -> PathPattern:
             r" without what only Python's engine has: lookaround, backreferences, flags, '\b', rare escapes"
         )
     return PathPattern(text, lambda path: compiled.search(path) is not None, steps)
+
+
+def is_of_ranks(text: str) -> bool:
+    """Whether a pattern is of ranks, or was meant to be."""
+    return _RANK_LIKE.match(text) is not None
 
 
 def _compile_rank(text: str) -> PathPattern:

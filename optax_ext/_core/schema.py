@@ -51,6 +51,8 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
     by_position = [field.name for field in init_fields(cls) if not field.kw_only]
     kind, found = error["type"], error["input"]
     loc: list[str | int] = list(error["loc"])
+    if loc[-1:] == ["[key]"] and (loc[-2:-1] == [found] or kind == "string_unicode"):
+        loc.pop()  # of a mapping's key, which is in the path already
     if kind == "unexpected_positional_argument":
         taken = f"{len(by_position)} arguments by position ({', '.join(by_position)})"
         loc, message = [], f"takes {taken}, got also {shorten(found)}"

@@ -58,10 +58,18 @@ _SYNONYMS = {
     "backoff_factor": ("multiplier",),
     "loss_scale_window": ("growth_steps",),
     "min_loss_scale": ("min_scale",),
+    "min_coeff": ("min_ratio",),
+    "max_coeff": ("max_ratio",),
     "ema_decay": ("average_decay",),
     "momentum": ("average_decay",),
     "use_num_updates": ("dynamic_decay",),
     "update_after_step": ("start_step",),
+    # timm
+    "trust_coeff": ("trust_coefficient", "eeta"),
+    # MaxText
+    "scan_axis": ("stacked_axes",),
+    "param_scan_axis": ("stacked_axes",),
+    "stack_axis": ("stacked_axes",),
     # ours, once
     "allow_unmatched_patterns": ("allow_unmatched",),
 }

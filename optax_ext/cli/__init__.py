@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         "--params",
         metavar="SHAPES.json",
         help="a nested mapping of parameter names to shapes, as json.dump(jax.tree.map(lambda p: list(p.shape), "
-        "params), file) writes it: show which parameters each pattern matches",
+        "params), file) writes it: show which parameters each pattern matches, and how many layers they hold",
     )
     describe.add_argument("--steps", type=_step_count, metavar="N", help="how many steps a run has")
 

@@ -1,7 +1,7 @@
 """The command describe: what a file builds, and its learning rate over the steps."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from optax_ext import config
@@ -18,6 +18,7 @@ from optax_ext.cli._params import (
     unmatched,
 )
 from optax_ext.cli._rate import Config, rate_of
+from optax_ext.cli._stacks import Stacks, find_stacks
 from optax_ext.cli._steps import telling_steps
 from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
@@ -50,6 +51,8 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
     if shapes is not None and not isinstance(optimizer, Optimizer):
         raise CommandError(f"{file}: --params is for optimizers, this is {title(loaded)}", status=2)
 
+    stacks = None if shapes is None or not isinstance(optimizer, Optimizer) else find_stacks(optimizer, shapes)
+
     console = need("describe", "rich.console").Console(markup=False, highlight=False, emoji=False)
     with console.capture() as capture:  # all or nothing, and a closed pipe is for `main` to handle
         console.print(f"{file}: {title(loaded)}", style="bold", soft_wrap=True)
@@ -59,16 +62,20 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
             rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(stages, 1)]
             console.print(_table("What happens to gradients, in order", ("", "step", "what it does"), rows))
         console.print(_table("Fields that are not at their defaults", ("field", "value", "default"), _fields(loaded)))
-        if shapes is not None and isinstance(optimizer, Optimizer):
-            console.print(_patterns(optimizer, shapes))
+        if shapes is not None and stacks is not None and isinstance(optimizer, Optimizer):
+            if optimizer.stacked_axes is not None:
+                console.print(_layers(stacks))
+            if stacks.fit:  # else the ranks of layers are not known
+                console.print(_patterns(optimizer, shapes, stacks))
         if rate_of(loaded) is not None:
             console.print(_rates(loaded, run_steps))
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
-    if shapes is not None and isinstance(optimizer, Optimizer) and (problems := unmatched(optimizer, shapes)):
-        sys.stdout.flush()  # before what goes to standard error
+    if shapes is not None and stacks is not None and isinstance(optimizer, Optimizer):
         place = "" if optimizer is loaded else "optimizer."
-        raise ConfigError(file, [Problem(f"{place}{path}", message) for path, message in problems])
+        if problems := [*stacks.problems, *unmatched(optimizer, shapes, stacks.axes)]:
+            sys.stdout.flush()  # before what goes to standard error
+            raise ConfigError(file, [Problem(f"{place}{path}", message) for path, message in problems])
     return 0
 
 
@@ -97,12 +104,25 @@ def _fields(loaded: Schema, indent: str = "") -> Iterator[tuple[str, str, str]]:
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_shown(item)}' for key, item in value.items())}}}"
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def _patterns(optimizer: Optimizer, shapes: Shapes) -> "Table":
+def _layers(stacks: Stacks) -> "Table":
+    """Show how many layers each parameter holds that a pattern of axes matches."""
+    rows = [(pattern, "NOTHING", "", "", "") for pattern in stacks.unmatched]
+    for stack in stacks.found:
+        shape, axes = _shown(stack.shape), "DO NOT FIT" if stack.axes is None else ", ".join(map(str, stack.axes))
+        layers = "" if stack.axes is None else f"{stack.layers:,}"
+        rows.append((stack.pattern, stack.path, shape, axes or "none", layers))
+    columns = ("pattern", "parameter", "shape", "axes", "layers")
+    return _table("How many layers parameters hold", columns, rows, right=("layers",))
+
+
+def _patterns(optimizer: Optimizer, shapes: Shapes, stacks: Stacks) -> "Table":
     total, idle = size(shapes), {stage.name for stage in optimizer.stages() if stage.does_nothing}
-    matches_of = {field: matches for field, matches, _ in pattern_lists(optimizer, shapes)}
+    matches_of = {field: matches for field, matches, _ in pattern_lists(optimizer, shapes, stacks.axes)}
     rows: list[tuple[str, str, str]] = []
     for stage, left in masked_sizes(optimizer, shapes).items():
         name = ""

@@ -74,13 +74,13 @@ def numbers_by_path(shapes: Shapes) -> dict[str, int]:
     return {join_path(path): math.prod(leaf.shape) for path, leaf in leaves}
 
 
-def pattern_lists(optimizer: Optimizer, shapes: Shapes) -> list[PatternList]:
-    """Return the fields of an optimizer that hold patterns, and what each pattern matches."""
+def pattern_lists(optimizer: Optimizer, shapes: Shapes, axes: Any = None) -> list[PatternList]:
+    """Return the fields of an optimizer that hold patterns, and what each pattern matches; `axes` count layers."""
     found: list[PatternList] = []
     for field in optimizer.pattern_fields():
         own = field.patterns if field.taken_from is None else None
-        matches = None if own is None else [Match(pattern, _matching(pattern, shapes)) for pattern in own]
-        hit = masks.path_mask(include=field.patterns, allow_unmatched=True)(shapes)
+        matches = None if own is None else [Match(pattern, matching(pattern, shapes, axes)) for pattern in own]
+        hit = masks.path_mask(include=field.patterns, allow_unmatched=True, stacked_axes=axes)(shapes)
         left = jax.tree.map(lambda shape, chosen: None if chosen else shape, shapes, hit)
         found.append(PatternList(field.field, matches, size(left)))
     return found
@@ -94,7 +94,7 @@ def masked_sizes(optimizer: Optimizer, shapes: Shapes) -> dict[str, Size]:
     }
 
 
-def unmatched(optimizer: Optimizer, shapes: Shapes) -> list[Problem]:
+def unmatched(optimizer: Optimizer, shapes: Shapes, axes: Any = None) -> list[Problem]:
     """Return what `init` would say of the patterns that match nothing, all of them at once."""
     problems: list[Problem] = []
     for field in optimizer.pattern_fields():
@@ -102,12 +102,14 @@ def unmatched(optimizer: Optimizer, shapes: Shapes) -> list[Problem]:
             continue
         for pattern in field.patterns:
             try:
-                masks.path_mask(include=[pattern])(shapes)
+                masks.path_mask(include=[pattern], stacked_axes=axes)(shapes)
             except ValueError as error:
                 problems.append(Problem(field.field, str(error)))
     return problems
 
 
-def _matching(pattern: str, shapes: Shapes) -> list[str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(masks.path_mask(include=[pattern], allow_unmatched=True)(shapes))
+def matching(pattern: str, shapes: Shapes, axes: Any) -> list[str]:
+    """Return the paths of the parameters that a pattern matches; `axes` count layers."""
+    mask = masks.path_mask(include=[pattern], allow_unmatched=True, stacked_axes=axes)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(mask(shapes))
     return [join_path(path) for path, matches in leaves if matches]

@@ -32,7 +32,11 @@ class AdamW(Optimizer):
       include_in_weight_decay: Regular expressions; parameters whose path contains a match decay, even if
         ``exclude_from_weight_decay`` matches too. Other parameters decay unless they are excluded.
       exclude_from_weight_decay: Regular expressions; other parameters whose path contains a match do not decay.
+        ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       gradient_clip_norm: Maximum norm of all gradients together, at least 0; 0 for no limit.
+      stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
+        a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. ``clipnorm`` is
+        then of each layer, and so are ranks.
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
@@ -67,7 +71,6 @@ class AdamW(Optimizer):
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeNumber = 1.0
-    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the two lists of weight decay, of which the one that includes has the last word."""

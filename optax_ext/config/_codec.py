@@ -10,6 +10,7 @@ import pydantic
 from pydantic_core import PydanticCustomError
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_keys, join_words, shorten
+from optax_ext._core.frozen_mapping import FrozenMapping
 from optax_ext._core.plain_data import plain_data
 from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, as_config_error, construct, init_fields
@@ -173,6 +174,8 @@ def _write(value: Any, path: str, exclude_defaults: bool) -> Any:
         return to_dict(value, exclude_defaults=exclude_defaults)
     if isinstance(value, tuple):
         return [_write(item, path, exclude_defaults) for item in value]
+    if isinstance(value, FrozenMapping):
+        return {key: _write(item, path, exclude_defaults) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ConfigError("config", [Problem(path, f"cannot be written as data, got {shorten(value)}")])

@@ -1,12 +1,17 @@
 """LAMB as data."""
 
 import dataclasses
+from typing import ClassVar
+
+import pydantic
 
 from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
 from optax_ext.config._adam import moments_in_words, round_decays
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
+from optax_ext.config._ratio_limits import check_max_ratio, limits_in_words, make_max_ratio
+from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
 
 
@@ -21,8 +26,15 @@ class LAMB(Optimizer):
       epsilon: Positive; added to the root of the corrected second moment, unlike Adam's.
       weight_decay_rate: At least 0.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
+        ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
         the trust ratio. None uses ``exclude_from_weight_decay``; an empty list excludes nothing.
+      min_ratio: The smallest trust ratio, at least 0.
+      max_ratio: The largest trust ratio, positive and at least ``min_ratio``; None for no limit,
+        and 10 in many recipes.
+      stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
+        a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. Norms are
+        of each layer, and so are ranks.
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
@@ -55,7 +67,11 @@ class LAMB(Optimizer):
     weight_decay_rate: NonNegativeNumber = 0.0
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
-    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
+    min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
+    max_ratio: PositiveNumber | None = dataclasses.field(default=None, kw_only=True)
+
+    _norms_per_layer: ClassVar[bool] = True
+    _check_max_ratio = pydantic.field_validator("max_ratio")(check_max_ratio)
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
@@ -74,12 +90,16 @@ class LAMB(Optimizer):
             weight_decay=self.weight_decay_rate,
             weight_decay_mask=masks["weight decay"],
             trust_ratio_mask=masks["trust ratio"],
+            min_ratio=self.min_ratio,
+            max_ratio=make_max_ratio(self.max_ratio),
+            stacked_axes=self.layer_axes(),
         )
         trust_ratio = "scale each layer by norm of parameter / norm of update"
+        trust_ratio += limits_in_words(self.min_ratio, self.max_ratio) + self._exceptions_in_words("trust ratio")
         effects = {
             "moments": moments_in_words(self.beta_1, self.beta_2, self.epsilon, "beside the corrected root"),
             "weight decay": weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay")),
-            "trust ratio": trust_ratio + self._exceptions_in_words("trust ratio"),
+            "trust ratio": trust_ratio + layers_in_words(self.stacked_axes),
             "learning rate": self._learning_rate_in_words(),
         }
         return [

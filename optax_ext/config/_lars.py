@@ -1,11 +1,17 @@
 """LARS as data."""
 
 import dataclasses
+from typing import ClassVar
+
+import pydantic
 
 from optax_ext import transforms
-from optax_ext._core.field_types import Fraction, NonNegativeNumber, Patterns
+from optax_ext._core.field_types import Fraction, NonNegativeNumber, Patterns, PositiveNumber
+from optax_ext._core.schema import problem
 from optax_ext.config._optimizer import Optimizer, momentum_in_words, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
+from optax_ext.config._ratio_limits import check_max_ratio, limits_in_words, make_max_ratio
+from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
 
 
@@ -21,8 +27,16 @@ class LARS(Optimizer):
       nesterov: Whether to use Nesterov's momentum.
       classic_momentum: Whether to use the paper's form rather than the popular one.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
+        ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
         the trust ratio. None uses ``exclude_from_weight_decay``; an empty list excludes nothing.
+      separate_norms: Whether the trust ratio divides by ``|g| + weight_decay_rate * |p|``, as the paper does, rather
+        than by the norm of the sum. Only with ``classic_momentum``.
+      min_ratio: The smallest trust ratio, at least 0.
+      max_ratio: The largest trust ratio, positive and at least ``min_ratio``; None for no limit.
+      stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
+        a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. Norms are
+        of each layer, and so are ranks.
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
@@ -52,7 +66,22 @@ class LARS(Optimizer):
     classic_momentum: bool = True
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
-    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
+    separate_norms: bool = dataclasses.field(default=False, kw_only=True)
+    min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
+    max_ratio: PositiveNumber | None = dataclasses.field(default=None, kw_only=True)
+
+    _norms_per_layer: ClassVar[bool] = True
+    _check_max_ratio = pydantic.field_validator("max_ratio")(check_max_ratio)
+
+    @pydantic.field_validator("separate_norms")
+    @classmethod
+    def _of_the_classic_form(cls, separate_norms: bool, info: pydantic.ValidationInfo) -> bool:
+        if separate_norms and info.data.get("classic_momentum") is False:
+            raise problem(
+                "needs classic_momentum, got true with classic_momentum false: the popular form takes the norm of the "
+                "momentum, in which gradients and weight decay are no longer apart"
+            )
+        return separate_norms
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
@@ -71,15 +100,29 @@ class LARS(Optimizer):
             classic_momentum=self.classic_momentum,
             weight_decay_mask=masks["weight decay"],
             trust_ratio_mask=masks["trust ratio"],
+            separate_norms=self.separate_norms,
+            min_ratio=self.min_ratio,
+            max_ratio=make_max_ratio(self.max_ratio),
+            stacked_axes=self.layer_axes(),
         )
-        of = "gradient" if self.classic_momentum else "momentum"
-        trust_ratio = f"scale each layer by {self.eeta:.10g} x norm of parameter / norm of {of}"
+        decay = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
+        trust_ratio = self._trust_ratio_in_words()
+        both = f"{decay}, and {trust_ratio}" if self.weight_decay_rate > 0 else trust_ratio
         effects = {
-            "weight decay": weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay")),
-            "trust ratio": trust_ratio + self._exceptions_in_words("trust ratio"),
+            "weight decay": decay,
+            "trust ratio": trust_ratio,
+            "weight decay and trust ratio": both,
             "learning rate": self._learning_rate_in_words(),
             "momentum": momentum_in_words(self.momentum, self.nesterov),
         }
         return [
             Stage(name, effects[name], transformation) for name, transformation in transforms.stages_of(lars).items()
         ]
+
+    def _trust_ratio_in_words(self) -> str:
+        divisor = f"norm of {'gradient' if self.classic_momentum else 'momentum'}"
+        if self.separate_norms and self.weight_decay_rate > 0:
+            divisor = f"({divisor} + {self.weight_decay_rate:.10g} x norm of parameter)"
+        ratio = f"{self.eeta:.10g} x norm of parameter / {divisor}{limits_in_words(self.min_ratio, self.max_ratio)}"
+        exceptions = self._exceptions_in_words("trust ratio")
+        return f"scale each layer by {ratio}{exceptions}{layers_in_words(self.stacked_axes)}"

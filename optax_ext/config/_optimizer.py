@@ -3,18 +3,19 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pydantic
 
 from optax_ext import transforms
-from optax_ext._core.field_types import INT32_MAX, NonNegativeNumber
+from optax_ext._core.field_types import INT32_MAX, NonNegativeNumber, StackedAxes
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
 from optax_ext._core.tagged import Tagged
 from optax_ext._core.user_warnings import warn_user
 from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
+from optax_ext.config._stacked_axes import checking_stage, layers_in_words, make_axes
 from optax_ext.config._stage import Stage
 from optax_ext.schedules import Milestone, ScalarOrSchedule, Schedule, evaluate, rate_in_words
 
@@ -29,20 +30,28 @@ class Optimizer(Tagged):
 
     Args:
       learning_rate: At least 0, or a schedule.
+      stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
+        a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. Each layer has
+        norms of its own, and the rank of one layer. What does not fit the parameters is an error at ``init``.
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Warns:
       UserWarning: If the learning rate is 0 at every step.
     """
 
+    _norms_per_layer: ClassVar[bool] = False  # whether the optimizer's own stages take the norm of each layer
+
     learning_rate: ScalarOrSchedule
+    stacked_axes: StackedAxes | None = dataclasses.field(default=None, kw_only=True)
     clipnorm: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
     clipvalue: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
     global_clipnorm: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
     decay: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
+    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     @pydantic.field_validator("global_clipnorm")
     @classmethod
@@ -73,7 +82,7 @@ class Optimizer(Tagged):
 
     def stages(self) -> list[Stage]:
         """Return what happens to gradients, in order: clipping, then the optimizer's own stages."""
-        return [*self._clipping(), *self._stages()]
+        return [*self._checking(), *self._clipping(), *self._stages()]
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the fields that hold patterns, and what each of them means for which stage."""
@@ -88,14 +97,26 @@ class Optimizer(Tagged):
         Returns:
           Functions from parameters to a tree of bool, by the name of the stage.
         """
-        fields = self.pattern_fields()
+        fields, axes = self.pattern_fields(), self.layer_axes(allow_unmatched=allow_unmatched)
         return {
             stage: make_mask(
                 [field for field in fields if field.stage == stage],
                 all(field.allow_unmatched for field in fields) if allow_unmatched is None else allow_unmatched,
+                axes,
             )
             for stage in dict.fromkeys(field.stage for field in fields)
         }
+
+    def layer_axes(self, *, allow_unmatched: bool | None = None) -> Any:
+        """Return the axes that count layers, as ``lars`` and ``path_mask`` take them for ``stacked_axes``.
+
+        Args:
+          allow_unmatched: Whether a pattern that matches no parameter is accepted; None for what the optimizer says.
+
+        Returns:
+          An axis, a tuple of axes, None, or a function from parameters to a tree of these.
+        """
+        return make_axes(self.stacked_axes, self.allow_unmatched if allow_unmatched is None else allow_unmatched)
 
     def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         """Return the rate that a step takes: that of the number or the schedule, divided by ``1 + decay * step``.
@@ -116,6 +137,11 @@ class Optimizer(Tagged):
             found += self.learning_rate.milestones()
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
+    def _checking(self) -> list[Stage]:
+        """Return what checks the axes of an optimizer that does not use them, so that no misspelling goes unnoticed."""
+        is_used = self._norms_per_layer or self.clipnorm is not None
+        return [] if self.stacked_axes is None or is_used else [checking_stage(self.layer_axes())]
+
     def _clipping(self) -> list[Stage]:
         """Return what comes first."""
         stages: list[Stage] = []
@@ -123,8 +149,11 @@ class Optimizer(Tagged):
             effect = f"each number to at most {self.clipvalue:.10g} either way"
             stages.append(Stage("clip by value", effect, optax.clip(self.clipvalue)))
         if self.clipnorm is not None:
-            effect = f"each gradient by itself to a norm of at most {self.clipnorm:.10g}"
-            stages.append(Stage("clip by norm", effect, transforms.clip_by_norm(self.clipnorm)))
+            layers = layers_in_words(self.stacked_axes)
+            each = "the gradient of each layer" if layers else "each gradient"
+            effect = f"{each} by itself to a norm of at most {self.clipnorm:.10g}{layers}"
+            clip = transforms.clip_by_norm(self.clipnorm, stacked_axes=self.layer_axes())
+            stages.append(Stage("clip by norm", effect, clip))
         if self.global_clipnorm is not None:
             effect = f"all together to a norm of at most {self.global_clipnorm:.10g}"
             stages.append(Stage("clip by global norm", effect, transforms.clip_by_global_norm(self.global_clipnorm)))
@@ -147,7 +176,8 @@ class Optimizer(Tagged):
         return f"times minus the rate: {rate_in_words(self.learning_rate)}{decayed}"
 
     def _exceptions_in_words(self, stage: str) -> str:
-        return exceptions_in_words([field for field in self.pattern_fields() if field.stage == stage])
+        fields = [field for field in self.pattern_fields() if field.stage == stage]
+        return exceptions_in_words(fields, is_stacked=self.stacked_axes is not None)
 
 
 def momentum_in_words(momentum: float, nesterov: bool) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from optax_ext import masks
 from optax_ext._core.lazy import jax
 from optax_ext._core.public import public
+from optax_ext._core.regexes import compile_pattern
 
 
 @public
@@ -14,7 +15,8 @@ class PatternField(NamedTuple):
 
     Attributes:
       field: The name of the field.
-      stage: The name of the stage.
+      stage: The name of the stage, or of a part of one: with ``separate_norms``, LARS has weight decay and trust ratio
+        in the stage ``"weight decay and trust ratio"``.
       includes: Whether the parameters in whose paths a pattern is found take part in the stage, whatever another field
         excludes; if not, they are excluded.
       patterns: The patterns, which are those of another field where this one is None and takes them.
@@ -51,13 +53,13 @@ def layerwise_fields(
     return [PatternField(*decay, allow_unmatched), PatternField(*adaptation, allow_unmatched)]
 
 
-def make_mask(fields: Sequence[PatternField], allow_unmatched: bool) -> Callable[[Any], Any]:
-    """Return the mask of what no field excludes, and of what one includes even so."""
+def make_mask(fields: Sequence[PatternField], allow_unmatched: bool, axes: Any) -> Callable[[Any], Any]:
+    """Return the mask of what no field excludes, and of what one includes even so; `axes` count layers."""
     excluded, included = _collect(fields, includes=False), _collect(fields, includes=True)
-    not_excluded = masks.path_mask(exclude=excluded, allow_unmatched=allow_unmatched)
+    not_excluded = masks.path_mask(exclude=excluded, allow_unmatched=allow_unmatched, stacked_axes=axes)
     if not included:
         return not_excluded
-    is_included = masks.path_mask(include=included, allow_unmatched=allow_unmatched)
+    is_included = masks.path_mask(include=included, allow_unmatched=allow_unmatched, stacked_axes=axes)
 
     def mask(params: Any) -> Any:
         return jax.tree.map(lambda left, named: left or named, not_excluded(params), is_included(params))
@@ -65,18 +67,24 @@ def make_mask(fields: Sequence[PatternField], allow_unmatched: bool) -> Callable
     return mask
 
 
-def exceptions_in_words(fields: Sequence[PatternField]) -> str:
+def exceptions_in_words(fields: Sequence[PatternField], *, is_stacked: bool) -> str:
     """Say which parameters are taken out, as the end of a sentence; nothing where none are."""
     excluded, included = _collect(fields, includes=False), _collect(fields, includes=True)
     if not excluded:
         return ", included or not: none is excluded" if included else ""
-    unless = f", unless it also has {_either(included)}" if included else ""
-    return f", except where a path has {_either(excluded)}{unless}"
+    unless = f", unless {_any('it also', included, is_stacked)}" if included else ""
+    return f", except where {_any('a path', excluded, is_stacked)}{unless}"
 
 
 def _collect(fields: Sequence[PatternField], *, includes: bool) -> tuple[str, ...]:
     return tuple(pattern for field in fields if field.includes == includes for pattern in field.patterns)
 
 
-def _either(patterns: Sequence[str]) -> str:
-    return " or ".join(map(repr, patterns))
+def _any(what: str, patterns: Sequence[str], is_stacked: bool) -> str:
+    """Say that any of the patterns matches: that what it is has one of the texts, or its rank is small enough."""
+    ranks = [rank for pattern in patterns if (rank := compile_pattern(pattern).max_rank) is not None]
+    texts = [repr(pattern) for pattern in patterns if compile_pattern(pattern).max_rank is None]
+    conditions = [f"{what} has {' or '.join(texts)}"] if texts else []
+    if ranks:
+        conditions.append(f"the rank{' of a layer' if is_stacked else ''} is at most {max(ranks)}")
+    return ", or ".join(conditions)

@@ -30,10 +30,14 @@ class RMSprop(Optimizer):
       momentum: The momentum coefficient, in [0, 1].
       epsilon: Positive.
       centered: Whether to divide by the standard deviation rather than by the root of the mean square.
+      stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
+        a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. ``clipnorm`` is
+        then of each layer.
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
       epsilon_in_root: Whether epsilon is added inside the root, as in Keras's newer optimizers.
 
     Raises:

@@ -25,10 +25,14 @@ class SGD(Optimizer):
       learning_rate: At least 0, or a schedule.
       momentum: The momentum coefficient, in [0, 1].
       nesterov: Whether to use Nesterov's momentum: ``p = p - (momentum * v + learning_rate * g)``.
+      stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
+        a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. ``clipnorm`` is
+        then of each layer.
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
       ConfigError: If an argument is out of its range.

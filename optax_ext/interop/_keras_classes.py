@@ -22,6 +22,10 @@ from optax_ext.schedules import (
     StepCosineDecay,
 )
 
+# Fields that no class of Keras or Model Garden has.
+_OF_LAYERS = frozenset({"stacked_axes", "separate_norms", "min_ratio", "max_ratio"})
+_ONLY_OURS = frozenset({"before_offset", "allow_unmatched", "epsilon_in_root"}) | _OF_LAYERS
+
 
 class KerasClass(NamedTuple):
     """A class of Keras or Model Garden, as a schema of ours.
@@ -40,8 +44,7 @@ class KerasClass(NamedTuple):
 
     def names(self) -> dict[str, str]:
         """Return the class's name of each field of the schema that it has."""
-        only_ours = {"before_offset", "allow_unmatched", "epsilon_in_root"} | self.lacks
-        names = [field.name for field in init_fields(self.schema) if field.name not in only_ours]
+        names = [field.name for field in init_fields(self.schema) if field.name not in _ONLY_OURS | self.lacks]
         return {name: self.renamed.get(name, name) for name in names}
 
     def build(self, fields: Mapping[str, Any], path: str, report: Report) -> Any:

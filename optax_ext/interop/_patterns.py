@@ -20,6 +20,7 @@ pattern, one of them is kept.
 import re
 from typing import Any
 
+from optax_ext._core.regexes import is_of_ranks
 from optax_ext.interop._report import Report
 
 PATTERN_FIELDS = frozenset({"include_in_weight_decay", "exclude_from_weight_decay", "exclude_from_layer_adaptation"})
@@ -62,7 +63,15 @@ def read_patterns(value: Any, path: str, report: Report, *, translate: bool) -> 
             surprising=True,
         )
         value = [value]
-    if not translate or not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple):
+        return value
+    for pattern in value:
+        if isinstance(pattern, str) and is_of_ranks(pattern):
+            text = (
+                "chooses by rank here, and is a regular expression in TensorFlow, found in no name: drop it, or add it"
+            )
+            report.problem(path, f"{pattern!r} {text} to the recipe once it is translated")
+    if not translate:
         return value
     sources: dict[Any, Any] = {}  # by what they became
     for pattern in value:

@@ -26,7 +26,7 @@ def lars_state_from_weights(
       state: The state of a transformation with one ``lars`` in it, anywhere, such as ``tx.init(params)`` returns.
       weights: The number of iterations, then the momentum of each variable.
       order: The paths of the parameters, such as ``"conv1/kernel"``, in the order of TensorFlow's variables. A
-        parameter must have the shape that the variable has.
+        parameter must have the shape that the variable has: stack the weights of layers that are stacked here.
       classic_momentum: The ``classic_momentum`` of both optimizers. In the classic form the momentum has the opposite
         sign here.
 

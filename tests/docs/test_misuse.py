@@ -123,3 +123,16 @@ def test_links_lead_somewhere(target):
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "trust.md"], ids=lambda page: page.name)
 def test_the_page_is_linked(page):
     assert "misuse.md)" in page.read_text()
+
+
+def test_the_ratios_of_stacked_layers_are_the_ones_that_are_told(namespace):
+    (row,) = [row for row in ROWS if code_of(row[0]) == "optax_ext.scale_by_trust_ratio().init(stacked)"]
+    ratios = []
+    for cell in (row[0], row[3]):
+        names = dict(namespace)
+        exec(compile(f"tx = {code_of(cell).removesuffix('.init(stacked)')}", PAGE.name, "exec"), names)
+        tx, stacked = names["tx"], names["stacked"]
+        updates, _ = tx.update(names["jax"].tree.map(names["jnp"].ones_like, stacked), tx.init(stacked), stacked)
+        ratios.append([round(float(ratio), 3) for ratio in updates["blocks"][:, 0]])
+    assert ratios == [[58.026] * 3, [1, 10, 100]]
+    assert "one trust ratio, 58 for gradients of ones, rather than have 1, 10 and 100" in row[1]

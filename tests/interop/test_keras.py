@@ -307,6 +307,21 @@ def test_all_problems_are_told_at_once():
             config.LARS(0.1, allow_unmatched=True),
             "allow_unmatched: Keras's LARS has no such argument",
         ),
+        (config.LARS(0.1, separate_norms=True), "separate_norms: Keras's LARS has no such argument, got True"),
+        (config.LARS(0.1, min_ratio=0.5), "min_ratio: Keras's LARS has no such argument, got 0.5"),
+        (config.LAMB(0.1, max_ratio=10), "max_ratio: Keras's LAMB has no such argument, got 10"),
+        (
+            config.OptimizationConfig(config.SGD(0.1, clipnorm=1.0, stacked_axes={"^blocks/": [0, 1]})),
+            r"optimizer.stacked_axes: Keras's SGD has no such argument, got {'\^blocks/': \[0, 1\]}",
+        ),
+        (
+            config.LARS(0.1, exclude_from_weight_decay=["bias", "rank <= 1"]),
+            "exclude_from_weight_decay: TensorFlow's patterns are of names, not of ranks, got 'rank <= 1'$",
+        ),
+        (
+            config.AdamW(0.1, include_in_weight_decay=["rank <= 1"]),
+            "include_in_weight_decay: TensorFlow's patterns are",
+        ),
         (
             config.OptimizationConfig(config.SGD(0.1), config.DynamicLossScale(hysteresis=2, max_scale=2.0**20)),
             "loss_scale.hysteresis: a LossScaleOptimizer has no such argument",

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from optax_ext import config, interop
 from optax_ext.interop import _patterns
 from optax_ext.interop._patterns import read_patterns, translate_pattern
 from optax_ext.interop._report import Report
@@ -60,3 +61,15 @@ def test_it_can_be_turned_off():
     report = Report()
     assert read_patterns(["LayerNorm", "a:0"], "here", report, translate=False) == ["LayerNorm", "a:0"]
     assert not report.notes
+
+
+@pytest.mark.parametrize("translate", [True, False])
+@pytest.mark.parametrize("pattern", ["rank <= 1", "rank<=2", "rank < 2"])
+def test_a_regular_expression_of_tensorflow_does_not_become_a_pattern_of_ranks(pattern, translate):
+    report = Report()
+    read_patterns(["bias", pattern], "here", report, translate=translate)
+    (problem,) = report.problems
+    assert str(problem).startswith(f"here: {pattern!r} chooses by rank here, and is a regular expression in TensorFlow")
+    recipe = {"class_name": "LARS", "config": {"learning_rate": 0.1, "exclude_from_weight_decay": [pattern]}}
+    with pytest.raises(config.ConfigError, match="exclude_from_weight_decay: .* chooses by rank here"):
+        interop.from_keras(recipe, translate_patterns=translate)

@@ -76,6 +76,25 @@ def test_there_and_back(classic, rate, wrap):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [{"record": True}, {"separate_norms": True}, {"separate_norms": True, "record": True}, {"stacked_axes": 0}],
+    ids=str,
+)
+def test_there_and_back_with_norms_apart_recorded_and_of_layers(options):
+    params = {"count": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    tx = optax_ext.lars(optax_ext.CosineDecay(0.1, 100), weight_decay=optax_ext.Constant(0.1), **options)
+    weights = [np.asarray(5), np.arange(4.0).reshape(2, 2), np.array([7.0, 8.0])]
+    empty = tx.init(params)
+    state = interop.lars_state_from_weights(empty, weights, ["count", "bias"])
+    assert jax.tree.structure(state) == jax.tree.structure(empty)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, empty)
+    for ours, theirs in zip(interop.lars_weights_from_state(state, ["count", "bias"]), weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    _, after = tx.update(params, state, params)  # and it goes on from there
+    assert interop.lars_weights_from_state(after, ["count", "bias"])[0] == 6
+
+
+@pytest.mark.parametrize(
     ("weights", "order", "message"),
     [
         ([0, np.ones((2, 2))], ORDER, "3 in all, got 2"),

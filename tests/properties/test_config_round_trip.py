@@ -25,9 +25,19 @@ steps = st.integers(0, 2**31 - 1)
 positive_steps = st.integers(1, 2**31 - 1)
 bools = st.booleans()
 patterns = st.lists(
-    st.sampled_from(["bias", "^a/b$", "1e-3", "off", "no", "x|y", "é", "#", ": ", ""])
+    st.sampled_from(["bias", "rank <= 1", "^a/b$", "1e-3", "off", "no", "x|y", "é", "#", ": ", ""])
     | st.from_regex("[a-z0-9. ]*", fullmatch=True),
     max_size=3,
+)
+axis = st.integers(-(2**31) + 1, 2**31 - 1)
+axes = axis | st.lists(axis, min_size=1, max_size=3, unique=True)
+on_paths = st.sampled_from(["^blocks/", "1e-3", "off", "x|y", "é", ": ", ""]) | st.from_regex(
+    "[a-z0-9. ]*", fullmatch=True
+)
+stacked_axes = axes | st.dictionaries(on_paths, st.none() | axes, min_size=1, max_size=3)
+limits = st.lists(positive, min_size=2, max_size=2).map(sorted)
+ratio_limits = st.sampled_from([{}, {"min_ratio": 0}, {"max_ratio": None}]) | limits.map(
+    lambda pair: {"min_ratio": pair[0], "max_ratio": pair[1]}
 )
 
 
@@ -102,7 +112,9 @@ schedules = st.recursive(
     ),
     max_leaves=3,
 )
-clipping = st.sampled_from([{}, {"clipnorm": 1.0}, {"global_clipnorm": 0.5}, {"clipvalue": 1e-3}, {"decay": 1e-10}])
+clips = st.sampled_from([{}, {"clipnorm": 1.0}, {"global_clipnorm": 0.5}, {"clipvalue": 1e-3}, {"decay": 1e-10}])
+shared = st.fixed_dictionaries({}, optional={"stacked_axes": st.none() | stacked_axes, "allow_unmatched": bools})
+clipping = st.tuples(clips, shared).map(lambda given: given[0] | given[1])
 sgd = st.tuples(
     st.fixed_dictionaries({"learning_rate": schedules | rates}, optional={"momentum": fractions, "nesterov": bools}),
     clipping,
@@ -115,14 +127,14 @@ lars = st.tuples(
             "weight_decay_rate": rates,
             "eeta": rates,
             "nesterov": bools,
-            "classic_momentum": bools,
             "exclude_from_weight_decay": patterns,
             "exclude_from_layer_adaptation": st.none() | patterns,
-            "allow_unmatched": bools,
         },
     ),
+    st.sampled_from([{}, {"classic_momentum": False}, {"separate_norms": True}]),
+    ratio_limits,
     clipping,
-).map(lambda given: config.LARS(**given[0], **given[1]))
+).map(lambda given: config.LARS(**given[0], **given[1], **given[2], **given[3]))
 below_one = st.floats(0, 1, width=32, exclude_max=True, allow_subnormal=False)
 of_adam = {"beta_1": below_one, "beta_2": below_one, "epsilon": positive}
 
@@ -143,7 +155,6 @@ family = st.one_of(
         include_in_weight_decay=st.none() | patterns,
         exclude_from_weight_decay=st.none() | patterns,
         gradient_clip_norm=rates,
-        allow_unmatched=bools,
     ),
     optimizer(
         config.LAMB,
@@ -151,7 +162,7 @@ family = st.one_of(
         weight_decay_rate=rates,
         exclude_from_weight_decay=patterns,
         exclude_from_layer_adaptation=st.none() | patterns,
-        allow_unmatched=bools,
+        max_ratio=st.none() | positive,
     ),
     optimizer(
         config.RMSprop, rho=below_one, momentum=fractions, epsilon=positive, centered=bools, epsilon_in_root=bools
@@ -232,6 +243,8 @@ BASE = config.to_dict(
         optimizer=config.LARS(
             learning_rate=optax_ext.LinearWarmup(optax_ext.PiecewiseConstantDecay((5, 10), (1.0, 0.5, 0.1)), 5),
             exclude_from_weight_decay=("bias",),
+            max_ratio=10.0,
+            stacked_axes={"^blocks/": 0, "^experts/": (0, 1)},
         ),
         loss_scale=config.DynamicLossScale(),
         ema=config.ParamsEma(),
@@ -277,7 +290,8 @@ def damaged(draw):
 # Where a JSON Schema cannot say what we check: relations between fields, what float32 holds, and regular expressions.
 ONLY_WE_REFUSE = (
     "boundaries", "must be in [min_scale", "must be representable", "must be a finite", "must be a regular expression",
-    "must not be given with", "must have at most 32 levels", "must be at most max_scale", "must be 1, or at least",
+    "must not be given with", "must have at most 32 levels", "must be at least min_ratio", "needs classic_momentum",
+    "must be at most max_scale", "must be 1, or at least",
 )  # fmt: skip
 
 

@@ -74,6 +74,9 @@ tx = optax_ext.lars(0.1, trust_coefficient=jnp.float32(0.1), accumulator_dtype=j
 lamb = optax_ext.lamb(optax.cosine_decay_schedule(0.1, 5), b1=0.9, b2=0.99, weight_decay=0.1, axis_name="data")
 stages = list(transforms.stages_of(lamb))
 ratio = optax_ext.scale_by_trust_ratio(0.5, eps=1e-8)
+axes = optax_ext.path_axes({"^blocks/": 0, "^experts/": (0, 1), "head": None})
+assert_type(axes, masks.PathAxes)
+of_layers = optax_ext.lars(0.5, separate_norms=True, min_ratio=0.1, max_ratio=10, stacked_axes=axes, record=True)
 chained = optax.chain(optax.clip_by_global_norm(1.0), lamb, optax_ext.params_ema(0.999, initial="params"))
 scaled = optax_ext.dynamic_loss_scaling(
     optax_ext.master_weights(chained), initial_scale=2.0**15, growth_steps=2e3, hysteresis=2, check_updates=True
@@ -159,6 +162,10 @@ optimizers: list[config.Optimizer] = [
     config.LAMB(0.01, weight_decay_rate=0.01, exclude_from_weight_decay=("bias",), exclude_from_layer_adaptation=[]),
     config.LARS(schedule, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias"], clipnorm=1.0),
     config.LARS(0.1, allow_unmatched=True, decay=0.1, clipvalue=1.0),
+    config.LARS(0.1, separate_norms=True, min_ratio=0.1, max_ratio=10, stacked_axes={"^blocks/": 0, "head": None}),
+    config.LAMB(0.1, max_ratio=None, stacked_axes=[0, 1]),
+    config.SGD(0.1, clipnorm=1.0, stacked_axes=0),
+    config.AdamW(0.1, stacked_axes={"^blocks/": [0, 1]}),
     config.RMSprop(0.01, momentum=0.9, centered=True, epsilon_in_root=True),
     config.Adagrad(0.1, initial_accumulator_value=0.2),
 ]

@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
-from optax_ext._core.errors import ConfigError, Problem, shorten
+from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
 from optax_ext._core.public import public
+from optax_ext._core.regexes import is_of_ranks
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, OptimizationConfig, Optimizer, to_dict
 from optax_ext.interop._keras_classes import class_of
+from optax_ext.interop._patterns import PATTERN_FIELDS
 from optax_ext.interop._report import Report, join
 from optax_ext.schedules import Schedule
 
@@ -25,8 +27,8 @@ def to_keras(config: Schedule | Optimizer | OptimizationConfig) -> dict[str, Any
       optimizer comes back as that optimizer.
 
     Raises:
-      ConfigError: If Keras cannot express something: ``before_offset="hold"``, a schedule class of your own, a loss
-        scale with ``hysteresis``, other limits or another multiplier, …
+      ConfigError: If Keras cannot express something: ``before_offset="hold"``, a schedule class of your own, stacked
+        axes, a pattern of ranks, a loss scale with ``hysteresis``, other limits or another multiplier, …
 
     Examples:
       >>> import optax_ext
@@ -66,6 +68,8 @@ def _one(config: Schedule | Optimizer, path: str, report: Report) -> dict[str, A
                 "an empty list means the same as None in TensorFlow: give a pattern that matches nothing, such as '$^'"
             )
             report.problem(place, text)
+        elif field in PATTERN_FIELDS and (ranks := [pattern for pattern in own or () if is_of_ranks(pattern)]):
+            report.problem(place, f"TensorFlow's patterns are of names, not of ranks, got {join_words(ranks)}")
         elif isinstance(own, Schedule):
             fields[names[field]] = _one(own, place, report)
         elif value is not None or field == "warmup_target":
