@@ -32,6 +32,7 @@ class LAMB(Optimizer):
       min_ratio: The smallest trust ratio, at least 0.
       max_ratio: The largest trust ratio, positive and at least ``min_ratio``; None for no limit,
         and 10 in many recipes.
+      record: Whether the state keeps the trust ratio and the norm of each layer, for [`metrics`][optax_ext.metrics].
       stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
         a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. Norms are
         of each layer, and so are ranks.
@@ -69,6 +70,7 @@ class LAMB(Optimizer):
     exclude_from_layer_adaptation: Patterns | None = None
     min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
     max_ratio: PositiveNumber | None = dataclasses.field(default=None, kw_only=True)
+    record: bool = dataclasses.field(default=False, kw_only=True)
 
     _norms_per_layer: ClassVar[bool] = True
     _check_max_ratio = pydantic.field_validator("max_ratio")(check_max_ratio)
@@ -93,6 +95,7 @@ class LAMB(Optimizer):
             min_ratio=self.min_ratio,
             max_ratio=make_max_ratio(self.max_ratio),
             stacked_axes=self.layer_axes(),
+            record=self.record,
         )
         trust_ratio = "scale each layer by norm of parameter / norm of update"
         trust_ratio += limits_in_words(self.min_ratio, self.max_ratio) + self._exceptions_in_words("trust ratio")

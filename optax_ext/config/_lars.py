@@ -34,6 +34,7 @@ class LARS(Optimizer):
         than by the norm of the sum. Only with ``classic_momentum``.
       min_ratio: The smallest trust ratio, at least 0.
       max_ratio: The largest trust ratio, positive and at least ``min_ratio``; None for no limit.
+      record: Whether the state keeps the trust ratio and the norm of each layer, for [`metrics`][optax_ext.metrics].
       stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
         a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. Norms are
         of each layer, and so are ranks.
@@ -69,6 +70,7 @@ class LARS(Optimizer):
     separate_norms: bool = dataclasses.field(default=False, kw_only=True)
     min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
     max_ratio: PositiveNumber | None = dataclasses.field(default=None, kw_only=True)
+    record: bool = dataclasses.field(default=False, kw_only=True)
 
     _norms_per_layer: ClassVar[bool] = True
     _check_max_ratio = pydantic.field_validator("max_ratio")(check_max_ratio)
@@ -104,6 +106,7 @@ class LARS(Optimizer):
             min_ratio=self.min_ratio,
             max_ratio=make_max_ratio(self.max_ratio),
             stacked_axes=self.layer_axes(),
+            record=self.record,
         )
         decay = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
         trust_ratio = self._trust_ratio_in_words()

@@ -23,7 +23,7 @@ from optax_ext.schedules import (
 )
 
 # Fields that no class of Keras or Model Garden has.
-_OF_LAYERS = frozenset({"stacked_axes", "separate_norms", "min_ratio", "max_ratio"})
+_OF_LAYERS = frozenset({"stacked_axes", "separate_norms", "min_ratio", "max_ratio", "record"})
 _ONLY_OURS = frozenset({"before_offset", "allow_unmatched", "epsilon_in_root"}) | _OF_LAYERS
 
 

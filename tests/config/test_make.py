@@ -130,7 +130,6 @@ NOT_IN_THE_SCHEMA = {
     "weight_decay_mask",
     "trust_ratio_mask",
     "accumulator_dtype",
-    "record",
 }
 NOT_IN_THE_FUNCTION = {
     "clipnorm",

@@ -305,3 +305,13 @@ def test_recipes_of_lars_and_lamb_are_the_functions_with_the_same_words(cls, fun
     chex.assert_trees_all_close(updates_of(schema, STACKED), updates, rtol=1e-4)
     without = updates_of(cls(0.1, **fields), STACKED)
     assert not np.allclose(without["blocks"]["kernel"], updates["blocks"]["kernel"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("cls", [config.LARS, config.LAMB])
+def test_a_recipe_records_where_it_says_so(cls):
+    def keeps_ratios(schema):
+        state = schema.make().init(STACKED)
+        return "trust_ratio" in str(jax.tree_util.tree_leaves_with_path(state))
+
+    assert keeps_ratios(cls(0.1, record=True))
+    assert not keeps_ratios(cls(0.1))

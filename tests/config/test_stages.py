@@ -41,7 +41,7 @@ LAYERWISE = [
     {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["embedding"], "allow_unmatched": True},
     {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["rank <= 1"], "exclude_from_layer_adaptation": []},
     {"exclude_from_layer_adaptation": ["rank <= 0", "norm"], "stacked_axes": {"dense": 0, "norm": None}},
-    {"min_ratio": 0.0078125, "max_ratio": 1.75, "stacked_axes": {"kernel": [1]}},
+    {"min_ratio": 0.0078125, "max_ratio": 1.75, "stacked_axes": {"kernel": [1]}, "record": True},
 ]
 MOMENTS = [{"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.03125}]
 OWN = {
