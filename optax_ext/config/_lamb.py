@@ -10,7 +10,7 @@ from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Pat
 from optax_ext.config._adam import moments_in_words, round_decays
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
-from optax_ext.config._ratio_limits import check_max_ratio, limits_in_words, make_max_ratio
+from optax_ext.config._trust_ratio import check_max_ratio, limits_in_words, make_max_ratio, record_in_words
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
 
@@ -102,7 +102,7 @@ class LAMB(Optimizer):
         effects = {
             "moments": moments_in_words(self.beta_1, self.beta_2, self.epsilon, "beside the corrected root"),
             "weight decay": weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay")),
-            "trust ratio": trust_ratio + layers_in_words(self.stacked_axes),
+            "trust ratio": trust_ratio + layers_in_words(self.stacked_axes) + record_in_words(self.record),
             "learning rate": self._learning_rate_in_words(),
         }
         return [

@@ -10,7 +10,7 @@ from optax_ext._core.field_types import Fraction, NonNegativeNumber, Patterns, P
 from optax_ext._core.schema import problem
 from optax_ext.config._optimizer import Optimizer, momentum_in_words, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
-from optax_ext.config._ratio_limits import check_max_ratio, limits_in_words, make_max_ratio
+from optax_ext.config._trust_ratio import check_max_ratio, limits_in_words, make_max_ratio, record_in_words
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
 
@@ -128,4 +128,5 @@ class LARS(Optimizer):
             divisor = f"({divisor} + {self.weight_decay_rate:.10g} x norm of parameter)"
         ratio = f"{self.eeta:.10g} x norm of parameter / {divisor}{limits_in_words(self.min_ratio, self.max_ratio)}"
         exceptions = self._exceptions_in_words("trust ratio")
-        return f"scale each layer by {ratio}{exceptions}{layers_in_words(self.stacked_axes)}"
+        layers = layers_in_words(self.stacked_axes) + record_in_words(self.record)
+        return f"scale each layer by {ratio}{exceptions}{layers}"

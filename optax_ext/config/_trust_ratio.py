@@ -1,4 +1,4 @@
-"""The fields `min_ratio` and `max_ratio`: their order, what transformations take for them, and their words."""
+"""The fields of the trust ratio, `min_ratio`, `max_ratio` and `record`: their order, what transformations take, words."""
 
 import pydantic
 
@@ -23,3 +23,8 @@ def limits_in_words(min_ratio: float, max_ratio: float | None) -> str:
     limits = [f"at least {min_ratio:.10g}"] if min_ratio > 0 else []
     limits += [] if max_ratio is None else [f"at most {max_ratio:.10g}"]
     return f", but {' and '.join(limits)}" if limits else ""
+
+
+def record_in_words(record: bool) -> str:
+    """Say that ratios are kept, as the end of a sentence; nothing where they are not."""
+    return "; each ratio is kept in the state" if record else ""
