@@ -10,9 +10,9 @@ from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Pat
 from optax_ext.config._adam import moments_in_words, round_decays
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
-from optax_ext.config._trust_ratio import check_max_ratio, limits_in_words, make_max_ratio, record_in_words
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
+from optax_ext.config._trust_ratio import check_max_ratio, limits_in_words, make_max_ratio, record_in_words
 
 
 @dataclasses.dataclass(frozen=True)

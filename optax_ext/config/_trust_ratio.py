@@ -1,4 +1,4 @@
-"""The fields of the trust ratio, `min_ratio`, `max_ratio` and `record`: their order, what transformations take, words."""
+"""The fields `min_ratio`, `max_ratio` and `record`: their order, what transformations take for them, and their words."""
 
 import pydantic
 
