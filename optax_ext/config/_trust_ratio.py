@@ -1,4 +1,4 @@
-"""The fields `min_ratio`, `max_ratio` and `record`: their order, what transformations take for them, and their words."""
+"""The fields `min_ratio`, `max_ratio` and `record`: what is wrong with them, and what they mean in words."""
 
 import pydantic
 

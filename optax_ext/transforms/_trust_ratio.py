@@ -190,7 +190,8 @@ def scale_updates_by_trust_ratio(
             return optax.EmptyState()
 
         def zeros(param: Any, layers: Layers) -> jax.Array:
-            return jnp.zeros(layers.shape(param), jnp.float32)
+            # A sum, and not zeros of its shape, so that layers on several devices have their zeros there.
+            return jnp.sum(jnp.zeros_like(param, dtype=jnp.float32), axis=layers.reduced(param.ndim))
 
         return TrustRatioState(jax.tree.map(zeros, params, layers), jax.tree.map(zeros, params, layers))
 
