@@ -13,7 +13,6 @@ from optax_ext._core.norms import AxisName, reduce_over, root, sum_of_squares
 from optax_ext._core.precision import is_inexact
 from optax_ext._core.remat import by_platform, hide
 from optax_ext.loss_scaling._finite import add_up, all_finite, is_finite
-from optax_ext.loss_scaling._precision import unscale_by
 
 _T = TypeVar("_T")
 
@@ -79,7 +78,10 @@ def _on_this_device(
         return [*jnp.stack([add_up([squares[index] for index in group]) for group in groups])]
 
     def unscale(norm: jax.Array) -> jax.Array:
-        return unscale_by(scale, norm)
+        if scale is None:
+            return norm
+        first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))  # as in `unscale_by`
+        return norm * first / (scale * first)
 
     def as_they_are(totals: Sequence[jax.Array]) -> list[jax.Array]:
         return [unscale(root(squares)) for squares in totals]
