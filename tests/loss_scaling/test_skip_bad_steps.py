@@ -166,12 +166,12 @@ def test_updates_are_checked_if_told(compiled):
 @both_forms
 def test_a_spike_is_skipped_after_the_warm_up_and_not_before(compiled):
     tx = skip_bad_steps(INNER, max_norm_ratio=4.0, warmup_steps=3)
-    norms = [1.0, 1.0, 100.0, 1.0, 1e6, 100.0, 1.0]  # the average is about a third of 100 after the third
+    norms = [1.0, 1.0, 100.0, 1e6, 1.0, 100.0, 1.0]  # the average is about a third of 100 after the third
     states, _ = run(tx, norms, compiled=compiled)
-    assert [int(state.skipped_steps) for state in states] == [0, 0, 0, 0, 1, 1, 1]
+    assert [int(state.skipped_steps) for state in states] == [0, 0, 0, 1, 1, 1, 1]
     assert [bool(state.grads_finite) for state in states] == [True] * 7
     np.testing.assert_allclose([state.grad_norm for state in states], norms, rtol=1e-6)
-    assert to_bytes(states[4].inner_state) == to_bytes(states[3].inner_state)
+    assert to_bytes(states[3].inner_state) == to_bytes(states[2].inner_state)
     assert int(states[-1].applied_steps) == 6
 
 
