@@ -20,6 +20,7 @@ WITHOUT_EXAMPLE = {
     "LossScaleState",
     "MasterWeightsState",
     "ParamsEmaState",
+    "SkipBadStepsState",
     "Optimizer",
     "LossScale",
     "Problem",
