@@ -1,6 +1,6 @@
 """Diagnostics on the host: which leaves of a tree are non-finite, and whether a run is stalled."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ import optax
 from optax_ext._core.arguments import check_integer, is_concrete
 from optax_ext._core.field_types import PositiveInteger
 from optax_ext._core.public import public
-from optax_ext._core.trees import is_one_parameter, join_path
-from optax_ext.loss_scaling._state import loss_scale_states
+from optax_ext._core.trees import find_nodes, is_one_parameter, join_path
+from optax_ext.loss_scaling._state import LossScaleState, SkipBadStepsState
 
+_State = TypeVar("_State")
 _MAX_LISTED = 5  # paths in an error, which a log still shows whole
 
 
@@ -97,13 +98,17 @@ def raise_if_stalled(opt_state: "optax.OptState", grads: Any = None, *, max_cons
     """Raise an error if so many updates in a row were skipped that the run cannot recover.
 
     A bad batch is skipped once, and a scale that is too large shrinks within a few skips: 15 from the default of 32768
-    to 1. A run whose parameters, batch statistics or data are non-finite skips every step from then on.
+    to 1. A run whose parameters, batch statistics or data are non-finite skips every step from then on, and so does
+    one under ``max_norm_ratio`` whose gradients have grown permanently.
 
-    This reads one integer and waits for the step that computes it: call it where the loss is logged, not in every step.
+    This reads one integer, or two, and waits for the step that computes them: call it where the loss is logged, not in
+    every step.
 
     Args:
-      opt_state: An optimizer state that holds one [`LossScaleState`][optax_ext.LossScaleState], at any depth. A state
-        with a leading axis, from ``pmap`` or from several runs under ``vmap``, is stalled if any of its entries is.
+      opt_state: An optimizer state that holds one [`LossScaleState`][optax_ext.LossScaleState], or one
+        [`SkipBadStepsState`][optax_ext.SkipBadStepsState], or one of each, at any depth; the more skips in a row count.
+        A state with a leading axis, from ``pmap`` or from several runs under ``vmap``, is stalled if any of its entries
+        is.
       grads: The gradients of the last step as ``tx.update`` took them, still scaled, so that the error can name those
         that are non-finite; read only if the run is stalled. A gradient that overflows only after the cast to the
         dtype of its parameter counts as finite here.
@@ -111,10 +116,10 @@ def raise_if_stalled(opt_state: "optax.OptState", grads: Any = None, *, max_cons
         that is too large needs to shrink.
 
     Raises:
-      FloatingPointError: If the run is stalled. It names the skips, the loss scale, and the first paths.
+      FloatingPointError: If the run is stalled. It names the skips, the loss scale, and the first paths; or the norm
+        and the average, if the last gradients were finite and rejected.
       TypeError: If ``opt_state`` is traced: call it outside of the compiled step.
-      ValueError: If ``max_consecutive_skips`` is not a positive integer, or the state holds no loss scale, or
-        several.
+      ValueError: If ``max_consecutive_skips`` is not a positive integer, or the state holds neither, or several.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -132,21 +137,44 @@ def raise_if_stalled(opt_state: "optax.OptState", grads: Any = None, *, max_cons
       statistics.
     """
     max_consecutive_skips = check_integer("max_consecutive_skips", max_consecutive_skips, PositiveInteger)
-    states = loss_scale_states(opt_state)
-    if len(states) != 1:
-        advice = "give the part with the one to check" if states else "wrap the optimizer in dynamic_loss_scaling"
-        raise ValueError(f"opt_state must hold one LossScaleState, got {len(states)}: {advice}")
-    state = states[0]
-    if not is_concrete(state.consecutive_skips):
-        raise TypeError("raise_if_stalled must be called outside of jit, on the state that the step returned")
-    skips = np.atleast_1d(state.consecutive_skips)
-    worst = skips.argmax()
-    if skips[worst] >= max_consecutive_skips:
-        scale = np.atleast_1d(state.loss_scale)[worst]
-        raise FloatingPointError(
-            f"stalled: {skips[worst]} updates in a row were skipped, and the loss scale is {scale}. "
-            f"{_name_offenders(grads)} Look at the batch, the loss, and nonfinite_leaves of parameters and statistics."
+    scaler = _find_one(opt_state, LossScaleState)
+    guard = _find_one(opt_state, SkipBadStepsState)
+    states = [state for state in (scaler, guard) if state is not None]
+    if not states:
+        raise ValueError(
+            "opt_state must hold one LossScaleState, got 0: wrap the optimizer in dynamic_loss_scaling, or without a "
+            "scale in skip_bad_steps"
         )
+    if not is_concrete(*(state.consecutive_skips for state in states)):
+        raise TypeError("raise_if_stalled must be called outside of jit, on the state that the step returned")
+    skips = np.atleast_1d(np.maximum.reduce([np.asarray(state.consecutive_skips) for state in states]))
+    worst = skips.argmax()
+    if skips[worst] < max_consecutive_skips:
+        return
+    message = f"stalled: {skips[worst]} updates in a row were skipped"
+    if scaler is not None:
+        message += f", and the loss scale is {np.atleast_1d(scaler.loss_scale)[worst]}"
+    rejected = guard is not None and all(np.atleast_1d(state.grads_finite)[worst] for state in states)
+    if guard is not None and rejected and np.atleast_1d(guard.consecutive_skips)[worst] > 0:
+        norm, average = (np.atleast_1d(number)[worst] for number in (guard.grad_norm, guard.average_norm))
+        raise FloatingPointError(
+            f"{message}. The last gradients are finite, and skip_bad_steps rejected their norm of {norm:.6g}, against an "
+            f"average of {average:.6g} over applied steps. Look at the batch and the loss; if norms are permanently "
+            "larger now, give a larger max_norm_ratio."
+        )
+    raise FloatingPointError(
+        f"{message}. {_name_offenders(grads)} "
+        "Look at the batch, the loss, and nonfinite_leaves of parameters and statistics."
+    )
+
+
+def _find_one(opt_state: Any, kind: type[_State]) -> "_State | None":
+    states = find_nodes(opt_state, kind)
+    if len(states) > 1:
+        raise ValueError(
+            f"opt_state must hold one {kind.__name__}, got {len(states)}: give the part with the one to check"
+        )
+    return states[0] if states else None
 
 
 def _name_offenders(grads: Any) -> str:

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext._core.arguments import is_eager
-from optax_ext._core.norms import AxisName, reduce_over, sum_of_squares
+from optax_ext._core.norms import AxisName, reduce_over
 from optax_ext._core.precision import apply_update, is_inexact, widen
-from optax_ext._core.remat import by_platform, hide, rematerialize
+from optax_ext._core.remat import hide, rematerialize
 from optax_ext._core.trees import is_none
 
 
@@ -23,26 +22,7 @@ def all_finite(tree: Any) -> jax.Array:
     non-finite numbers, as ``--xla_cpu_enable_fast_math`` allows. (In a reordered sum a few numbers near the largest
     float may count as non-finite; a NaN never counts as finite, unless XLA is told to honor neither NaN nor infinity.)
     """
-    return _is_finite(_add_up([_sum_scaled_down(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]))
-
-
-def all_finite_unscaled(scale: jax.Array, scaled: Any, unscaled: Any) -> jax.Array:
-    """Return whether all unscaled numbers are finite, given the scaled ones as well.
-
-    XLA on a CPU adds up squares twice as fast as anything else. If the sum of the squares of the scaled numbers is
-    finite, each number is at most 2**64, and stays finite when it is divided by a scale of at least 1. If the sum is
-    not finite, it may only have overflowed, and the unscaled numbers decide.
-    """
-    leaves = [leaf for leaf in jax.tree.leaves(scaled) if is_inexact(leaf)]
-    if is_eager(*leaves):
-        return all_finite(unscaled)
-
-    def on_cpu() -> jax.Array:
-        squares = _add_up([sum_of_squares([leaf]).astype(jnp.float32) for leaf in leaves])
-        certain = _is_finite(squares) & (scale >= 1)
-        return jax.lax.cond(certain, lambda: jnp.ones_like(certain), lambda: all_finite(unscaled))
-
-    return by_platform(cpu=on_cpu, default=lambda: all_finite(unscaled))
+    return is_finite(add_up([_sum_scaled_down(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]))
 
 
 def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:
@@ -50,7 +30,7 @@ def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:
     if params is None:
         return all_finite(updates)
 
-    def add_up(update: Any, param: Any) -> jax.Array | None:
+    def sum_after(update: Any, param: Any) -> jax.Array | None:
         if update is None or not is_inexact(param):
             return None
         # Only constants are hidden: the sum is in no memory yet, and is computed as it is added up.
@@ -59,7 +39,7 @@ def all_finite_after(updates: Any, params: optax.Params | None) -> jax.Array:
     def hide_constants(leaf: Any, *constants: jax.Array) -> tuple[Any, ...]:
         return leaf, *map(hide, constants)
 
-    return _is_finite(_add_up(jax.tree.leaves(jax.tree.map(add_up, updates, params, is_leaf=is_none))))
+    return is_finite(add_up(jax.tree.leaves(jax.tree.map(sum_after, updates, params, is_leaf=is_none))))
 
 
 def agree(flag: jax.Array, axis_name: AxisName | None) -> jax.Array:
@@ -67,12 +47,14 @@ def agree(flag: jax.Array, axis_name: AxisName | None) -> jax.Array:
     return reduce_over(jax.lax.pmin, flag.astype(jnp.int32), axis_name).astype(jnp.bool_)
 
 
-def _add_up(sums: Sequence[jax.Array]) -> jax.Array:
+def add_up(sums: Sequence[jax.Array]) -> jax.Array:
+    """Return the total of scalars, each computed once."""
     # Without the barrier XLA repeats all the sums in every fusion that reads the total, and compiles for half a minute.
     return jnp.sum(jax.lax.optimization_barrier(jnp.stack(sums))) if sums else jnp.float32(0)
 
 
-def _is_finite(number: jax.Array) -> jax.Array:
+def is_finite(number: jax.Array) -> jax.Array:
+    """Return whether a float32 number is finite, by its bits."""
     exponent = jnp.int32(0x7F800000)
     return (jax.lax.bitcast_convert_type(number, jnp.int32) & exponent) != exponent
 

@@ -27,7 +27,7 @@ def widen_range(params: Any) -> Any:
 
 
 def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any:
-    """Divide the inexact leaves of a tree by `scale`, in at least float32.
+    """Divide the inexact leaves of a tree by `scale`, in at least float32; None leaves the numbers as they are.
 
     It multiplies by two factors, of which the first is 1 unless the scale is huge: XLA turns a division into a
     multiplication by the reciprocal, which for a scale above 2**126 is subnormal and flushed to zero.
@@ -35,7 +35,7 @@ def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any
     With `params`, each leaf is then cast to the dtype of its parameter, so that the state of a low-precision run never
     changes its dtype.
     """
-    scale = jnp.asarray(scale, jnp.float32)
+    is_scaled, scale = scale is not None, jnp.asarray(1 if scale is None else scale, jnp.float32)
     first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
 
     def unscale(leaf: Any, param: Any = None) -> Any:
@@ -48,6 +48,8 @@ def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any
         leaf = jnp.asarray(leaf)
         wide = widen(leaf).dtype
         dtype = jnp.result_type(param) if param is not None and is_inexact(param) else wide
+        if not is_scaled:
+            return leaf if leaf.dtype == dtype else rematerializable(lambda leaf: leaf.astype(dtype), leaf)
 
         def divide(leaf: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
             return (widen(leaf) * first * second).astype(dtype)

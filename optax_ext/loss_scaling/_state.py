@@ -1,6 +1,6 @@
-"""The state of loss scaling: its fields, its sharding, and the structure it must keep."""
+"""The states of wrappers that skip steps: their fields, their sharding, and the structure they must keep."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from optax_ext._core.arguments import is_concrete
 from optax_ext._core.precision import keep_without_gradient
 from optax_ext._core.public import public
 from optax_ext._core.trees import PyTree, find_nodes
+
+_State = TypeVar("_State")
 
 
 @public
@@ -26,6 +28,11 @@ class LossScaleState(NamedTuple):
       inner_state: The state of the wrapped transformation. A skipped step leaves it bit-identical.
       skips_since_growth: How many updates were skipped since ``growth_steps`` finite steps in a row were last reached;
         int32 scalar, 0 with a fixed scale.
+      grad_norm: The norm of the last gradients, unscaled; float32 scalar, initially 0. Infinite if they were
+        non-finite, so never NaN. It counts the gradients that the inner transformation reads; a step that is not
+        compiled counts all. For ``axis_name`` see [`skip_bad_steps`][optax_ext.skip_bad_steps].
+      last_step_counted: Whether the last update advanced the counts of ``inner_state``: it was applied, or
+        ``count_skipped_steps`` is set; bool scalar, initially True.
     """
 
     loss_scale: jax.Array
@@ -35,6 +42,36 @@ class LossScaleState(NamedTuple):
     consecutive_skips: jax.Array
     inner_state: PyTree
     skips_since_growth: jax.Array | int = 0
+    grad_norm: jax.Array | float = 0.0
+    last_step_counted: jax.Array | bool = True
+
+
+@public
+class SkipBadStepsState(NamedTuple):
+    """The state of ``skip_bad_steps``, the same whatever its arguments.
+
+    Attributes:
+      grads_finite: Whether the last gradients were finite; bool scalar, initially True.
+      skipped_steps: How many updates were skipped so far; int32 scalar.
+      consecutive_skips: How many updates in a row were skipped up to now; int32 scalar, 0 after an applied one.
+      inner_state: The state of the wrapped transformation. A skipped step leaves it bit-identical.
+      grad_norm: The norm of the last gradients, applied or not; float32 scalar, initially 0, and infinite if they were
+        non-finite. It counts the gradients that the inner transformation reads; without ``max_norm_ratio``, a step that
+        is not compiled counts all.
+      average_norm: The running average of the norms of applied steps; float32 scalar, initially 0.
+      average_weight: The sum of the weights in the average, by which it is corrected for its start; float32 scalar that
+        rises from 0 to 1.
+      applied_steps: How many updates were applied so far; int32 scalar.
+    """
+
+    grads_finite: jax.Array
+    skipped_steps: jax.Array
+    consecutive_skips: jax.Array
+    inner_state: PyTree
+    grad_norm: jax.Array
+    average_norm: jax.Array
+    average_weight: jax.Array
+    applied_steps: jax.Array
 
 
 def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
@@ -42,11 +79,11 @@ def loss_scale_states(opt_state: optax.OptState) -> list[LossScaleState]:
     return find_nodes(opt_state, LossScaleState)
 
 
-def check_state(state: Any) -> None:
-    """Raise ValueError unless a state is a LossScaleState; one that was restored without its structure is not."""
-    if not isinstance(state, LossScaleState):
+def check_state(state: Any, kind: type[Any] = LossScaleState) -> None:
+    """Raise ValueError unless a state is of a kind; one that was restored without its structure is not."""
+    if not isinstance(state, kind):
         raise ValueError(
-            f"state must be a {_outline(LossScaleState)}, got {_outline(state)}: "
+            f"state must be a {_outline(kind)}, got {_outline(state)}: "
             "restore checkpoints into the structure of tx.init(params)"
         )
 
@@ -97,7 +134,7 @@ def copy_strongly_typed(leaf: Any) -> Any:
     return jnp.array(leaf, dtype=jnp.result_type(leaf)) if is_array else leaf
 
 
-def replicate_like(params: optax.Params, state: LossScaleState) -> LossScaleState:
+def replicate_like(params: optax.Params, state: _State) -> _State:
     """Put what `init` left on the default device where a step returns it: with the parameters, on their whole mesh.
 
     The second step would else be compiled anew.

@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 import optax_ext
 from optax_ext._core.remat import remat_scope, rematerializable
-from optax_ext.loss_scaling._finite import agree, all_finite, all_finite_after, all_finite_unscaled
+from optax_ext.loss_scaling._finite import agree, all_finite, all_finite_after
+from optax_ext.loss_scaling._grad_norm import finite_and_norm
 
 DTYPES = ["float8_e5m2", "float16", "bfloat16", "float32", "complex64"]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -73,7 +74,7 @@ def test_what_holds_no_inexact_numbers_is_finite():
 )
 def test_numbers_are_finite_if_they_are_so_unscaled(form, scale, scaled, expected):
     def is_finite(scale, scaled):
-        return all_finite_unscaled(scale, scaled, [leaf / scale for leaf in scaled])
+        return finite_and_norm(scale, scaled, [leaf / scale for leaf in scaled])[0]
 
     assert form(is_finite)(jnp.float32(scale), [jnp.ones(3), jnp.array([1.0, scaled], jnp.float32)]) == expected
 

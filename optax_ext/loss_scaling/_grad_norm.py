@@ -1,0 +1,126 @@
+"""The norm of gradients, which comes with the finite check: both are made of one pass over each leaf."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from optax_ext._core.arguments import is_concrete, is_eager
+from optax_ext._core.field_types import FLOAT32_MAX
+from optax_ext._core.norms import AxisName, reduce_over, root, sum_of_squares
+from optax_ext._core.precision import is_inexact
+from optax_ext._core.remat import by_platform
+from optax_ext.loss_scaling._finite import add_up, all_finite, is_finite
+
+_T = TypeVar("_T")
+
+# A total of squares below this may lack numbers whose squares underflow; above it they are too small to matter.
+_SMALLEST_TOTAL = 2.0**-70
+_SHIFT = (
+    2.0**80
+)  # with it, or divided by it, the squares of up to 2**32 numbers of any size neither vanish nor overflow
+
+
+def finite_and_norm(
+    scale: jax.Array | None, scaled: Any, unscaled: Any, axis_name: AxisName | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Return whether all unscaled numbers are finite on every device, and their norm, which is infinite if not.
+
+    XLA on a CPU adds up squares twice as fast as anything else. If the sum of the squares of the scaled numbers is
+    finite, each number is at most 2**64, and stays finite when it is divided by a scale of at least 1. If the sum is
+    not finite, it may only have overflowed, and the unscaled numbers decide. The root of the sum is the norm; only if
+    the sum overflowed or underflowed are the numbers read once more for it. On other devices one pass computes all
+    sums.
+
+    A norm over devices counts a leaf that varies over an axis once for each device, and one that does not once. Where
+    JAX does not track this, each leaf counts as if all devices had the same: exact for copies, and of parts the root
+    of the mean square.
+
+    Args:
+      scale: What the scaled numbers are to be divided by; None if the two are the same.
+      scaled: A tree of numbers as they arrive.
+      unscaled: The tree as the inner transformation sees it.
+      axis_name: The mesh axis, or axes, of `shard_map` or `pmap` whose devices must agree.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(scaled) if is_inexact(leaf)]
+    if not leaves:
+        return jnp.ones([], jnp.bool_), jnp.zeros([], jnp.float32)
+    names = () if axis_name is None else axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    groups = _group_by_axes(leaves, names)
+    finite, norms = _on_this_device(scale, leaves, unscaled, list(groups.values()))
+    norms = [jnp.minimum(norm, FLOAT32_MAX) for norm in norms]
+    if not names:
+        return finite, jnp.where(finite, norms[0], jnp.inf)
+
+    largest = reduce_over(jax.lax.pmax, jnp.where(finite, jnp.stack(norms).max(), jnp.inf), names)
+    finite = is_finite(largest)
+    divisor = jnp.where(largest > 0, largest, 1)  # so that no square overflows or underflows
+    total = jnp.zeros([], jnp.float32)
+    for axes, norm in zip(groups, norms, strict=True):
+        square = jnp.square(norm / divisor)
+        for name in names:
+            square = (jax.lax.psum if name in axes else jax.lax.pmean)(square, name)
+        total += square
+    return finite, jnp.where(finite, jnp.minimum(root(total) * largest, FLOAT32_MAX), jnp.inf)
+
+
+def _on_this_device(
+    scale: jax.Array | None, leaves: Sequence[Any], unscaled: Any, groups: Sequence[Sequence[int]]
+) -> tuple[jax.Array, list[jax.Array]]:
+    """Return whether all numbers are finite, and the norm of each group of leaves."""
+
+    def sums(factor: Any = None) -> list[jax.Array]:
+        squares = [sum_of_squares([leaf], factor).astype(jnp.float32) for leaf in leaves]
+        # In one array, so that in `shard_map` all vary over the same axes, as both branches of a `cond` must.
+        return [*jnp.stack([add_up([squares[index] for index in group]) for group in groups])]
+
+    def unscale(norm: jax.Array) -> jax.Array:
+        return norm if scale is None else norm / scale
+
+    def as_they_are(totals: Sequence[jax.Array]) -> list[jax.Array]:
+        return [unscale(root(squares)) for squares in totals]
+
+    def of_large() -> list[jax.Array]:
+        return [unscale(root(squares)) * _SHIFT for squares in sums(1 / _SHIFT)]
+
+    def of_small() -> list[jax.Array]:
+        return [unscale(root(squares) / _SHIFT) for squares in sums(_SHIFT)]
+
+    def on_cpu() -> tuple[jax.Array, list[jax.Array]]:
+        totals = sums()
+        total = sum(totals[1:], start=totals[0])
+        fits = is_finite(total)
+        certain = fits if scale is None else fits & (scale >= 1)
+        finite = _cond(certain, lambda: jnp.ones_like(certain), lambda: all_finite(unscaled))
+        is_exact = fits & (total >= _SMALLEST_TOTAL)
+        return finite, _cond(is_exact, lambda: as_they_are(totals), lambda: _cond(fits, of_small, of_large))
+
+    def elsewhere() -> tuple[jax.Array, list[jax.Array]]:
+        totals = sums()
+        pairs = zip(totals, as_they_are(totals), of_large(), strict=True)
+        return all_finite(unscaled), [jnp.where(is_finite(squares), norm, large) for squares, norm, large in pairs]
+
+    return on_cpu() if is_eager(*leaves) else by_platform(cpu=on_cpu, default=elsewhere)
+
+
+def _cond(condition: jax.Array, if_true: Callable[[], _T], if_false: Callable[[], _T]) -> _T:
+    if is_concrete(condition):
+        return if_true() if condition else if_false()
+    return jax.lax.cond(condition, if_true, if_false)
+
+
+def _group_by_axes(leaves: Sequence[Any], names: Sequence[Any]) -> dict[tuple[Any, ...], list[int]]:
+    """Return the places of the leaves that vary over the same of these axes, by the axes."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, leaf in enumerate(leaves):
+        varying = _varying_axes(leaf) if names else ()
+        groups.setdefault(tuple(name for name in names if name in varying), []).append(index)
+    return groups
+
+
+def _varying_axes(leaf: Any) -> frozenset[Any]:
+    """Return the mesh axes over which `shard_map` knows a value to vary; none with `check_vma=False` or in `pmap`."""
+    kind: Any = jax.typeof(leaf)
+    manual = getattr(kind, "manual_axis_type", kind)  # from JAX 0.10 on
+    return getattr(manual, "varying", None) or getattr(kind, "vma", frozenset())
