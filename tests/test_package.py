@@ -13,7 +13,17 @@ import optax_ext
 
 PACKAGE = Path(optax_ext.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ["_core", "schedules", "masks", "transforms", "loss_scaling", "config", "telemetry", "interop", "cli"]  # from the ground up
+ROOMS = [
+    "_core",
+    "schedules",
+    "masks",
+    "transforms",
+    "loss_scaling",
+    "config",
+    "telemetry",
+    "interop",
+    "cli",
+]  # from the ground up
 FACE = ["schedules", "masks", "transforms", "loss_scaling", "telemetry"]  # whose names stand in `optax_ext` itself
 
 

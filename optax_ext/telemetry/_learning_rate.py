@@ -109,8 +109,8 @@ def _counts(node: Any, wrappers: tuple[Any, ...]) -> Iterator[_Count]:
 
 
 def _matters(node: Any) -> bool:
-    is_state = isinstance(node, tuple) and hasattr(node, "_fields") and not isinstance(node, _CYCLIC)
-    return isinstance(node, _OCCASIONAL + _SKIPPING) or (is_state and "count" in node._fields)
+    fields = getattr(node, "_fields", ()) if isinstance(node, tuple) else ()
+    return isinstance(node, _OCCASIONAL + _SKIPPING) or ("count" in fields and not isinstance(node, _CYCLIC))
 
 
 def _advanced(wrappers: tuple[Any, ...]) -> jax.Array:
