@@ -109,8 +109,11 @@ def _counts(node: Any, wrappers: tuple[Any, ...]) -> Iterator[_Count]:
 
 
 def _matters(node: Any) -> bool:
-    fields = getattr(node, "_fields", ()) if isinstance(node, tuple) else ()
-    return isinstance(node, _OCCASIONAL + _SKIPPING) or ("count" in fields and not isinstance(node, _CYCLIC))
+    if isinstance(node, _OCCASIONAL + _SKIPPING):
+        return True
+    fields: Any = getattr(node, "_fields", ()) if isinstance(node, tuple) and not isinstance(node, _CYCLIC) else ()
+    leaves = jax.tree.leaves(node.count) if "count" in fields else []
+    return len(leaves) == 1 and jnp.issubdtype(jnp.result_type(leaves[0]), jnp.integer)
 
 
 def _advanced(wrappers: tuple[Any, ...]) -> jax.Array:
@@ -119,7 +122,7 @@ def _advanced(wrappers: tuple[Any, ...]) -> jax.Array:
     for wrapper in reversed(wrappers):
         if isinstance(wrapper, _OCCASIONAL):
             break
-        if isinstance(wrapper, optax.ApplyIfFiniteState):
+        if isinstance(wrapper, optax.ApplyIfFiniteState):  # which does not say whether it has lost its patience
             advanced &= scalar("last_finite", wrapper.last_finite, jnp.bool_)
             continue
         applied = scalar("consecutive_skips", wrapper.consecutive_skips, jnp.int32) == 0

@@ -1,5 +1,7 @@
 """The learning rate in metrics: the one that the last step used, whatever stands around the count that it goes by."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,6 +235,16 @@ def test_injected_rates_of_groups():
 def test_without_argument_or_injection_there_is_no_rate():
     assert optax_ext.metrics(optax.adam(schedule).init(PARAMS)) == {}
     assert optax_ext.metrics(optax.inject_hyperparams(optax.ema)(0.5).init(PARAMS)) == {}
+
+
+def test_a_parameter_that_is_called_count_is_none():
+    class Counted(NamedTuple):
+        count: Any  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    tx = optax.chain(optax.trace(0.9), optax.sgd(schedule))
+    assert optax_ext.metrics(tx.init(Counted(PARAMS)), schedule)["learning_rate"] == schedule(0)
+    with pytest.raises(ValueError, match="got none"):
+        optax_ext.metrics(optax.trace(0.9).init(Counted(PARAMS)), schedule)
 
 
 # Mistakes.

@@ -126,13 +126,11 @@ def test_a_scan_stacks_them():
     np.testing.assert_array_equal(found["skipped_steps"], [0, 1, 1])
 
 
-def test_the_median_of_odd_and_even_numbers_of_layers():
-    params = {name: np.full(1, size, np.float32) for name, size in zip("abcde", (5, 1, 4, 2, 30), strict=True)}
-    tx = optax_ext.scale_by_trust_ratio(record=True)
-    for names, median in (("abcde", 4.0), ("abcd", 3.0), ("ab", 3.0), ("a", 5.0)):
-        some = {name: params[name] for name in names}
-        _, state = tx.update(jax.tree.map(np.ones_like, some), tx.init(some), some)
-        assert optax_ext.metrics(state)["trust_ratio/median"] == median
+@pytest.mark.parametrize(("numbers", "median"), [([5.0, 1.0, 30.0], 5.0), ([5.0, 1.0, 30.0, 4.0], 4.5)])
+def test_the_median_of_odd_and_even_numbers_of_layers(numbers, median):
+    record = dict(enumerate(map(jnp.float32, numbers)))
+    found = optax_ext.metrics(optax_ext.transforms.TrustRatioState(record, record))
+    assert [float(found[name]) for name in SUMMARIES] == 2 * [1.0, median, 30.0]
 
 
 def test_an_infinite_norm_is_not_lost():
@@ -247,7 +245,7 @@ def test_scalars_outlive_a_state_that_is_donated():
 
 
 def test_a_step_that_donates_its_state_returns_them():
-    tx = optax_ext.dynamic_loss_scaling(lars())
+    tx = optax_ext.dynamic_loss_scaling(optax.sgd(0.1))
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state, grads):
@@ -320,11 +318,8 @@ def test_equinox():
 # Devices.
 
 
-@pytest.mark.parametrize(
-    ("axis_type", "spec"),
-    [(AxisType.Auto, P("data")), (AxisType.Explicit, P("data")), (AxisType.Auto, P(None, "data"))],
-)
-def test_sharded_layers(axis_type, spec):
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_layers(axis_type):
     mesh = jax.make_mesh((2,), ("data",), (axis_type,), devices=jax.devices()[:2])
     params = {"blocks": {"kernel": np.arange(1, 17, dtype=np.float32).reshape(4, 2, 2)}, "head": {"kernel": np.eye(2)}}
     tx = optax_ext.scale_by_trust_ratio(record=True, stacked_axes={"blocks": 0, "head": None})
@@ -335,7 +330,7 @@ def test_sharded_layers(axis_type, spec):
 
     expected = jax.jit(step)(tx.init(params), params)
     placed = jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, P())), params)
-    placed["blocks"] = jax.device_put(params["blocks"], NamedSharding(mesh, spec))
+    placed["blocks"] = jax.device_put(params["blocks"], NamedSharding(mesh, P("data")))
     with jax.set_mesh(mesh):
         state = tx.init(placed)
         found = jax.jit(step)(state, placed)
