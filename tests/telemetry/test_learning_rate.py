@@ -94,6 +94,12 @@ def test_a_skipped_spike_counts_as_a_skip(make):
     np.testing.assert_allclose(reported, rates(0, 1, 2, 2))
 
 
+def test_a_skip_that_counts_after_a_spike_that_does_not():
+    tx = scaled(optax.chain(guarded(sgd)), count_skipped_steps=True)
+    _, reported = run(tx, [GOOD, GOOD, 1000.0, NAN, GOOD], schedule)
+    np.testing.assert_allclose(reported, rates(0, 1, 2, 2, 3))
+
+
 def test_without_skipping_every_step_counts():
     _, reported = run(scaled(sgd, skip_nonfinite=False), [GOOD, NAN, GOOD], schedule)
     np.testing.assert_allclose(reported, rates(0, 1, 2))
@@ -102,7 +108,7 @@ def test_without_skipping_every_step_counts():
 EVERY_OTHER = [0, 0, 0, 1, 1, 2, 2, 3, 3]  # the first update comes with the second step
 ACCUMULATING = {
     "bare": (lambda: every(2, sgd), EVERY_OTHER, []),
-    "in a loss scale": (lambda: scaled(every(2, sgd)), [0, 0, 0, 0, 1, 1, 2, 2, 3], [1]),
+    "in a loss scale": (lambda: scaled(every(2, sgd)), [0, 0, 0, 1, 1, 1, 2, 2, 3], [4]),
     "around a loss scale": (lambda: every(2, scaled(sgd)), EVERY_OTHER, []),
     "around a loss scale that skips": (lambda: every(2, scaled(sgd)), [0, 0, 0, 1, 1, 1, 1, 1, 1], [3]),
     "beside other counts": (
