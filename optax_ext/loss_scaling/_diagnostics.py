@@ -158,7 +158,7 @@ def raise_if_stalled(opt_state: "optax.OptState", grads: Any = None, *, max_cons
     if guard is not None and rejected and np.atleast_1d(guard.consecutive_skips)[worst] > 0:
         norm, average = (np.atleast_1d(number)[worst] for number in (guard.grad_norm, guard.average_norm))
         raise FloatingPointError(
-            f"{message}. The last gradients are finite, and skip_bad_steps rejected their norm of {norm:.6g}, against an "
+            f"{message}. The last gradients are finite, and skip_bad_steps rejected their norm of {norm:.6g}, with an "
             f"average of {average:.6g} over applied steps. Look at the batch and the loss; if norms are permanently "
             "larger now, give a larger max_norm_ratio."
         )

@@ -1,6 +1,7 @@
 """The norm of gradients, which comes with the finite check: both are made of one pass over each leaf."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -10,7 +11,7 @@ from optax_ext._core.arguments import is_concrete, is_eager
 from optax_ext._core.field_types import FLOAT32_MAX
 from optax_ext._core.norms import AxisName, reduce_over, root, sum_of_squares
 from optax_ext._core.precision import is_inexact
-from optax_ext._core.remat import by_platform
+from optax_ext._core.remat import by_platform, hide
 from optax_ext.loss_scaling._finite import add_up, all_finite, is_finite
 
 _T = TypeVar("_T")
@@ -69,39 +70,49 @@ def _on_this_device(
     scale: jax.Array | None, leaves: Sequence[Any], unscaled: Any, groups: Sequence[Sequence[int]]
 ) -> tuple[jax.Array, list[jax.Array]]:
     """Return whether all numbers are finite, and the norm of each group of leaves."""
+    eager = is_eager(*leaves)
 
-    def sums(factor: Any = None) -> list[jax.Array]:
+    def sums(factor: Any = None, leaves: Sequence[Any] = leaves) -> list[jax.Array]:
         squares = [sum_of_squares([leaf], factor).astype(jnp.float32) for leaf in leaves]
         # In one array, so that in `shard_map` all vary over the same axes, as both branches of a `cond` must.
         return [*jnp.stack([add_up([squares[index] for index in group]) for group in groups])]
 
     def unscale(norm: jax.Array) -> jax.Array:
-        return norm if scale is None else norm / scale
+        if scale is None:
+            return norm
+        first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))  # as in `unscale_by`
+        return norm * first / (scale * first)
 
     def as_they_are(totals: Sequence[jax.Array]) -> list[jax.Array]:
         return [unscale(root(squares)) for squares in totals]
 
     def of_large() -> list[jax.Array]:
-        return [unscale(root(squares)) * _SHIFT for squares in sums(1 / _SHIFT)]
+        half = _SHIFT**0.5  # one before the division and one after, so that neither large nor small scales lose it
+        return [unscale(root(squares) * half) * half for squares in sums(1 / _SHIFT)]
 
     def of_small() -> list[jax.Array]:
         return [unscale(root(squares) / _SHIFT) for squares in sums(_SHIFT)]
 
     def on_cpu() -> tuple[jax.Array, list[jax.Array]]:
-        totals = sums()
+        # XLA would let an optimizer share the squares of gradients that are not scaled, and keep them in memory.
+        totals = sums() if scale is not None or eager else sums(leaves=[*map(hide, leaves)])
         total = sum(totals[1:], start=totals[0])
         fits = is_finite(total)
-        certain = fits if scale is None else fits & (scale >= 1)
-        finite = _cond(certain, lambda: jnp.ones_like(certain), lambda: all_finite(unscaled))
         is_exact = fits & (total >= _SMALLEST_TOTAL)
-        return finite, _cond(is_exact, lambda: as_they_are(totals), lambda: _cond(fits, of_small, of_large))
+        certain = is_exact if scale is None else is_exact & (scale >= 1)
+
+        def if_uncertain() -> tuple[jax.Array, list[jax.Array]]:
+            shifted = partial(_cond, fits, of_small, of_large)
+            return all_finite(unscaled), _cond(is_exact, lambda: as_they_are(totals), shifted)
+
+        return _cond(certain, lambda: (jnp.ones_like(certain), as_they_are(totals)), if_uncertain)
 
     def elsewhere() -> tuple[jax.Array, list[jax.Array]]:
         totals = sums()
         pairs = zip(totals, as_they_are(totals), of_large(), strict=True)
         return all_finite(unscaled), [jnp.where(is_finite(squares), norm, large) for squares, norm, large in pairs]
 
-    return on_cpu() if is_eager(*leaves) else by_platform(cpu=on_cpu, default=elsewhere)
+    return on_cpu() if eager else by_platform(cpu=on_cpu, default=elsewhere)
 
 
 def _cond(condition: jax.Array, if_true: Callable[[], _T], if_false: Callable[[], _T]) -> _T:

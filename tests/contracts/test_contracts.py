@@ -29,8 +29,12 @@ TRANSFORMATIONS = {
         initial_scale=8.0,
         count_skipped_steps=True,
     ),
+    "guard": lambda: optax_ext.skip_bad_steps(optax_ext.lars(SCHEDULE), max_norm_ratio=10.0, warmup_steps=1),
+    "guarded": lambda: optax_ext.dynamic_loss_scaling(
+        optax_ext.skip_bad_steps(optax.adam(SCHEDULE), max_norm_ratio=10.0, warmup_steps=1), initial_scale=8.0
+    ),
 }
-SCALERS = ("dynamic", "fixed", "chain")
+SCALERS = ("dynamic", "fixed", "chain", "guarded")
 every_transformation = pytest.mark.parametrize("name", TRANSFORMATIONS)
 
 
@@ -62,7 +66,7 @@ def test_compiles_once_and_donates_from_the_first_step(name, dtype):
     state = tx.init(params)
     for index in range(5):
         grads = make_grads(index, params)
-        if index == 2 and name in SCALERS:
+        if index == 2 and name in (*SCALERS, "guard"):
             grads["dense"]["bias"] = grads["dense"]["bias"].at[1].set(jnp.nan)
         params, state = step(params, state, grads)
         chex.assert_tree_all_finite(params)

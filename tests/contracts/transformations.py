@@ -28,6 +28,9 @@ TRANSFORMATIONS = {
     "RMSprop-centered": lambda rate: config.RMSprop(rate(1e-3), momentum=0.5, centered=True).make(),
     "Adagrad": lambda rate: config.Adagrad(rate(1.0)).make(),
     "Adagrad-in-root": lambda rate: config.Adagrad(rate(1.0), 0.0, epsilon_in_root=True).make(),
+    "skip_bad_steps": lambda rate: optax_ext.skip_bad_steps(
+        config.Adam(rate(0.03)).make(), max_norm_ratio=10.0, warmup_steps=2
+    ),
     "recipe": lambda rate: _make_recipe(rate, None),
 }
 INITIAL_SCALE = 8.0
