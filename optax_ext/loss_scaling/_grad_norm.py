@@ -44,12 +44,14 @@ def finite_and_norm(
       unscaled: The tree as the inner transformation sees it.
       axis_name: The mesh axis, or axes, of `shard_map` or `pmap` whose devices must agree.
     """
-    leaves = [leaf for leaf in jax.tree.leaves(scaled) if is_inexact(leaf)]
+    pairs = zip(jax.tree.leaves(scaled), jax.tree.leaves(unscaled), strict=True)
+    pairs = [(leaf, shown) for leaf, shown in pairs if is_inexact(leaf)]
+    leaves = [leaf for leaf, _ in pairs]
     if not leaves:
         return jnp.ones([], jnp.bool_), jnp.zeros([], jnp.float32)
     names = () if axis_name is None else axis_name if isinstance(axis_name, tuple) else (axis_name,)
     groups = _group_by_axes(leaves, names)
-    finite, norms = _on_this_device(scale, leaves, unscaled, list(groups.values()))
+    finite, norms = _on_this_device(scale, leaves, [shown for _, shown in pairs], list(groups.values()))
     norms = [jnp.minimum(norm, FLOAT32_MAX) for norm in norms]
     if not names:
         return finite, jnp.where(finite, norms[0], jnp.inf)
@@ -67,7 +69,7 @@ def finite_and_norm(
 
 
 def _on_this_device(
-    scale: jax.Array | None, leaves: Sequence[Any], unscaled: Any, groups: Sequence[Sequence[int]]
+    scale: jax.Array | None, leaves: Sequence[Any], unscaled: Sequence[Any], groups: Sequence[Sequence[int]]
 ) -> tuple[jax.Array, list[jax.Array]]:
     """Return whether all numbers are finite, and the norm of each group of leaves."""
     eager = is_eager(*leaves)
@@ -86,9 +88,9 @@ def _on_this_device(
     def as_they_are(totals: Sequence[jax.Array]) -> list[jax.Array]:
         return [unscale(root(squares)) for squares in totals]
 
-    def of_large() -> list[jax.Array]:
+    def of_large(totals: Sequence[jax.Array]) -> list[jax.Array]:
         half = _SHIFT**0.5  # one before the division and one after, so that neither large nor small scales lose it
-        return [unscale(root(squares) * half) * half for squares in sums(1 / _SHIFT)]
+        return [unscale(root(squares) * half) * half for squares in totals]
 
     def of_small() -> list[jax.Array]:
         return [unscale(root(squares) / _SHIFT) for squares in sums(_SHIFT)]
@@ -102,15 +104,24 @@ def _on_this_device(
         certain = is_exact if scale is None else is_exact & (scale >= 1)
 
         def if_uncertain() -> tuple[jax.Array, list[jax.Array]]:
-            shifted = partial(_cond, fits, of_small, of_large)
+            shifted = partial(_cond, fits, of_small, lambda: of_large(sums(1 / _SHIFT)))
             return all_finite(unscaled), _cond(is_exact, lambda: as_they_are(totals), shifted)
 
         return _cond(certain, lambda: (jnp.ones_like(certain), as_they_are(totals)), if_uncertain)
 
     def elsewhere() -> tuple[jax.Array, list[jax.Array]]:
-        totals = sums()
-        pairs = zip(totals, as_they_are(totals), of_large(), strict=True)
-        return all_finite(unscaled), [jnp.where(is_finite(squares), norm, large) for squares, norm, large in pairs]
+        # Each sum costs another small kernel on a GPU, so that the squares of what is divided by 2**80 tell as well
+        # whether float32 numbers are finite: each is if the sum is, and if the norm is where a scale below 1 enlarges.
+        totals, shrunk = sums(), sums(1 / _SHIFT)
+        norms = [
+            jnp.where(is_finite(squares), norm, large)
+            for squares, norm, large in zip(totals, as_they_are(totals), of_large(shrunk), strict=True)
+        ]
+        finite = jnp.stack([is_finite(squares) for squares in shrunk]).all()
+        if scale is not None:
+            finite &= (scale >= 1) | jnp.stack([is_finite(norm) for norm in norms]).all()
+        others = [shown for leaf, shown in zip(leaves, unscaled, strict=True) if not _is_float32(leaf, shown)]
+        return finite & all_finite(others), norms
 
     return on_cpu() if eager else by_platform(cpu=on_cpu, default=elsewhere)
 
@@ -119,6 +130,11 @@ def _cond(condition: jax.Array, if_true: Callable[[], _T], if_false: Callable[[]
     if is_concrete(condition):
         return if_true() if condition else if_false()
     return jax.lax.cond(condition, if_true, if_false)
+
+
+def _is_float32(leaf: Any, shown: Any) -> bool:
+    """Whether a leaf has at most 32 bits a number, and is shown in 32."""
+    return jnp.finfo(jnp.result_type(leaf)).bits <= 32 == jnp.finfo(jnp.result_type(shown)).bits
 
 
 def _group_by_axes(leaves: Sequence[Any], names: Sequence[Any]) -> dict[tuple[Any, ...], list[int]]:

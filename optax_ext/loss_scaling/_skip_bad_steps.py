@@ -39,9 +39,9 @@ def skip_bad_steps(
     With ``n`` the norm of all gradients together, ``d`` the decay, and ``a`` and ``w`` the average and its weight:
 
     ```text
-    skipped if      n is not finite, or n > max_norm_ratio * a
-    after a step    w = d * w + (1 - d)
-    that is applied a = a + (1 - d) / w * (n - a)
+    skipped:  n is not finite, or n > max_norm_ratio * a
+    applied:  a = (d * w * a + (1 - d) * n) / (d * w + (1 - d))
+              w = d * w + (1 - d)
     ```
 
     The average thus is exponential, corrected for its start. It never learns from a step that is skipped, so that no

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import Scalar
+from optax_ext._core.field_types import FLOAT32_MAX
 from optax_ext._core.norms import AxisName
 from optax_ext.loss_scaling._state import SkipBadStepsState, check_state
 from optax_ext.loss_scaling._step import Step, count_skips
@@ -46,12 +47,14 @@ class Guard(optax.GradientTransformationExtraArgs):
     def next_state(self, state: SkipBadStepsState, step: Step, reached: jax.Array | None = None) -> SkipBadStepsState:
         """Return the state after a step; with only the inner state's changes where a step did not reach this wrapper.
 
-        The average moves by (1 - decay) / weight of the way, the same as a sum divided by the sum of its weights.
+        The average is kept divided by the sum of its weights, so that a state can be read as it is. It is a sum of two
+        positive numbers: a difference from the old average would lose all digits after a large spike.
         """
         decay = jnp.asarray(self.norm_decay, jnp.float32)
         average, weight = (jnp.asarray(x, jnp.float32) for x in (state.average_norm, state.average_weight))
         new_weight = decay * weight + (1 - decay)
-        new_average = average + (1 - decay) / new_weight * (step.grad_norm - average)
+        new_average = decay * weight / new_weight * average + (1 - decay) / new_weight * step.grad_norm
+        new_average = jnp.minimum(new_average, FLOAT32_MAX)
         applied_steps = jnp.asarray(state.applied_steps)
         skipped_steps, consecutive_skips = count_skips(state, step.applied)
         new = SkipBadStepsState(

@@ -31,6 +31,7 @@ WITHOUT_EXAMPLE = {
     "LossScaleState",
     "MasterWeightsState",
     "ParamsEmaState",
+    "SkipBadStepsState",
     "Optimizer",
     "LossScale",
     "Problem",

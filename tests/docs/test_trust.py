@@ -16,7 +16,8 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_row_of_the_table_has_its_proof():
-    rows = [row for row in TRUST.read_text().splitlines() if row.startswith("| ")][1:]
+    table = TRUST.read_text().split("\n## ")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ")][1:]
     assert len(rows) >= 10
     assert all(row.endswith((") |", "the same |")) for row in rows)
 

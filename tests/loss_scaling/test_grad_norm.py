@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import optax_ext
+from optax_ext._core import remat
 from optax_ext.loss_scaling._grad_norm import finite_and_norm
 from optax_ext.loss_scaling._precision import unscale_by
 
@@ -19,8 +20,19 @@ def check(scale, leaves):
     return finite_and_norm(scale, leaves, unscale_by(scale, leaves))
 
 
+def check_elsewhere(scale, leaves):
+    """Check as on a GPU."""
+    token = remat._platform.set("cuda")
+    try:
+        return check(scale, leaves)
+    finally:
+        remat._platform.reset(token)
+
+
 compiled = jax.jit(check)
-forms = pytest.mark.parametrize("check", [check, compiled], ids=["eager", "compiled"])
+forms = pytest.mark.parametrize(
+    "check", [check, compiled, jax.jit(check_elsewhere)], ids=["eager", "compiled", "elsewhere"]
+)
 
 
 def norm_of(check, leaves, scale=None):
@@ -43,7 +55,7 @@ def test_numbers_of_any_size(check, size, scale):
         expected = min(expected, FLOAT32_MAX)
     if not finite:
         assert norm == np.inf
-    elif expected > 2.0**-120:  # of smaller ones XLA makes zero
+    elif expected > 2.0**-120 and (size > 1e-15 or "elsewhere" not in check.__name__):  # of smaller ones XLA makes zero
         np.testing.assert_allclose(norm, expected, rtol=1e-6)
 
 
@@ -57,6 +69,20 @@ def test_a_non_finite_number_makes_it_infinite(check, bad):
 @forms
 def test_a_norm_of_finite_numbers_is_finite(check):
     assert norm_of(check, [jnp.full(5000, FLOAT32_MAX)]) == (True, FLOAT32_MAX)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("scale", [None, 1.0, 0.5])
+def test_finite_is_what_a_bfloat16_parameter_can_hold(elsewhere, scale):
+    param, factor = jnp.ones(3, jnp.bfloat16), scale or 1.0
+    token = remat._platform.set("cuda" if elsewhere else None)
+    try:
+        check = jax.jit(lambda leaves: finite_and_norm(scale, leaves, unscale_by(scale, leaves, [param])))
+        for number, expected in ((1.0, True), (3.38e38, True), (FLOAT32_MAX, False), (np.nan, False)):
+            finite, norm = check([jnp.full(3, number * factor, jnp.float32)])
+            assert (bool(finite), bool(np.isfinite(norm))) == (expected,) * 2 or (elsewhere and factor < 1 < number)
+    finally:
+        remat._platform.reset(token)
 
 
 @forms
