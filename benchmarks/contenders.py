@@ -4,6 +4,7 @@ A step is `(params, state, grads) -> (params, state)`. The gradients are given, 
 """
 
 import dataclasses
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -70,6 +71,21 @@ def _step_if_finite(tx: optax.GradientTransformation) -> tuple[Init, Step]:
     return _step(optax.apply_if_finite(tx, max_consecutive_errors=10**6))
 
 
+def _step_logged(tx: optax.GradientTransformation, *, per_layer: bool = False) -> tuple[Init, Step]:
+    """Make the step of a loss-scaled optimizer with its metrics, which come and go with its state."""
+    tx = optax_ext.dynamic_loss_scaling(tx, initial_scale=SCALE)
+    init_bare, step_bare = _step(tx)
+
+    def log(state: Any) -> tuple[Any, Any]:
+        return state, optax_ext.metrics(state, _RATE, per_layer=per_layer)
+
+    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+        params, state = step_bare(params, state[0], grads)
+        return params, log(state)
+
+    return lambda params: log(init_bare(params)), step
+
+
 BARE = Wrapper("{}", _step)
 SCALED = Wrapper("loss-scaled {}", _step_loss_scaled, SCALE)
 IF_FINITE = Wrapper("apply_if_finite({})", _step_if_finite)
@@ -101,6 +117,10 @@ def _sgd() -> optax.GradientTransformation:
 
 def _lars(make: Callable[..., optax.GradientTransformation]) -> optax.GradientTransformation:
     return make(_RATE, weight_decay=1e-4, weight_decay_mask=is_adapted, trust_ratio_mask=is_adapted, momentum=0.9)
+
+
+def _recording_lars() -> optax.GradientTransformation:
+    return _lars(functools.partial(optax_ext.lars, record=True))
 
 
 def _adamw() -> optax.GradientTransformation:
@@ -152,6 +172,24 @@ _OPTIMIZERS: list[tuple[str, str, str | None, _Made, list[Wrapper]]] = [
     ("rmsprop", "config.RMSprop", "optax.rmsprop", _rmsprop, [IF_FINITE, SCALED]),
 ]
 
+# What is kept of each step, and what is made of it, as a ratio of the step without.
+_SCALED_LARS = "loss-scaled optax_ext.lars"
+_RECORDED: dict[str, Contender] = {
+    "optax_ext.lars with record": Contender("record", "optax_ext.lars", lambda: _step(_recording_lars())),
+    f"{_SCALED_LARS} with metrics": Contender(
+        "record", _SCALED_LARS, lambda: _step_logged(_lars(optax_ext.lars)), SCALE
+    ),
+    f"{_SCALED_LARS} with record": Contender(
+        "record", _SCALED_LARS, lambda: _step_loss_scaled(_recording_lars()), SCALE
+    ),
+    f"{_SCALED_LARS} with record and metrics": Contender(
+        "record", _SCALED_LARS, lambda: _step_logged(_recording_lars()), SCALE
+    ),
+    f"{_SCALED_LARS} with record and metrics per layer": Contender(
+        "record", _SCALED_LARS, lambda: _step_logged(_recording_lars(), per_layer=True), SCALE
+    ),
+}
+
 # The rows: each optimizer by itself, and in each wrapper, as a ratio of itself.
 CONTENDERS: dict[str, Contender] = {FLOOR: Contender("sgd", "optax.sgd", _bandwidth_floor)} | {
     wrapper.name.format(name): Contender(
@@ -164,6 +202,7 @@ CONTENDERS: dict[str, Contender] = {FLOOR: Contender("sgd", "optax.sgd", _bandwi
     for family, name, of, make, wrappers in _OPTIMIZERS
     for wrapper in [BARE, *wrappers]
 }
+CONTENDERS |= _RECORDED
 FAMILIES = list(dict.fromkeys(row.family for row in CONTENDERS.values()))
 
 

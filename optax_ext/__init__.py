@@ -34,6 +34,7 @@ __all__ = [
     "lamb",
     "lars",
     "master_weights",
+    "metrics",
     "nonfinite_leaves",
     "params_ema",
     "path_axes",
@@ -80,8 +81,9 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first used, so
         Schedule,
         StepCosineDecay,
     )
+    from optax_ext.telemetry import metrics
     from optax_ext.transforms import ParamsEmaState, ema_params, lamb, lars, params_ema, scale_by_trust_ratio
 else:
     __getattr__, __dir__ = lazy_names(
-        __name__, __all__, ["schedules", "masks", "transforms", "loss_scaling", "config", "interop"]
+        __name__, __all__, ["schedules", "masks", "transforms", "loss_scaling", "telemetry", "config", "interop"]
     )

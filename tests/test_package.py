@@ -13,8 +13,18 @@ import optax_ext
 
 PACKAGE = Path(optax_ext.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ["_core", "schedules", "masks", "transforms", "loss_scaling", "config", "interop", "cli"]  # from the ground up
-FACE = ["schedules", "masks", "transforms", "loss_scaling"]  # whose names stand in `optax_ext` itself
+ROOMS = [
+    "_core",
+    "schedules",
+    "masks",
+    "transforms",
+    "loss_scaling",
+    "config",
+    "telemetry",
+    "interop",
+    "cli",
+]  # from the ground up
+FACE = ["schedules", "masks", "transforms", "loss_scaling", "telemetry"]  # whose names stand in `optax_ext` itself
 
 
 def public_modules():

@@ -1,13 +1,12 @@
 """Finding the one scaler in an optimizer state, or saying what was given instead."""
 
-import sys
 from typing import Any
 
 import jax
 import optax
 
 from optax_ext._core.arguments import check_flag
-from optax_ext._core.trees import find_nodes
+from optax_ext._core.opt_states import check_opt_state, places_of
 from optax_ext.loss_scaling._state import LossScaleState, loss_scale_states
 
 
@@ -22,7 +21,7 @@ def find_scaler(opt_state: optax.OptState, missing_ok: bool) -> LossScaleState |
     check_flag("missing_ok", missing_ok)
     states = loss_scale_states(opt_state)
     if len(states) > 1:
-        places = _places(opt_state)
+        places = places_of(opt_state, LossScaleState)
         raise ValueError(
             f"opt_state must hold one LossScaleState, got {len(states)}, at {', '.join(places)}: "
             f"give the part with the scale to use, such as {places[0]}"
@@ -30,9 +29,7 @@ def find_scaler(opt_state: optax.OptState, missing_ok: bool) -> LossScaleState |
     if states:
         _check_place(opt_state)
         return states[0]
-    given = _name_of_other(opt_state)
-    if given is not None:
-        raise TypeError(f"opt_state must be an optimizer state, which tx.init(params) returns, got {given}")
+    check_opt_state(opt_state)
     if not missing_ok:
         raise ValueError(
             "opt_state must hold a LossScaleState, got a state without one: wrap the transformation in "
@@ -40,42 +37,6 @@ def find_scaler(opt_state: optax.OptState, missing_ok: bool) -> LossScaleState |
             "or pass missing_ok=True for a scale of 1"
         )
     return None
-
-
-def _places(opt_state: optax.OptState) -> list[str]:
-    paths = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=lambda node: isinstance(node, LossScaleState))
-    return ["opt_state" + jax.tree_util.keystr(path) for path, node in paths if isinstance(node, LossScaleState)]
-
-
-def _name_of_other(opt_state: Any) -> str | None:
-    """Return what was given in place of an optimizer state, and what to give; None for an optimizer state.
-
-    States are NamedTuples: a chain, a wrapper, and even a transformation that remembers nothing, has at least one.
-    """
-    nnx = sys.modules.get("flax.nnx")
-    kind = type(opt_state).__name__
-    if nnx is not None and isinstance(opt_state, nnx.Module):
-        return f"a Flax NNX module, {kind}: give the opt_state of its nnx.Optimizer"
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: _is_named_tuple(node) or isinstance(node, _MADE_BY_OPTAX))
-    if any(_is_named_tuple(node) for node in nodes) or not nodes:
-        return None
-    for node in nodes:
-        if isinstance(node, _MADE_BY_OPTAX):
-            return f"a transformation, {type(node).__name__}: call its init(params), and update(...) from then on"
-    if nnx is not None and find_nodes(opt_state, nnx.OptState):
-        return f"{kind}, in which an optimizer state loses its types: give the opt_state of the nnx.Optimizer"
-    if callable(opt_state) and nodes[0] is opt_state:
-        return f"{opt_state!r}"
-    return f"{kind} without any of Optax's states: parameters, or a checkpoint that was restored without its structure"
-
-
-_MADE_BY_OPTAX = (optax.GradientTransformation, optax.MultiSteps)
-
-
-def _is_named_tuple(node: Any) -> bool:
-    """Whether a node may be a state; transformations are NamedTuples too, and so are the holes in parameters."""
-    is_other = isinstance(node, optax.GradientTransformation | optax.MaskedNode)
-    return isinstance(node, tuple) and hasattr(node, "_fields") and not is_other
 
 
 def _check_place(opt_state: optax.OptState) -> None:

@@ -18,7 +18,7 @@ import optax_ext
 from optax_ext._core import lazy
 
 ROOT = Path(optax_ext.__file__).parents[1]
-LAZY_PACKAGES = ["", ".interop", ".loss_scaling", ".masks", ".transforms"]
+LAZY_PACKAGES = ["", ".interop", ".loss_scaling", ".masks", ".telemetry", ".transforms"]
 
 
 def run(script):
@@ -183,6 +183,7 @@ def test_dir_lists_what_is_public_alone():
             "masks",
             "transforms",
             "loss_scaling",
+            "telemetry",
             "keras",
             "model_garden",
         }

@@ -17,7 +17,7 @@ import pytest
 import optax_ext
 from optax_ext import config
 
-ROOMS = ["schedules", "masks", "transforms", "loss_scaling", "config", "interop", "cli"]
+ROOMS = ["schedules", "masks", "transforms", "loss_scaling", "config", "telemetry", "interop", "cli"]
 PUBLIC = {
     f"optax_ext.{room}.{name}": thing
     for room in ROOMS

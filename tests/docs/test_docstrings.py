@@ -6,9 +6,20 @@ import typing
 
 import pytest
 
-from optax_ext import cli, config, interop, loss_scaling, masks, schedules, transforms
+from optax_ext import cli, config, interop, loss_scaling, masks, schedules, telemetry, transforms
 
-ROOMS = (schedules, masks, transforms, loss_scaling, config, interop, interop.keras, interop.model_garden, cli)
+ROOMS = (
+    schedules,
+    masks,
+    transforms,
+    loss_scaling,
+    config,
+    telemetry,
+    interop,
+    interop.keras,
+    interop.model_garden,
+    cli,
+)
 PUBLIC = {
     f"{room.__name__}.{name}": getattr(room, name)
     for room in ROOMS

@@ -137,6 +137,8 @@ counts = optax_ext.nonfinite_leaves(grads)
 assert_type(counts["kernel"].nan, int)
 optax_ext.raise_if_stalled(state, grads, max_consecutive_skips=50)
 averages = optax_ext.ema_params(state, params)
+logged = optax_ext.metrics(state, schedule, per_layer=True) | optax_ext.metrics(state, 0.1)
+assert_type(logged, dict[str, jax.Array])
 if isinstance(state, optax_ext.LossScaleState):
     assert_type(state.loss_scale, jax.Array)
     assert_type(state.grads_finite, jax.Array)
@@ -153,6 +155,7 @@ recipe = config.OptimizationConfig(
 assert_type(recipe.optimizer, config.Optimizer)
 rate: float | optax_ext.Schedule = recipe.optimizer.learning_rate
 made = recipe.make()
+logged = optax_ext.metrics(made.init(params), recipe) | optax_ext.metrics(state, recipe.optimizer)
 optimizers: list[config.Optimizer] = [
     config.SGD(learning_rate=0.1, momentum=0.9, global_clipnorm=1.0),
     config.SGD(optax_ext.LinearWarmup(0.1, 5)),
