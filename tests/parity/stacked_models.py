@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 from flax.core import meta
@@ -31,6 +32,12 @@ class Twins(NamedTuple):
 
 def _mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(outputs.astype(targets.dtype) - targets))
+
+
+def _draw(shapes: Any) -> Any:
+    """Return parameters of the shapes, as wide as initializers make kernels; nothing is compiled for them."""
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: random.normal(0, WIDTH**-0.5, leaf.shape).astype(np.float32), shapes)
 
 
 class _NnxLayer(nnx.Module):
@@ -72,8 +79,8 @@ class _NnxUnrolled(nnx.Module):
 
 def make_nnx() -> Twins:
     """Make the model with `nnx.vmap` and `nnx.scan`; its parameters are `nnx.Param`s."""
-    graph, params = nnx.split(_NnxScanned(nnx.Rngs(0)))
-    twin_graph, twin_params = nnx.split(_NnxUnrolled(nnx.Rngs(0)))
+    graph, params = nnx.split(nnx.eval_shape(lambda: _NnxScanned(nnx.Rngs(0))))
+    twin_graph, twin_params = nnx.split(nnx.eval_shape(lambda: _NnxUnrolled(nnx.Rngs(0))))
 
     def loss(params: Any, batch: Any) -> jax.Array:
         return _mean_squared_error(nnx.merge(graph, params)(batch[0]), batch[1])
@@ -86,7 +93,7 @@ def make_nnx() -> Twins:
         leaves = [*jax.tree.leaves(tree["head"]), *(leaf for layer in layers for leaf in layer)]
         return jax.tree.unflatten(jax.tree.structure(twin_params), leaves)
 
-    return Twins(params, loss, twin_loss, unstack)
+    return Twins(_draw(params), loss, twin_loss, unstack)
 
 
 class _LinenLayer(nn.Module):
@@ -123,7 +130,7 @@ class _LinenUnrolled(nn.Module):
 def make_linen(axis: int) -> Twins:
     """Make the model with `nn.scan`, with layers along an axis; kernels are in boxes that name their axes."""
     model, twin = _LinenScanned(axis), _LinenUnrolled()
-    params = model.init(jax.random.key(0), jnp.ones((1, WIDTH)))["params"]
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, WIDTH)))["params"]
 
     def loss(params: Any, batch: Any) -> jax.Array:
         return _mean_squared_error(model.apply({"params": params}, batch[0]), batch[1])
@@ -138,7 +145,7 @@ def make_linen(axis: int) -> Twins:
             unstacked[f"layers_{i}"] = meta.remove_axis(layer, axis, {nn.PARTITION_NAME: "layers"})
         return unstacked
 
-    return Twins(params, loss, twin_loss, unstack, axis)
+    return Twins(_draw(params), loss, twin_loss, unstack, axis)
 
 
 class _EquinoxLayer(eqx.Module):
@@ -175,9 +182,15 @@ class _EquinoxUnrolled(eqx.Module):
 
 def make_equinox() -> Twins:
     """Make the model with `eqx.filter_vmap` and `jax.lax.scan`; parameters are modules with None for functions."""
-    head_key, *keys = jax.random.split(jax.random.key(0), LAYERS + 1)
-    layers = eqx.filter_vmap(_EquinoxLayer)(jnp.stack(keys))
-    params, rest = eqx.partition(_EquinoxScanned(layers, eqx.nn.Linear(WIDTH, OUTPUTS, key=head_key)), eqx.is_array)
+
+    def make(key: jax.Array) -> _EquinoxScanned:
+        head_key, *keys = jax.random.split(key, LAYERS + 1)
+        return _EquinoxScanned(
+            eqx.filter_vmap(_EquinoxLayer)(jnp.stack(keys)), eqx.nn.Linear(WIDTH, OUTPUTS, key=head_key)
+        )
+
+    shapes = eqx.filter_eval_shape(make, jax.random.key(0))
+    params, rest = eqx.partition(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
     def loss(params: Any, batch: Any) -> jax.Array:
         return _mean_squared_error(jax.vmap(eqx.combine(params, rest))(batch[0]), batch[1])
@@ -190,7 +203,7 @@ def make_equinox() -> Twins:
         layers = [jax.tree.map(lambda leaf, i=i: leaf[i], tree.layers) for i in range(LAYERS)]
         return _EquinoxUnrolled(layers, tree.head)
 
-    return Twins(params, loss, twin_loss, unstack)
+    return Twins(_draw(params), loss, twin_loss, unstack)
 
 
 FRAMEWORKS: dict[str, Callable[[], Twins]] = {

@@ -1,7 +1,7 @@
 """LARS and LAMB of MLPerf, apex and timm, step by step for 10 steps: the rows of the migration guide's last table.
 
-Each row's first cell, a call in the words of the other project, is evaluated with the derivations in `peers.py`, and
-its last cell, the way to say it here, with this library. `golden/peers.json` holds what apex and timm themselves return.
+Each row's first cell, a call in the words of the other project, is evaluated with the derivations in `peers.py`, its
+last cell, the way to say it here, with this library. `golden/peers.json` holds what apex and timm themselves return.
 """
 
 import re
@@ -28,7 +28,7 @@ DATA = {
     for part in ("params", "grads")
 }
 STEPS = len(GOLDEN["data"]["rates"])
-# Of a tensor's largest entry. Ours run in float64, and are off by 3e-15 at most, or by 3e-8 where a row divides by a rate,
+# Of a tensor's largest entry. Ours run in float64, and are off by 3e-15 at most; by 3e-8 where a row divides by a rate,
 # which is float32. In float32 they are off by 2.3e-7, and LAMB by 1.4e-5, since 1 - b2**t is off by 5e-5 in the first
 # step. The originals ran in float32, in which 4.5e-7 is the most that was seen.
 TOLERANCE, ORIGINAL_TOLERANCE = 1e-7, 1e-6
