@@ -17,7 +17,7 @@ from tests.parity.stacked_models import FRAMEWORKS, OUTPUTS, WIDTH, Twins
 
 _MASK = optax_ext.path_mask(exclude=["rank <= 1"])
 _MASKED = {"weight_decay": 1e-2, "weight_decay_mask": _MASK, "trust_ratio_mask": _MASK}
-_LARS = functools.partial(optax_ext.lars, trust_coefficient=0.02, **_MASKED)
+_LARS = functools.partial(optax_ext.lars, trust_coefficient=0.005, **_MASKED)
 RATE = optax_ext.LinearWarmup(optax_ext.CosineDecay(0.5, 1000), warmup_steps=20)
 OPTIMIZERS = {
     "classic": functools.partial(_LARS, RATE),
@@ -25,7 +25,8 @@ OPTIMIZERS = {
     "popular": functools.partial(_LARS, RATE, classic_momentum=False),
     "popular nesterov": functools.partial(_LARS, RATE, classic_momentum=False, nesterov=True),
     "separate norms": functools.partial(_LARS, RATE, separate_norms=True),
-    "lamb": functools.partial(optax_ext.lamb, optax_ext.CosineDecay(0.02, 1000), **_MASKED),
+    # At rates past 0.01 this training is chaotic: in float64 too, a last bit grows to 1e-4 in 1,000 steps.
+    "lamb": functools.partial(optax_ext.lamb, optax_ext.CosineDecay(0.005, 1000), **_MASKED),
 }
 MEASURES = {
     # The twin takes the gradients of the scanned model, since the two models round theirs differently.
@@ -136,9 +137,9 @@ def assert_same_steps(framework: str, optimizer: str, measure: str, steps: int) 
         # may turn a number that lies halfway between two: 0 of the 252 was seen.
         assert apart.unequal.max() <= 2
     elif measure == "own gradients, float32":
-        # Gradients that differ in their last bits leave 1e-6 after 20 to 300 steps, and come no further than 2e-5.
+        # Gradients that differ in their last bits come to differ by a little more.
         assert apart.relative[:10].max() <= 1e-6
-        assert apart.relative.max() <= 1e-4
+        assert apart.relative.max() <= 1e-5
     else:
         assert apart.relative.max() <= (1e-9 if measure == "own gradients, float64" else 1e-6)
 
