@@ -37,7 +37,16 @@ def resnet50() -> dict[str, Shape]:
 
 def vit_b16() -> dict[str, Shape]:
     """Return the 200 shapes of ViT-B/16 for ImageNet, 86.6 million parameters (arXiv:2010.11929)."""
-    width, hidden, heads = 768, 3072, 12
+    return _vit(width=768, heads=12)
+
+
+def vit_s16() -> dict[str, Shape]:
+    """Return the 200 shapes of ViT-S/16, 22.1 million parameters (arXiv:2012.12877)."""
+    return _vit(width=384, heads=6)
+
+
+def _vit(width: int, heads: int) -> dict[str, Shape]:
+    hidden = 4 * width
     shapes: dict[str, Shape] = {
         "embedding/kernel": (16, 16, 3, width),
         "embedding/bias": (width,),
@@ -66,7 +75,7 @@ def thousand_leaves() -> dict[str, Shape]:
     return shapes
 
 
-TREES = {"resnet50": resnet50, "vit_b16": vit_b16, "thousand_leaves": thousand_leaves}
+TREES = {"resnet50": resnet50, "vit_b16": vit_b16, "vit_s16": vit_s16, "thousand_leaves": thousand_leaves}
 
 
 def stack_layers(tree: Mapping[str, _Leaf], stack: Callable[[list[_Leaf]], _Leaf]) -> dict[str, _Leaf]:

@@ -33,6 +33,11 @@ def _local_rate(coefficient: float, param: np.ndarray, grad: np.ndarray, decay: 
     return coefficient * _norm(param) / (_norm(grad) + decay * _norm(param) + eps)
 
 
+def _clip(local: float, rate: float) -> float:
+    """Return what the rate is multiplied by so that a layer's rate is the smaller of both; a rate of 0 stays."""
+    return local / rate if local < rate else 1.0
+
+
 class LARSOptimizer:
     """MLPerf's reference for ResNet: algorithm 1 of the paper, with the rate inside the momentum.
 
@@ -97,7 +102,7 @@ class LARC:
             decay = _decay(self.optimizer.weight_decay, w)
             local = _local_rate(self.trust_coefficient, w, grads[name], decay, self.eps)
             if local is not None:
-                factor = min(local / _rate(self.optimizer.lr, step), 1.0) if self.clip else local
+                factor = _clip(local, _rate(self.optimizer.lr, step)) if self.clip else local
                 scaled[name] = factor * (grads[name] + decay * w)
         return self.optimizer.apply(step, params, scaled)
 
@@ -127,7 +132,7 @@ class Lars:
             if decay or self.always_adapt:
                 local = _local_rate(self.trust_coeff, w, grads[name], decay, self.eps)
                 factor = 1.0 if local is None else local
-                factor = min(factor / _rate(self.sgd.lr, step), 1.0) if self.trust_clip else factor
+                factor = _clip(factor, _rate(self.sgd.lr, step)) if self.trust_clip else factor
                 scaled[name] = factor * (grads[name] + decay * w)
         return self.sgd.apply(step, params, scaled)
 

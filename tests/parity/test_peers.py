@@ -38,7 +38,9 @@ NAMESPACE = {
     "optax": optax,
     "optax_ext": optax_ext,
     "transforms": transforms,
-    "schedule": optax_ext.PiecewiseConstantDecay([2, 5, 7], [0.1, 0.4, 0.2, 0.05]),  # of which the file has the rates
+    "schedule": optax_ext.PiecewiseConstantDecay(
+        [0, 2, 5, 7], [0.0, 0.1, 0.4, 0.2, 0.05]
+    ),  # of which the file has the rates
     "kernels": optax_ext.path_mask(exclude=["rank <= 1"]),
 }
 
@@ -84,7 +86,7 @@ def test_data_has_every_kind_of_parameter_and_gradient():
     assert any(not grad[t].any() for grad in DATA["grads"].values() for t in range(STEPS))
     rates = [float(NAMESPACE["schedule"](t)) for t in range(STEPS)]
     np.testing.assert_allclose(rates, GOLDEN["data"]["rates"], rtol=1e-7)
-    assert len(set(rates)) == 4
+    assert len(set(rates)) == 5
 
 
 def test_the_table_is_read_whole():
