@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.contenders import CONTENDERS, FAMILIES, choose
 from benchmarks.measure import count_operations
-from benchmarks.trees import TREES
+from benchmarks.trees import TREES, stack_layers, stack_shapes
 
 # The compiler for TPUs crashes on `apply_if_finite` around `optax.lars`.
 ROWS = [
@@ -76,8 +76,10 @@ def compile_ahead(device: str, name: str, tree: str, dtype: str) -> dict[str, An
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
 
     init, step = CONTENDERS[name].make()
-    shapes = TREES[tree]().items()
-    params = {path: jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere) for path, shape in shapes}
+    shapes, axis = TREES[tree](), CONTENDERS[name].stacked_axis
+    if axis is not None:
+        shapes = stack_layers(shapes, lambda leaves: stack_shapes(leaves, axis))
+    params = {path: jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere) for path, shape in shapes.items()}
     state = jax.tree.map(place, jax.eval_shape(init, params))
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
     cost = compiled.cost_analysis()

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ class Contender:
       make: Makes `init`, from parameters to the initial state, and the step.
       grads_scale: What the gradients arrive multiplied by.
       package: A package that the row needs and that may not be there.
+      stacked_axis: The axis along which the leaves of a tree's layers are stacked for the row; None to leave them.
     """
 
     family: str
@@ -36,6 +38,7 @@ class Contender:
     make: Callable[[], tuple[Init, Step]]
     grads_scale: float = 1.0
     package: str | None = None
+    stacked_axis: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +206,34 @@ CONTENDERS: dict[str, Contender] = {FLOOR: Contender("sgd", "optax.sgd", _bandwi
     for wrapper in [BARE, *wrappers]
 }
 CONTENDERS |= _RECORDED
+
+# Optimizers with a norm for each layer, on the same numbers: a leaf for each layer, and all layers in one leaf, as a
+# scanned model keeps them.
+_KERNELS = optax_ext.path_mask(exclude=["rank <= 1"], allow_unmatched=True)
+_MASKS = {"weight_decay_mask": _KERNELS, "trust_ratio_mask": _KERNELS}
+
+
+def _clip_by_norm(stacked_axes: Any) -> optax.GradientTransformation:
+    return optax.chain(optax_ext.transforms.clip_by_norm(1.0, stacked_axes=stacked_axes), optax.sgd(_RATE, 0.9))
+
+
+_OF_LAYERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "lars": partial(optax_ext.lars, _RATE, weight_decay=1e-4, **_MASKS),
+    "popular lars": partial(optax_ext.lars, _RATE, weight_decay=1e-4, classic_momentum=False, **_MASKS),
+    "separate norms": partial(optax_ext.lars, _RATE, weight_decay=1e-4, separate_norms=True, **_MASKS),
+    "lamb": partial(optax_ext.lamb, _RATE, weight_decay=1e-2, **_MASKS),
+    "clip_by_norm": _clip_by_norm,
+}
+for _name, _make in _OF_LAYERS.items():
+    for _axis, _form in {None: "unrolled", 0: "scanned", 1: "scanned at axis 1"}.items():
+        _axes = None if _axis is None else optax_ext.path_axes({"^layers/": _axis}, allow_unmatched=True)
+        CONTENDERS[f"{_name}, {_form}"] = Contender(
+            "scanned",
+            None if _axis is None else f"{_name}, unrolled",
+            lambda make=_make, axes=_axes: _step(make(stacked_axes=axes)),
+            stacked_axis=_axis,
+        )
+
 FAMILIES = list(dict.fromkeys(row.family for row in CONTENDERS.values()))
 
 

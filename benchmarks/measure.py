@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contenders import CONTENDERS, FLOOR
-from benchmarks.trees import Shape
+from benchmarks.trees import Shape, stack_layers
 
 
 @dataclasses.dataclass
@@ -62,7 +62,10 @@ def measure(shapes: Mapping[str, Shape], dtype: str, *, repeats: int, names: Seq
         init, step = CONTENDERS[name].make()
         g = grads_by_scale[CONTENDERS[name].grads_scale]
         p, g = (init(params), init(g)) if name == FLOOR else (jax.tree.map(jnp.copy, params), g)
-        state = init(params)
+        axis = CONTENDERS[name].stacked_axis
+        if axis is not None:
+            p, g = (stack_layers(tree, lambda leaves, axis=axis: jnp.stack(leaves, axis)) for tree in (p, g))
+        state = init(params if name == FLOOR else p)
         lowered = jax.jit(step, donate_argnums=(0, 1)).lower(p, state, g)
         start = time.perf_counter()
         compiled = lowered.compile()

@@ -1,11 +1,15 @@
 """Parameter trees to update: the shapes of real networks, without the networks."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 
 Shape = tuple[int, ...]
+_Leaf = TypeVar("_Leaf")
 
 
 def resnet50() -> dict[str, Shape]:
@@ -33,7 +37,16 @@ def resnet50() -> dict[str, Shape]:
 
 def vit_b16() -> dict[str, Shape]:
     """Return the 200 shapes of ViT-B/16 for ImageNet, 86.6 million parameters (arXiv:2010.11929)."""
-    width, hidden, heads = 768, 3072, 12
+    return _vit(width=768, heads=12)
+
+
+def vit_s16() -> dict[str, Shape]:
+    """Return the 200 shapes of ViT-S/16, 22.1 million parameters (arXiv:2012.12877)."""
+    return _vit(width=384, heads=6)
+
+
+def _vit(width: int, heads: int) -> dict[str, Shape]:
+    hidden = 4 * width
     shapes: dict[str, Shape] = {
         "embedding/kernel": (16, 16, 3, width),
         "embedding/bias": (width,),
@@ -62,7 +75,25 @@ def thousand_leaves() -> dict[str, Shape]:
     return shapes
 
 
-TREES = {"resnet50": resnet50, "vit_b16": vit_b16, "thousand_leaves": thousand_leaves}
+TREES = {"resnet50": resnet50, "vit_b16": vit_b16, "vit_s16": vit_s16, "thousand_leaves": thousand_leaves}
+
+
+def stack_layers(tree: Mapping[str, _Leaf], stack: Callable[[list[_Leaf]], _Leaf]) -> dict[str, _Leaf]:
+    """Return a tree as a scanned model keeps it: what layers have in common in one leaf each, which `stack` makes."""
+    stacked: dict[str, _Leaf] = {}
+    layers: dict[str, list[_Leaf]] = defaultdict(list)
+    for path, leaf in tree.items():
+        layer = re.fullmatch(r"layer\d+/(.*)", path)
+        if layer:
+            layers[f"layers/{layer[1]}"].append(leaf)
+        else:
+            stacked[path] = leaf
+    return stacked | {path: stack(leaves) for path, leaves in layers.items()}
+
+
+def stack_shapes(shapes: list[Shape], axis: int) -> Shape:
+    """Return the shape of arrays of one shape that are stacked along an axis."""
+    return (*shapes[0][:axis], len(shapes), *shapes[0][axis:])
 
 
 def is_adapted(params: object) -> object:

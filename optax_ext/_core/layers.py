@@ -51,10 +51,11 @@ def layers_of(stacked_axes: StackedAxes, tree: Any) -> Any:
     Raises:
       ValueError: If the axes are not a prefix of the tree, or a leaf has no such axis.
     """
-    if callable(stacked_axes):
+    by_function = callable(stacked_axes)
+    if by_function:
         stacked_axes = stacked_axes(tree)
     found: list[Layers] = []
-    _walk(stacked_axes, tree, (), found)
+    _walk(stacked_axes, tree, (), found, by_function)
     return jax.tree.unflatten(jax.tree.structure(tree), found)
 
 
@@ -75,14 +76,17 @@ def check_axes(axes: Any, leaf: Any, path: str) -> Layers:
     return Layers(tuple(positive))
 
 
-def _walk(axes: Any, node: Any, path: tuple[Any, ...], found: list[Layers]) -> None:
-    """Append the layers of each leaf below a node; whole branches of either tree may be one hole or one value."""
+def _walk(axes: Any, node: Any, path: tuple[Any, ...], found: list[Layers], by_function: bool) -> None:
+    """Append the layers of each leaf below a node; whole branches of either tree may be one hole or one value.
+
+    A function that follows the structure of the parameters returns a tuple of axes where they are in a tuple.
+    """
     if node is None or isinstance(node, optax.MaskedNode):
         return
     if axes is None:
         found.extend([Layers()] * len(jax.tree.leaves(node)))
         return
-    if is_axes(axes):
+    if is_axes(axes) and not (by_function and isinstance(axes, tuple) and isinstance(node, tuple)):
         for below, leaf in jax.tree_util.tree_leaves_with_path(node):
             found.append(check_axes(axes, leaf, join_path((*path, *below))))
         return
@@ -94,7 +98,7 @@ def _walk(axes: Any, node: Any, path: tuple[Any, ...], found: list[Layers]) -> N
             f"{join_path(path)!r}, got {shorten(axes)} there"
         )
     for (_, child_axes), (key, child) in zip(expected, children, strict=True):
-        _walk(child_axes, child, (*path, *key), found)
+        _walk(child_axes, child, (*path, *key), found, by_function)
 
 
 def _children(node: Any) -> tuple[list[tuple[tuple[Any, ...], Any]], Any]:

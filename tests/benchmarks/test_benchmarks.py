@@ -62,6 +62,7 @@ def test_trees_are_the_networks():
     assert {name: (len(tree()), count_parameters(tree())) for name, tree in TREES.items()} == {
         "resnet50": (161, 25_557_032),
         "vit_b16": (200, 86_567_656),
+        "vit_s16": (200, 22_050_664),
         "thousand_leaves": (1000, 2_080_000),
     }
 

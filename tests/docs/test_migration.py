@@ -7,7 +7,7 @@ import pytest
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 SETUP = re.search(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)[1]
-TABLES = [line for line in GUIDE.splitlines() if line.startswith("| ") and not line.startswith("| in TensorFlow |")]
+TABLES = [line for line in GUIDE.splitlines() if line.startswith("| ") and not line.startswith("| in ")]
 ROWS = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in TABLES]
 
 # The public methods and attributes of the classes in tf_keras 2.21 and Model Garden 2.20, but for tf.Module's.
