@@ -159,6 +159,8 @@ class WithOtherName(NamedTuple):
     consecutive_skips: Any
     inner_state: Any
     skips_since_growth: Any
+    grad_norm: Any
+    last_step_counted: Any
 
 
 class WithOneMore(NamedTuple):
@@ -169,6 +171,8 @@ class WithOneMore(NamedTuple):
     consecutive_skips: Any
     inner_state: Any
     skips_since_growth: Any
+    grad_norm: Any
+    last_step_counted: Any
     last_loss: Any
 
 
@@ -185,13 +189,13 @@ LAYOUTS = {
         WithOtherName(*STATE),
         ["counter", "good_steps"],
         "WithOtherName(loss_scale, good_steps, grads_finite, skipped_steps, consecutive_skips, inner_state, "
-        "skips_since_growth):",
+        "skips_since_growth, grad_norm, last_step_counted):",
     ),
     "field more": (
         WithOneMore(*STATE, jnp.ones([])),
         ["last_loss"],
         "WithOneMore(loss_scale, counter, grads_finite, skipped_steps, consecutive_skips, inner_state, "
-        "skips_since_growth, last_loss):",
+        "skips_since_growth, grad_norm, last_step_counted, last_loss):",
     ),
     "bare tuple": (
         tuple(STATE),
