@@ -28,10 +28,10 @@ DATA = {
     for part in ("params", "grads")
 }
 STEPS = len(GOLDEN["data"]["rates"])
-# Of a tensor's largest entry. Ours run in float64, and are off by 3e-15 at most; by 3e-8 where a row divides by a rate,
-# which is float32. In float32 they are off by 2.3e-7, and LAMB by 1.4e-5, since 1 - b2**t is off by 5e-5 in the first
-# step. The originals ran in float32, in which 4.5e-7 is the most that was seen.
-TOLERANCE, ORIGINAL_TOLERANCE = 1e-7, 1e-6
+# Of a tensor's largest entry. Ours run in float64, and are off by 4e-15 at most; by 2e-8 where a row divides by a rate,
+# which is float32. In float32 they are off by 3.0e-7, and LAMB by 2.0e-5, since 1 - b2**t is off by 5e-5 in the first
+# step. The originals ran in float32, in which 3.3e-7 is the most that was seen.
+TOLERANCE, RATE_TOLERANCE, ORIGINAL_TOLERANCE = 1e-12, 1e-7, 1e-6
 
 NAMESPACE = {
     "jnp": jnp,
@@ -95,8 +95,9 @@ def test_the_table_is_read_whole():
 
 @pytest.mark.parametrize("theirs", ROWS)
 def test_takes_the_steps_of_the_derivation(theirs: str):
+    tolerance = RATE_TOLERANCE if "/ jnp.maximum(schedule" in ROWS[theirs] else TOLERANCE
     with jax.enable_x64(True):
-        assert_close(run(ROWS[theirs], theirs), derive(theirs), TOLERANCE)
+        assert_close(run(ROWS[theirs], theirs), derive(theirs), tolerance)
 
 
 @pytest.mark.parametrize("theirs", [theirs for theirs in ROWS if "Optimizer(" not in theirs])
