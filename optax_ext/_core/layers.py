@@ -1,14 +1,15 @@
 """Layers within leaves: which axes of a leaf count layers, where a model keeps several layers in one array."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
-from optax_ext._core.errors import shorten
-from optax_ext._core.trees import join_path
+from optax_ext._core.errors import join_words, shorten
+from optax_ext._core.trees import children_of, join_path
 
 # An axis, a tuple of axes, or None for no stacked layers; a tree of these, a prefix of one, or a function from
 # parameters to one.
@@ -88,22 +89,33 @@ def _walk(axes: Any, node: Any, path: tuple[Any, ...], found: list[Layers], by_f
         return
     if is_axes(axes) and not (by_function and isinstance(axes, tuple) and isinstance(node, tuple)):
         for below, leaf in jax.tree_util.tree_leaves_with_path(node):
-            found.append(check_axes(axes, leaf, join_path((*path, *below))))
+            found.append(Layers() if callable(leaf) else check_axes(axes, leaf, join_path((*path, *below))))
         return
-    expected, expected_structure = _children(axes)
-    children, structure = _children(node)
+    expected, expected_structure = children_of(axes)
+    children, structure = children_of(node)
     if structure != expected_structure or jax.tree_util.all_leaves([axes]):
+        at = f" at {join_path(path)!r}" if path else ""
         raise ValueError(
-            f"stacked_axes must be a tree of axes that is a prefix of the parameters, which have {structure} at "
-            f"{join_path(path)!r}, got {shorten(axes)} there"
+            f"stacked_axes must be axes, or a tree of them that the parameters extend: they have "
+            f"{_outline(node, children)}{at}, got {shorten(axes)} there{_hint(axes)}"
         )
     for (_, child_axes), (key, child) in zip(expected, children, strict=True):
         _walk(child_axes, child, (*path, *key), found, by_function)
 
 
-def _children(node: Any) -> tuple[list[tuple[tuple[Any, ...], Any]], Any]:
-    """Return what is one level down, with its keys, and the structure of that level."""
-    return jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda child: child is not node)
+def _outline(node: Any, children: list[tuple[tuple[Any, ...], Any]]) -> str:
+    if jax.tree_util.all_leaves([node]):
+        return f"an array of shape {np.shape(node)}"
+    return f"{type(node).__name__} of {join_words(join_path(key) for key, _ in children)}"
+
+
+def _hint(axes: Any) -> str:
+    """Say how to write what was probably meant."""
+    if isinstance(axes, list) and all(map(_is_axis, axes)):
+        return ": several axes of a parameter are a tuple"
+    if isinstance(axes, Mapping):
+        return ": for regular expressions on paths write path_axes({...})"
+    return ""
 
 
 def is_axes(node: object) -> bool:

@@ -19,7 +19,7 @@ _MAX_CLASSES = 20  # of a pattern, such as `\w`, since each takes a megabyte in 
 _PATH = 100  # characters of a long path
 _MAX_STEPS = 4_000_000  # of Python's engine for a list's patterns on one path, hundredths of a second
 _RANK = re.compile(r"rank\s*<=\s*(\d{1,3})", re.ASCII)
-_RANK_LIKE = re.compile(r"\s*rank\s*[<>=!]")  # no path has such a name in it
+_RANK_LIKE = re.compile(r"(?<!<)\brank\s*[<>=!]")  # no path has such a name in it; a group may be called rank
 _NAME = re.compile(r"[\w/.-]*", re.ASCII)  # a plain name, which takes hardly any memory
 
 
@@ -66,13 +66,15 @@ def compile_pattern(text: str) -> PathPattern:
 
 def is_of_ranks(text: str) -> bool:
     """Whether a pattern is of ranks, or was meant to be."""
-    return _RANK_LIKE.match(text) is not None
+    return _RANK_LIKE.search(text) is not None
 
 
 def _compile_rank(text: str) -> PathPattern:
     found = _RANK.fullmatch(text)
     if found is None:
-        raise ValueError("a pattern of ranks is written 'rank <= 1', with the largest rank that matches")
+        raise ValueError(
+            "a pattern of ranks is written 'rank <= 1', with the largest rank that matches, as an entry of its own"
+        )
     return PathPattern(text, lambda path: False, 0, max_rank=int(found[1]))
 
 

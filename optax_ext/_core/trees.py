@@ -34,3 +34,8 @@ def find_nodes(tree: Any, kind: type[_Node]) -> list[_Node]:
     """Return the nodes of a type at any depth, such as one state in the state of a chain."""
     leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def children_of(node: Any) -> tuple[list[tuple[tuple[Any, ...], Any]], Any]:
+    """Return what is one level down, with its keys, and the structure of that level."""
+    return jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda child: child is not node)

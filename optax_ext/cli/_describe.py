@@ -117,7 +117,7 @@ def _layers(stacks: Stacks) -> "Table":
         layers = "" if stack.axes is None else f"{stack.layers:,}"
         rows.append((stack.pattern, stack.path, shape, axes or "none", layers))
     columns = ("pattern", "parameter", "shape", "axes", "layers")
-    return _table("How many layers parameters hold", columns, rows, right=("layers",))
+    return _table("Layers per parameter", columns, rows, right=("layers",))
 
 
 def _patterns(optimizer: Optimizer, shapes: Shapes, stacks: Stacks) -> "Table":

@@ -58,11 +58,12 @@ class ParamsEma(Schema):
 
     @pydantic.field_validator("average_decay")
     @classmethod
-    def _starts_in_range(cls, average_decay: float | Schedule) -> float | Schedule:
+    def _is_in_range(cls, average_decay: float | Schedule) -> float | Schedule:
         if isinstance(average_decay, Schedule):  # only this recipe waits for JAX when it is read
-            first = evaluate(average_decay, 0)
-            if not isinstance(first, jax.core.Tracer) and not 0 <= first <= 1 + 1e-6:
-                raise problem(f"must be in [0, 1], got a schedule that is {float(first):g} at step 0")
+            for step in sorted({0, *(max(step, 0) for step, _ in average_decay.milestones())}):
+                value = evaluate(average_decay, step)
+                if not isinstance(value, jax.core.Tracer) and not 0 <= value <= 1 + 1e-6:
+                    raise problem(f"must be in [0, 1], got a schedule that is {float(value):g} at step {step}")
         return average_decay
 
     def make(self) -> "optax.GradientTransformationExtraArgs":

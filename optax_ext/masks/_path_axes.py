@@ -16,7 +16,7 @@ from optax_ext._core.regexes import PathPattern, check_together, compile_pattern
 from optax_ext._core.schema import plain_value
 from optax_ext._core.synonyms import suggest_arguments
 from optax_ext._core.trees import PyTree, is_one_parameter, join_path
-from optax_ext.masks._path_mask import check_no_step, require_matches
+from optax_ext.masks._path_mask import branches_of, check_no_step, require_matches
 
 Axes = int | tuple[int, ...] | None
 
@@ -65,23 +65,21 @@ class PathAxes:
         check_no_step("path_axes", ("stacked_axes",), params)
         patterns = _compile(tuple(self.axes))
         nodes, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
-        paths = [join_path(path) for path, _ in nodes]
+        parameters = [(join_path(path), node) for path, node in nodes]
         if not self.allow_unmatched:
-            require_matches(patterns, [(path, None) for path in paths])
-        found: list[Axes] = []
-        for path, (_, node) in zip(paths, nodes, strict=True):
-            axes = self._axes_of(path, patterns)
-            for leaf in jax.tree.leaves(node):  # one, of a parameter in a box, or none of a hole
-                check_axes(axes, leaf, path)
-            found.append(axes)
-        return structure.unflatten(found)
+            require_matches(patterns, [(path, None) for path, _ in parameters], branches_of(parameters))
+        return structure.unflatten(self._axes_of(path, node, patterns) for path, node in parameters)
 
-    def _axes_of(self, path: str, patterns: Sequence[PathPattern]) -> Axes:
-        matching = [pattern.text for pattern in patterns if pattern.matches(path, None)]
-        if len({self.axes[pattern] for pattern in matching}) > 1:
-            both = ", ".join(f"{pattern!r}: {self.axes[pattern]}" for pattern in matching)
+    def _axes_of(self, path: str, node: Any, patterns: Sequence[PathPattern]) -> Axes:
+        matching = {pattern.text: self.axes[pattern.text] for pattern in patterns if pattern.matches(path, None)}
+        leaves = jax.tree.leaves(node)  # one, also of a box; none of a hole
+        if not matching or any(map(callable, leaves)):  # an activation function in an Equinox module
+            return None
+        layers = {check_axes(axes, leaf, path) for axes in matching.values() for leaf in leaves}
+        if len(layers or {*matching.values()}) > 1:
+            both = ", ".join(f"{pattern!r}: {axes}" for pattern, axes in matching.items())
             raise ValueError(f"axes: the patterns of {path!r} must agree, got {both}")
-        return self.axes[matching[0]] if matching else None
+        return next(iter(matching.values()))
 
     def __repr__(self) -> str:
         """Show the call that makes equal axes."""

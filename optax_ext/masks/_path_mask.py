@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from optax_ext._core.arguments import check_flag
 from optax_ext._core.errors import join_words, shorten
@@ -44,8 +45,8 @@ def _by_keywords_alone(function: Callable[_P, _R]) -> Callable[_P, _R]:
 class PathMask:
     """A mask that chooses parameters by their paths, as [`path_mask`][optax_ext.path_mask] makes it.
 
-    A frozen value: hashable, picklable, and equal to any other of the same patterns in the same order, so that what
-    takes it for a static argument is compiled once.
+    A frozen value: picklable, equal to any other of the same patterns in the same order, and hashable unless its
+    stacked axes are not, so that what takes it for a static argument is compiled once.
 
     Attributes:
       include: Regular expressions, one of which is found in each path that is chosen; None for every path.
@@ -86,7 +87,7 @@ class PathMask:
         )
         found = [(join_path(path), rank) for (path, _), rank in zip(leaves, ranks, strict=True)]
         if not self.allow_unmatched:
-            require_matches(patterns, found)
+            require_matches(patterns, found, branches_of([(join_path(path), node) for path, node in leaves]))
         return structure.unflatten(
             (including is None or _matches(including, path, rank)) and not _matches(excluding, path, rank)
             for path, rank in found
@@ -207,9 +208,20 @@ def _matches(patterns: Sequence[PathPattern], path: str, rank: int | None) -> bo
     return any(pattern.matches(path, rank) for pattern in patterns)
 
 
-def require_matches(patterns: Sequence[PathPattern], found: Sequence[tuple[str, int | None]]) -> None:
+def branches_of(parameters: Sequence[tuple[str, Any]]) -> list[str]:
+    """Return the paths of holes with the slash that comes next where a hole stands for a whole branch.
+
+    Optax masks out a branch of parameters as one, as in `optax.partition` with a label for all of them.
+    """
+    return [f"{path}/" for path, node in parameters if isinstance(node, optax.MaskedNode)]
+
+
+def require_matches(
+    patterns: Sequence[PathPattern], found: Sequence[tuple[str, int | None]], branches: Sequence[str]
+) -> None:
     """Raise ValueError for patterns that match none of the parameters, of which paths and ranks are given."""
-    unmatched = [pattern for pattern in patterns if not any(pattern.matches(*parameter) for parameter in found)]
+    candidates = [*found, *((path, None) for path in branches)]
+    unmatched = [pattern for pattern in patterns if not any(pattern.matches(*parameter) for parameter in candidates)]
     if found and unmatched:
         problems = [
             f"the pattern {pattern.text!r} matches none of the {len(found)} parameters, {_nearest(pattern, found)}"

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.layers import Layers, StackedAxes, check_stacked_axes, layers_of
-from optax_ext._core.norms import norms
+from optax_ext._core.norms import AxisName, norms
 from optax_ext._core.precision import widen
 from optax_ext._core.public import public
 from optax_ext._core.remat import read_alone, rematerializable
+from optax_ext.transforms._inexact import for_inexact
 
 
 @public
-def clip_by_norm(max_norm: float, *, stacked_axes: StackedAxes = None) -> optax.GradientTransformation:
+def clip_by_norm(
+    max_norm: float, *, stacked_axes: StackedAxes = None, axis_name: AxisName | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Clip each leaf to a norm of its own, as Keras's ``clipnorm`` does: ``u * min(1, max_norm / |u|)``.
 
     Optax clips by value, by global norm and by blocks of leaves.
@@ -25,9 +28,10 @@ def clip_by_norm(max_norm: float, *, stacked_axes: StackedAxes = None) -> optax.
       max_norm: The largest norm of each leaf, at least 0. Norms are taken in at least float32.
       stacked_axes: The axes of leaves that count layers, each of which is then clipped to a norm of its own, as in
         [`scale_by_trust_ratio`][optax_ext.scale_by_trust_ratio].
+      axis_name: The mesh axis, or axes, over which layers are split inside ``shard_map``, as there.
 
     Returns:
-      A stateless transformation.
+      A stateless transformation. Integer parameters and keys have an update of zero.
 
     Raises:
       ValueError: If ``stacked_axes`` does not fit the parameters.
@@ -53,12 +57,12 @@ def clip_by_norm(max_norm: float, *, stacked_axes: StackedAxes = None) -> optax.
         del params
 
         def clip(update: jax.Array, layers: Layers) -> jax.Array:
-            (norm,) = norms([update], layers=layers)
+            (norm,) = norms([update], axis_name=axis_name, layers=layers)
             return _shrink(update, norm, max_norm)
 
         return jax.tree.map(clip, updates, layers_of(stacked_axes, updates)), state
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return for_inexact(optax.GradientTransformation(init_fn, update_fn))
 
 
 @public

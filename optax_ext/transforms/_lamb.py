@@ -108,7 +108,7 @@ def lamb(
         stacked_axes=stacked_axes,
         record=record,
         axis_name=axis_name,
-        may_overflow=False,  # what Adam makes of gradients of any size is never large
+        may_overflow=False,  # what Adam makes of gradients of any size is not large, nor is what decays of parameters
     )
     return chain(
         {

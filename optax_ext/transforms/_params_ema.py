@@ -12,7 +12,7 @@ from optax_ext._core.field_types import FLOAT32_TINY, Fraction, NonNegativeInteg
 from optax_ext._core.precision import apply_update, as_array, is_inexact, widen
 from optax_ext._core.public import public
 from optax_ext._core.synonyms import suggest_arguments
-from optax_ext._core.trees import PyTree, find_nodes, is_one_parameter, join_path
+from optax_ext._core.trees import PyTree, children_of, find_nodes, is_one_parameter, join_path
 
 
 @public
@@ -257,8 +257,8 @@ def _fill(upper: Any, lower: Any, both: _Both, path: tuple[Any, ...] = ()) -> An
         return upper
     if jax.tree_util.all_leaves([upper, lower]):
         return both(path, upper, lower)
-    uppers, upper_structure = _children(upper)
-    lowers, structure = _children(lower)
+    uppers, upper_structure = children_of(upper)
+    lowers, structure = children_of(lower)
     are_boxes = is_one_parameter(upper) and is_one_parameter(lower) and len(uppers) == len(lowers)
     if upper_structure != structure and not are_boxes:
         raise ValueError(
@@ -267,11 +267,6 @@ def _fill(upper: Any, lower: Any, both: _Both, path: tuple[Any, ...] = ()) -> An
         )
     nodes = zip(uppers, lowers, strict=True)
     return structure.unflatten(_fill(u, lo, both, (*path, *key)) for (_, u), (key, lo) in nodes)
-
-
-def _children(node: Any) -> tuple[list[tuple[tuple[Any, ...], Any]], Any]:
-    """Return what is one level down, with its keys, and the structure of that level."""
-    return jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda child: child is not node)
 
 
 def _refuse(path: tuple[Any, ...], upper: Any, lower: Any) -> Any:

@@ -80,8 +80,9 @@ def scale_by_trust_ratio(
       record: Whether the state keeps the ratios and norms of the last step, for [`metrics`][optax_ext.metrics].
       axis_name: The mesh axis, or axes, over which layers are split inside ``shard_map`` or ``pmap``. Norms are then
         taken over all parts. Leave it out under ``jit`` with shardings, where every norm is global, and for leaves that
-        are split along a stacked axis only, so that each device has whole layers. A leaf that is replicated on n
-        devices counts n times in both norms: its ratio is the same, but ``eps`` weighs less.
+        are split along a stacked axis only, so that each device has whole layers; with leaves of both kinds, use
+        ``optax.partition`` with a transformation for each. A leaf that is replicated on n devices counts n times in
+        both norms: its ratio is the same, but ``eps`` weighs less.
 
     Returns:
       A transformation that needs ``params``. Its state is a
@@ -110,7 +111,7 @@ def scale_by_trust_ratio(
       [[ 1.  1.]
        [10. 10.]]
 
-      The clipped ratio of LARC is ``min(trust(u), rate) / rate``:
+      The clipped ratio of LARC is ``min(trust(u), rate) / rate``, for a rate that is not 0:
 
       >>> rate = 0.1
       >>> larc = optax_ext.scale_by_trust_ratio(0.001 / rate, max_ratio=1.0)

@@ -38,7 +38,7 @@ def rows(out, title):
 def test_each_parameter_in_a_stack_is_shown_with_its_layers(capsys):
     axes = {"attention": 0, "experts": [0, 1], "head": None}
     out = describe(config.LARS(0.1, stacked_axes=axes), capsys).out
-    assert rows(out, "How many layers parameters hold") == [
+    assert rows(out, "Layers per parameter") == [
         ["attention", "blocks/attention/bias", "[12, 8]", "0", "12"],
         ["attention", "blocks/attention/kernel", "[12, 8, 8]", "0", "12"],
         ["experts", "blocks/experts/kernel", "[12, 4, 8, 8]", "0, 1", "48"],
@@ -54,7 +54,7 @@ def test_each_parameter_in_a_stack_is_shown_with_its_layers(capsys):
 def test_one_axis_is_that_of_every_parameter_and_counts_from_the_end_if_negative(capsys):
     for axis, counted in ((0, ["0", "12"]), (-1, ["1", "8"])):
         out = describe(config.SGD(0.1, clipnorm=1.0, stacked_axes=axis), capsys).out
-        table = rows(out, "How many layers parameters hold")
+        table = rows(out, "Layers per parameter")
         assert len(table) == 5
         assert table[0] == ["every parameter", "blocks/attention/bias", "[12, 8]", *counted]
 
@@ -89,7 +89,7 @@ def test_all_that_does_not_fit_is_reported_at_once_with_its_place(capsys):
         "  optimizer.stacked_axes: the pattern '^blcks/' matches none of the 5 parameters",
         "  optimizer.exclude_from_weight_decay: the pattern 'bais' matches none of the 5 parameters",
     ]
-    table = rows(out, "How many layers parameters hold")
+    table = rows(out, "Layers per parameter")
     assert ["^blcks/", "NOTHING"] in table
     assert ["head", "head/bias", "[4]", "DO NOT FIT"] in table
     assert ["head", "head/kernel", "[8, 4]", "1", "4"] in table
@@ -98,7 +98,7 @@ def test_all_that_does_not_fit_is_reported_at_once_with_its_place(capsys):
 
 def test_a_pattern_of_axes_that_may_match_nothing_is_no_problem(capsys):
     sgd = config.SGD(0.1, stacked_axes={"^blcks/": 0}, allow_unmatched=True)
-    assert ["^blcks/", "NOTHING"] in rows(describe(sgd, capsys).out, "How many layers parameters hold")
+    assert ["^blcks/", "NOTHING"] in rows(describe(sgd, capsys).out, "Layers per parameter")
     err = describe(config.SGD(0.1, stacked_axes={"^blcks/": 0}), capsys, status=1).err
     assert err.startswith("thing.yaml: 1 problem\n  stacked_axes: the pattern '^blcks/' matches none")
 

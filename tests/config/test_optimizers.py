@@ -312,6 +312,11 @@ def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
             "must be in [0, 1], got a schedule that is 1.5 at step 0",
         ),
         (
+            lambda: config.ParamsEma(optax_ext.PolynomialDecay(0.5, 10, end_learning_rate=5.0)),
+            "average_decay",
+            "must be in [0, 1], got a schedule that is 5 at step 10",
+        ),
+        (
             lambda: config.ParamsEma({"type": "step_cosine_decay", "boundaries": [0, 5], "values": [0.5]}),
             "average_decay.values",
             "must have",

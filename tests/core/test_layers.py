@@ -58,14 +58,26 @@ def test_a_tuple_of_integers_is_axes_and_one_tuples_are_leaves():
         (2, "the parameter 'blocks/bias' must have axis 2, got the shape (3, 4), with axes -2 to 1"),
         ({"blocks": 0, "head": -3}, "the parameter 'head' must have axis -3, got the shape (4, 5)"),
         ((0, -2), "of the parameter 'blocks/bias' of shape (3, 4) each axis counts once, got (0, -2)"),
-        ({"blocks": 0}, "a prefix of the parameters, which have PyTreeDef({'blocks': *, 'head': *}) at ''"),
-        ({"blocks": {"kernel": {"a": 0}, "bias": 0}, "head": 0}, "at 'blocks/kernel', got {'a': 0} there"),
+        ({"blocks": 0}, "that the parameters extend: they have dict of 'blocks', 'head', got {'blocks': 0} there"),
+        ({"^blocks/": 0}, "got {'^blocks/': 0} there: for regular expressions on paths write path_axes({...})"),
+        (
+            {"blocks": [0, 1], "head": 0},
+            "they have dict of 'bias', 'kernel' at 'blocks', got [0, 1] there: several axes",
+        ),
+        (
+            {"blocks": {"kernel": {"a": 0}, "bias": 0}, "head": 0},
+            "they have an array of shape (3, 2, 4) at 'blocks/kernel', got {'a': 0} there",
+        ),
         (lambda params: 0.5, "got 0.5 there"),
     ],
 )
 def test_what_does_not_fit_is_named(stacked_axes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         layers_of(stacked_axes, PARAMS)
+
+
+def test_a_function_among_the_leaves_has_no_layers():
+    assert axes_of(0, {"kernel": jnp.ones((2, 3)), "activation": jax.nn.relu}) == [(), (0,)]
 
 
 def test_a_scalar_has_no_axis():

@@ -135,4 +135,4 @@ def test_the_ratios_of_stacked_layers_are_the_ones_that_are_told(namespace):
         updates, _ = tx.update(names["jax"].tree.map(names["jnp"].ones_like, stacked), tx.init(stacked), stacked)
         ratios.append([round(float(ratio), 3) for ratio in updates["blocks"][:, 0]])
     assert ratios == [[58.026] * 3, [1, 10, 100]]
-    assert "one trust ratio, 58 for gradients of ones, rather than have 1, 10 and 100" in row[1]
+    assert "one trust ratio, 58 for gradients of ones, instead of 1, 10 and 100" in row[1]

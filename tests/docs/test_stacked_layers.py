@@ -11,7 +11,8 @@ from optax_ext.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "stacked_layers.md"
-BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+FOUND = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = dict(FOUND)
 
 
 def test_describe_prints_what_is_shown(tmp_path, monkeypatch, capsys):
@@ -29,7 +30,8 @@ def test_describe_prints_what_is_shown(tmp_path, monkeypatch, capsys):
 
 def test_the_code_says_what_the_recipe_says():
     names = {}
-    exec(compile(BLOCKS["python"], PAGE.name, "exec"), names)
+    for code in [text for language, text in FOUND if language == "python"]:
+        exec(compile(code, PAGE.name, "exec"), names)
     assert config.from_dict(yaml.safe_load(BLOCKS["yaml"])).optimizer.layer_axes() == names["axes"]
 
 

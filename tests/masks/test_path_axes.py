@@ -36,6 +36,23 @@ def test_holes_and_boxes_are_one_parameter():
     assert path_axes({"^blocks/": 0})(state)["blocks"]["kernel"] == 0
 
 
+def test_a_function_among_the_leaves_is_no_parameter():
+    params = {"blocks": {"kernel": jnp.ones((3, 2)), "activation": jax.nn.relu}}
+    assert path_axes({"^blocks/": 0})(params) == {"blocks": {"kernel": 0, "activation": None}}
+
+
+def test_a_hole_may_stand_for_a_branch_with_what_a_pattern_is_of():
+    holes = {"blocks": optax.MaskedNode(), "head": {"kernel": jnp.ones((4, 5))}}
+    assert path_axes({"^blocks/": 0})(holes) == {"blocks": None, "head": {"kernel": None}}
+    tx = optax_ext.lars(0.1, stacked_axes=path_axes({"^blocks/": 0}), weight_decay=0.1)
+    frozen = optax.partition({"train": tx, "freeze": optax.set_to_zero()}, {"blocks": "freeze", "head": "train"})
+    state = frozen.init(PARAMS)
+    updates, _ = frozen.update(PARAMS, state, PARAMS)
+    np.testing.assert_array_equal(updates["blocks"]["kernel"], 0)
+    with pytest.raises(ValueError, match="matches none of the 2 parameters"):
+        path_axes({"^block/": 0})(holes)
+
+
 def test_a_pattern_that_matches_nothing_is_an_error_unless_allowed():
     with pytest.raises(ValueError, match=r"the pattern '\^block/' matches none of the 3 parameters.*'blocks/bias'"):
         path_axes({"^block/": 0})(PARAMS)
@@ -43,7 +60,8 @@ def test_a_pattern_that_matches_nothing_is_an_error_unless_allowed():
 
 
 def test_patterns_of_one_parameter_must_agree():
-    assert path_axes({"blocks": 0, "kernel$": 0})(PARAMS)["blocks"] == {"kernel": 0, "bias": 0}
+    assert path_axes({"blocks": 0, "kernel$": 0})(PARAMS | {"head": {"kernel": jnp.ones(3)}})["blocks"]["kernel"] == 0
+    assert path_axes({"^blocks/": 0, "blocks/kernel$": (-3,)})(PARAMS)["blocks"] == {"kernel": 0, "bias": 0}
     with pytest.raises(ValueError, match=r"of 'blocks/kernel' must agree, got '\^blocks/': 0, 'kernel\$': 1"):
         path_axes({"^blocks/": 0, "kernel$": 1})(PARAMS)
 

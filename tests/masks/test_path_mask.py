@@ -296,6 +296,9 @@ class TestRanks:
         updates, _ = tx.update(jax.tree.map(jnp.zeros_like, STACKED), tx.init(STACKED), STACKED)
         np.testing.assert_array_equal(updates["blocks"]["bias"], 0)
         assert (updates["blocks"]["kernel"] != 0).all()
+        tx = make(1.0, trust_ratio_mask=mask, stacked_axes={"blocks": 0, "head": None}, record=True)
+        ratios = optax.tree.get(tx.init(STACKED), "trust_ratio")
+        assert isinstance(ratios["blocks"]["bias"], optax.MaskedNode)
 
     def test_its_own_stacked_axes_stay(self):
         own = path_mask(exclude=["rank <= 1"], stacked_axes=0)
@@ -314,7 +317,7 @@ class TestRanks:
         with pytest.raises(ValueError, match="'rank <= 0' matches none of the 3 parameters, whose ranks are '2', '3'"):
             path_mask(exclude=["rank <= 0"])(STACKED)
 
-    @pytest.mark.parametrize("wrong", ["rank < 2", "rank <= one", "rank == 1", "rank <= -1"])
+    @pytest.mark.parametrize("wrong", ["rank < 2", "rank <= one", "rank == 1", "rank <= -1", "bias|rank <= 1"])
     def test_other_comparisons_are_refused(self, wrong):
         with pytest.raises(ValueError, match="exclude must hold .*a pattern of ranks is written 'rank <= 1'"):
             path_mask(exclude=[wrong])

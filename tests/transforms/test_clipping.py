@@ -83,3 +83,17 @@ def test_stacked_layers_are_clipped_one_by_one(form):
 def test_stacked_axes_that_do_not_fit_are_found_by_init():
     with pytest.raises(ValueError, match=r"'b' must have axis 1, got the shape \(2,\)"):
         clip_by_norm(2.0, stacked_axes=1).init({"a": jnp.ones((2, 2)), "b": jnp.ones(2)})
+
+
+def test_integers_and_keys_are_left_alone():
+    grads = {"kernel": jnp.array([3.0, 4.0]), "table": np.zeros(3, jax.dtypes.float0)}
+    tx = clip_by_norm(1.0, stacked_axes={"kernel": None, "table": 5})
+    updates, _ = tx.update(grads, tx.init({"kernel": jnp.ones(2), "table": jnp.arange(3)}))
+    np.testing.assert_allclose(updates["kernel"], [0.6, 0.8], rtol=1e-6)
+    assert updates["table"].dtype == jax.dtypes.float0
+
+
+def test_norms_are_of_all_devices():
+    grads = jnp.array([[3.0], [4.0]])
+    clip = jax.vmap(lambda leaf: clipped(clip_by_norm(1.0, axis_name="devices"), leaf), axis_name="devices")
+    np.testing.assert_allclose(clip(grads), [[0.6], [0.8]], rtol=1e-6)
