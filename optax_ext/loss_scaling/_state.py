@@ -43,9 +43,10 @@ class LossScaleState(NamedTuple):
     skipped_steps: jax.Array
     consecutive_skips: jax.Array
     inner_state: PyTree
-    skips_since_growth: jax.Array | int = 0
-    grad_norm: jax.Array | float = 0.0
-    last_step_counted: jax.Array | bool = True
+    # The defaults, of states made before there were these fields, have the types that a step returns.
+    skips_since_growth: jax.Array | np.int32 = np.int32(0)
+    grad_norm: jax.Array | np.float32 = np.float32(0)
+    last_step_counted: jax.Array | np.bool_ = np.True_
 
 
 @public
