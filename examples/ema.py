@@ -38,7 +38,7 @@ def init_state(key: jax.Array) -> dict[str, Any]:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def train_step(state: dict[str, Any], images: jax.Array, labels: jax.Array) -> tuple[dict[str, Any], jax.Array]:
-    """Take one step; one that loss scaling skips leaves the batch statistics and their average alone too."""
+    """Take one step; a skipped one leaves the batch statistics and their average alone too."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": state["batch_stats"]}
@@ -49,7 +49,7 @@ def train_step(state: dict[str, Any], images: jax.Array, labels: jax.Array) -> t
     updates, opt = optimizer.update(grads, state["opt"], state["params"])
     _, stats_opt = stats_ema.update(jax.tree.map(jnp.zeros_like, stats), state["stats_opt"], stats)
     new, old = {"batch_stats": stats, "stats_opt": stats_opt}, {k: state[k] for k in ("batch_stats", "stats_opt")}
-    kept = jax.tree.map(lambda n, o: jnp.where(optax.tree.get(opt, "grads_finite"), n, o), new, old)
+    kept = optax.tree.where(optax_ext.metrics(opt)["consecutive_skips"] == 0, new, old)
     return {"params": optax.apply_updates(state["params"], updates), "opt": opt, **kept}, loss
 
 

@@ -48,8 +48,8 @@ def train_step(network: Network, optimizer: nnx.Optimizer, images: jax.Array, la
     value_and_grad = optax_ext.value_and_grad(loss_fn, optimizer.opt_state, transform=nnx.value_and_grad)
     loss, grads = value_and_grad(network)
     optimizer.update(network, grads)
-    finite = optimizer.opt_state.grads_finite[...]
-    nnx.update(network, optax.tree.where(finite, nnx.state(network, nnx.BatchStat), batch_stats))
+    applied = optax_ext.metrics(optimizer.opt_state)["consecutive_skips"] == 0
+    nnx.update(network, optax.tree.where(applied, nnx.state(network, nnx.BatchStat), batch_stats))
     return loss
 
 

@@ -134,12 +134,12 @@ def train_step(
 
     # A skipped step leaves parameters and optimizer as they were. The batch statistics are ours to keep: those of
     # one bad batch would spoil every evaluation from then on.
-    finite = optax.tree.get(new_opt_state, "grads_finite")
-    new_batch_stats = optax.tree.where(finite, new_batch_stats, batch_stats)
+    applied = optax_ext.metrics(new_opt_state)["consecutive_skips"] == 0
+    new_batch_stats = optax.tree.where(applied, new_batch_stats, batch_stats)
 
     applied_steps = optax.tree.get(opt_state, "count")  # what the schedule goes by: a skipped step does not count
     loss_scale = optax.tree.get(opt_state, "loss_scale")
-    metrics = Metrics(loss, accuracy, schedule(applied_steps), loss_scale, ~finite)
+    metrics = Metrics(loss, accuracy, schedule(applied_steps), loss_scale, ~applied)
     return State(new_params, new_batch_stats, new_opt_state), metrics
 
 

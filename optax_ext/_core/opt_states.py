@@ -1,10 +1,12 @@
 """Whether what was given is an optimizer state, and where in it something stands."""
 
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.trees import find_nodes
+
+_State = TypeVar("_State")
 
 
 def check_opt_state(opt_state: Any) -> None:
@@ -18,6 +20,18 @@ def places_of(opt_state: Any, kind: type[Any]) -> list[str]:
     """Return the expressions that lead to each state of a type."""
     paths = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=lambda node: isinstance(node, kind))
     return ["opt_state" + jax.tree_util.keystr(path) for path, node in paths if isinstance(node, kind)]
+
+
+def find_one(opt_state: Any, kind: type[_State]) -> _State | None:
+    """Return the one state of a type at any depth, or None if there is none; raise ValueError if there are several."""
+    states = find_nodes(opt_state, kind)
+    if len(states) > 1:
+        places = places_of(opt_state, kind)
+        raise ValueError(
+            f"opt_state must hold one {kind.__name__}, got {len(states)}, at {', '.join(places)}: "
+            f"give the part with the one to use, such as {places[0]}"
+        )
+    return states[0] if states else None
 
 
 def _name_of_other(opt_state: Any) -> str | None:
@@ -35,7 +49,9 @@ def _name_of_other(opt_state: Any) -> str | None:
         return None
     for node in nodes:
         if isinstance(node, made_by_optax):
-            return f"a transformation, {type(node).__name__}: call its init(params), and update(...) from then on"
+            kinds = (optax.GradientTransformationExtraArgs, *made_by_optax)  # a class of ours would say nothing
+            name = next(kind.__name__ for kind in kinds if isinstance(node, kind))
+            return f"a transformation, {name}: call its init(params), and update(...) from then on"
     if nnx is not None and find_nodes(opt_state, nnx.OptState):
         return f"{kind}, in which an optimizer state loses its types: give the opt_state of the nnx.Optimizer"
     if callable(opt_state) and nodes[0] is opt_state:

@@ -1,6 +1,6 @@
 """Diagnostics on the host: which leaves of a tree are non-finite, and whether a run is stalled."""
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ import optax
 
 from optax_ext._core.arguments import check_integer, is_concrete
 from optax_ext._core.field_types import PositiveInteger
+from optax_ext._core.opt_states import check_opt_state, find_one
 from optax_ext._core.public import public
-from optax_ext._core.trees import find_nodes, is_one_parameter, join_path
+from optax_ext._core.trees import is_one_parameter, join_path
 from optax_ext.loss_scaling._state import LossScaleState, SkipBadStepsState
 
-_State = TypeVar("_State")
 _MAX_LISTED = 5  # paths in an error, which a log still shows whole
 
 
@@ -118,7 +118,8 @@ def raise_if_stalled(opt_state: "optax.OptState", grads: Any = None, *, max_cons
     Raises:
       FloatingPointError: If the run is stalled. It names the skips, the loss scale, and the first paths; or the norm
         and the average, if the last gradients were finite and rejected.
-      TypeError: If ``opt_state`` is traced: call it outside of the compiled step.
+      TypeError: If ``opt_state`` is traced: call it outside of the compiled step. If it is a transformation, a model or
+        parameters.
       ValueError: If ``max_consecutive_skips`` is not a positive integer, or the state holds neither, or several.
 
     Examples:
@@ -137,10 +138,11 @@ def raise_if_stalled(opt_state: "optax.OptState", grads: Any = None, *, max_cons
       statistics.
     """
     max_consecutive_skips = check_integer("max_consecutive_skips", max_consecutive_skips, PositiveInteger)
-    scaler = _find_one(opt_state, LossScaleState)
-    guard = _find_one(opt_state, SkipBadStepsState)
+    scaler = find_one(opt_state, LossScaleState)
+    guard = find_one(opt_state, SkipBadStepsState)
     states = [state for state in (scaler, guard) if state is not None]
     if not states:
+        check_opt_state(opt_state)
         raise ValueError(
             "opt_state must hold one LossScaleState, got 0: wrap the optimizer in dynamic_loss_scaling, or without a "
             "scale in skip_bad_steps"
@@ -168,21 +170,15 @@ def raise_if_stalled(opt_state: "optax.OptState", grads: Any = None, *, max_cons
     )
 
 
-def _find_one(opt_state: Any, kind: type[_State]) -> "_State | None":
-    states = find_nodes(opt_state, kind)
-    if len(states) > 1:
-        raise ValueError(
-            f"opt_state must hold one {kind.__name__}, got {len(states)}: give the part with the one to check"
-        )
-    return states[0] if states else None
-
-
 def _name_offenders(grads: Any) -> str:
     if grads is None:
         return "Give the gradients as well to see which are non-finite."
     report = nonfinite_leaves(grads)
     if not report:
-        return "The gradients given are finite: they are of another step, or overflow in the dtype of their parameters."
+        return (
+            "The gradients given are finite: they are of another step, they overflow in the dtype of their parameters, "
+            "or check_updates found non-finite updates made of them."
+        )
     named = [f"{path} ({c.nan} NaN, {c.inf} infinite, of {c.size})" for path, c in list(report.items())[:_MAX_LISTED]]
     rest = f" and {len(report) - _MAX_LISTED} more" if len(report) > _MAX_LISTED else ""
     return f"Non-finite gradients: {', '.join(named)}{rest}."

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from optax_ext._core.arguments import check_flag
-from optax_ext._core.opt_states import check_opt_state, places_of
+from optax_ext._core.opt_states import check_opt_state, find_one
 from optax_ext.loss_scaling._state import LossScaleState, loss_scale_states
 
 
@@ -19,16 +19,10 @@ def find_scaler(opt_state: optax.OptState, missing_ok: bool) -> LossScaleState |
         parameters take scaled gradients.
     """
     check_flag("missing_ok", missing_ok)
-    states = loss_scale_states(opt_state)
-    if len(states) > 1:
-        places = places_of(opt_state, LossScaleState)
-        raise ValueError(
-            f"opt_state must hold one LossScaleState, got {len(states)}, at {', '.join(places)}: "
-            f"give the part with the scale to use, such as {places[0]}"
-        )
-    if states:
+    scaler = find_one(opt_state, LossScaleState)
+    if scaler is not None:
         _check_place(opt_state)
-        return states[0]
+        return scaler
     check_opt_state(opt_state)
     if not missing_ok:
         raise ValueError(

@@ -13,6 +13,7 @@ from optax_ext._core.norms import AxisName, reduce_over, root, sum_of_squares
 from optax_ext._core.precision import is_inexact
 from optax_ext._core.remat import by_platform, hide
 from optax_ext.loss_scaling._finite import add_up, all_finite, is_finite
+from optax_ext.loss_scaling._precision import split_scale
 
 _T = TypeVar("_T")
 
@@ -32,7 +33,7 @@ def finite_and_norm(
     finite, each number is at most 2**64, and stays finite when it is divided by a scale of at least 1. If the sum is
     not finite, it may only have overflowed, and the unscaled numbers decide. The root of the sum is the norm; only if
     the sum overflowed or underflowed are the numbers read once more for it. On other devices one pass computes all
-    sums.
+    sums, and float32 numbers below 2**-63, whose squares vanish, may count as 0 in the norm.
 
     A norm over devices counts a leaf that varies over an axis once for each device, and one that does not once. Where
     JAX does not track this, each leaf counts as if all devices had the same: exact for copies, and of parts the root
@@ -74,7 +75,9 @@ def _on_this_device(
     """Return whether all numbers are finite, and the norm of each group of leaves."""
     eager = is_eager(*leaves)
 
-    def sums(factor: Any = None, leaves: Sequence[Any] = leaves) -> list[jax.Array]:
+    def sums(
+        factor: Any = None, leaves: Sequence[Any] = leaves, groups: Sequence[Sequence[int]] = groups
+    ) -> list[jax.Array]:
         squares = [sum_of_squares([leaf], factor).astype(jnp.float32) for leaf in leaves]
         # In one array, so that in `shard_map` all vary over the same axes, as both branches of a `cond` must.
         return [*jnp.stack([add_up([squares[index] for index in group]) for group in groups])]
@@ -82,8 +85,8 @@ def _on_this_device(
     def unscale(norm: jax.Array) -> jax.Array:
         if scale is None:
             return norm
-        first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))  # as in `unscale_by`
-        return norm * first / (scale * first)
+        factor, divisor = split_scale(scale)
+        return norm * factor / divisor
 
     def as_they_are(totals: Sequence[jax.Array]) -> list[jax.Array]:
         return [unscale(root(squares)) for squares in totals]
@@ -112,16 +115,20 @@ def _on_this_device(
     def elsewhere() -> tuple[jax.Array, list[jax.Array]]:
         # Each sum costs another small kernel on a GPU, so that the squares of what is divided by 2**80 tell as well
         # whether float32 numbers are finite: each is if the sum is, and if the norm is where a scale below 1 enlarges.
-        totals, shrunk = sums(), sums(1 / _SHIFT)
+        # Those of other types are not in that sum, since float64 holds numbers whose squares overflow in any case.
+        judged = [index for index, pair in enumerate(zip(leaves, unscaled, strict=True)) if _is_float32(*pair)]
+        parts = groups if judged in groups else [*groups, judged]
+        totals, shrunk = sums(groups=parts), sums(1 / _SHIFT, groups=parts)
         norms = [
             jnp.where(is_finite(squares), norm, large)
             for squares, norm, large in zip(totals, as_they_are(totals), of_large(shrunk), strict=True)
         ]
-        finite = jnp.stack([is_finite(squares) for squares in shrunk]).all()
+        place = parts.index(judged)
+        finite = is_finite(shrunk[place])
         if scale is not None:
-            finite &= (scale >= 1) | jnp.stack([is_finite(norm) for norm in norms]).all()
-        others = [shown for leaf, shown in zip(leaves, unscaled, strict=True) if not _is_float32(leaf, shown)]
-        return finite & all_finite(others), norms
+            finite &= (scale >= 1) | is_finite(norms[place])
+        others = [shown for index, shown in enumerate(unscaled) if index not in judged]
+        return finite & all_finite(others), norms[: len(groups)]
 
     return on_cpu() if eager else by_platform(cpu=on_cpu, default=elsewhere)
 

@@ -26,17 +26,25 @@ def widen_range(params: Any) -> Any:
     return jax.tree.map(widen_leaf, params)
 
 
+def split_scale(scale: Any) -> tuple[jax.Array, jax.Array]:
+    """Return the factor and the divisor, in float32, by which a division by `scale` is done: ``x * factor / divisor``.
+
+    The factor is 1 unless the scale is huge: XLA turns a division into a multiplication by the reciprocal, which for a
+    scale above 2**126 is subnormal and flushed to zero.
+    """
+    scale = jnp.asarray(scale, jnp.float32)
+    factor = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
+    return factor, scale * factor
+
+
 def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any:
     """Divide the inexact leaves of a tree by `scale`, in at least float32; None leaves the numbers as they are.
-
-    It multiplies by two factors, of which the first is 1 unless the scale is huge: XLA turns a division into a
-    multiplication by the reciprocal, which for a scale above 2**126 is subnormal and flushed to zero.
 
     With `params`, each leaf is then cast to the dtype of its parameter, so that the state of a low-precision run never
     changes its dtype.
     """
-    is_scaled, scale = scale is not None, jnp.asarray(1 if scale is None else scale, jnp.float32)
-    first = jnp.where(scale > 2.0**100, jnp.float32(2.0**-64), jnp.float32(1))
+    is_scaled = scale is not None
+    first, rest = split_scale(1 if scale is None else scale)
 
     def unscale(leaf: Any, param: Any = None) -> Any:
         if leaf is None:
@@ -54,7 +62,7 @@ def unscale_by(scale: Any, tree: Any, params: optax.Params | None = None) -> Any
         def divide(leaf: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
             return (widen(leaf) * first * second).astype(dtype)
 
-        return rematerializable(divide, leaf, first.astype(wide), 1 / (scale * first).astype(wide))
+        return rematerializable(divide, leaf, first.astype(wide), 1 / rest.astype(wide))
 
     if params is None:
         return jax.tree.map(unscale, tree)

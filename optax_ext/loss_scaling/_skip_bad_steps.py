@@ -44,13 +44,13 @@ def skip_bad_steps(
               w = d * w + (1 - d)
     ```
 
-    The average thus is exponential, corrected for its start. It never learns from a step that is skipped, so that no
+    The average is thus exponential, with bias correction. It never learns from a step that is skipped, so that no
     spike raises the limit for the next one.
 
     Args:
       inner: What to wrap: an optimizer, or a chain with its clips.
       max_norm_ratio: How many times the average a norm may be, more than 1; None for no limit. Norms of healthy steps
-        vary, most with small batches: 10 or so skips what clipping does not mend.
+        vary, most with small batches: about 10 skips the spikes that clipping cannot repair.
       norm_decay: The weight of the average before in the one after, in [0, 1). The average spans about
         ``1 / (1 - norm_decay)`` steps.
       warmup_steps: How many steps are applied before norms are judged, at least 0, since norms fall quickly at the
@@ -90,14 +90,20 @@ def skip_bad_steps(
       [-1.] 0 2.00
 
     Note:
+      Batch statistics, averages of them, and fp8 state are not in the optimizer's state: keep the new ones only of
+      applied steps, where ``optax_ext.metrics(state)["consecutive_skips"] == 0``. ``grads_finite`` does not tell: the
+      gradients of a spike are finite.
+
       A spike during the warm-up is applied and averaged: one of ``k`` times the usual norm raises the average by about
       ``k / m`` times that norm, with ``m`` the smaller of the steps so far and ``1 / (1 - norm_decay)``. What it added
       fades by ``norm_decay`` with each step that is applied, by half in 69 steps with 0.99, and until then spikes below
       the higher limit pass.
 
       A level of norms that rises permanently by more than the ratio, as after a change of the data or the loss, is
-      never learned: every step from then on is skipped. [`raise_if_stalled`][optax_ext.raise_if_stalled] ends such a
-      run, and names the norm and the average.
+      never learned: every step from then on is skipped. A phase of small or zero gradients, such as that of batches
+      without targets, is applied and lowers the average, by half in 69 steps with 0.99; once it is below the usual norm
+      divided by the ratio, the return to the usual norm is skipped permanently as well.
+      [`raise_if_stalled`][optax_ext.raise_if_stalled] ends such a run, and names the norm and the average.
 
       With a loss scale, put this directly inside: ``dynamic_loss_scaling(skip_bad_steps(inner, max_norm_ratio=10.0))``
       checks once and selects once. The scale counts all skips and shrinks only for non-finite gradients; a non-finite

@@ -22,17 +22,19 @@ class LossScaleState(NamedTuple):
     Attributes:
       loss_scale: The factor for the next loss; float32 scalar.
       counter: Finite steps since the scale last changed or a step was skipped; int32 scalar, 0 with a fixed scale.
-      grads_finite: Whether the last gradients were finite; bool scalar, initially True.
+      grads_finite: Whether the last gradients were finite, and with ``check_updates`` the parameters that they would
+        make; bool scalar, initially True. True in a step that [`skip_bad_steps`][optax_ext.skip_bad_steps] inside
+        rejects.
       skipped_steps: How many updates were skipped so far; int32 scalar.
-      consecutive_skips: How many updates in a row were skipped up to now; int32 scalar.
+      consecutive_skips: How many updates in a row were skipped up to now; int32 scalar, 0 after an applied one.
       inner_state: The state of the wrapped transformation. A skipped step leaves it bit-identical.
       skips_since_growth: How many updates were skipped since ``growth_steps`` finite steps in a row were last reached;
         int32 scalar, 0 with a fixed scale.
       grad_norm: The norm of the last gradients, unscaled; float32 scalar, initially 0. Infinite if they were
         non-finite, so never NaN. It counts the gradients that the inner transformation reads; a step that is not
         compiled counts all. For ``axis_name`` see [`skip_bad_steps`][optax_ext.skip_bad_steps].
-      last_step_counted: Whether the last update advanced the counts of ``inner_state``: it was applied, or
-        ``count_skipped_steps`` is set; bool scalar, initially True.
+      last_step_counted: Whether the last update advanced the counts of ``inner_state``, because the update was applied
+        or ``count_skipped_steps`` is set; bool scalar, initially True.
     """
 
     loss_scale: jax.Array
@@ -41,9 +43,10 @@ class LossScaleState(NamedTuple):
     skipped_steps: jax.Array
     consecutive_skips: jax.Array
     inner_state: PyTree
-    skips_since_growth: jax.Array | int = 0
-    grad_norm: jax.Array | float = 0.0
-    last_step_counted: jax.Array | bool = True
+    # The defaults, of states made before there were these fields, have the types that a step returns.
+    skips_since_growth: jax.Array | np.int32 = np.int32(0)
+    grad_norm: jax.Array | np.float32 = np.float32(0)
+    last_step_counted: jax.Array | np.bool_ = np.True_
 
 
 @public
@@ -51,7 +54,8 @@ class SkipBadStepsState(NamedTuple):
     """The state of ``skip_bad_steps``, the same whatever its arguments.
 
     Attributes:
-      grads_finite: Whether the last gradients were finite; bool scalar, initially True.
+      grads_finite: Whether the last gradients were finite, and with ``check_updates`` the parameters that they would
+        make; bool scalar, initially True. True in a step whose norm is rejected.
       skipped_steps: How many updates were skipped so far; int32 scalar.
       consecutive_skips: How many updates in a row were skipped up to now; int32 scalar, 0 after an applied one.
       inner_state: The state of the wrapped transformation. A skipped step leaves it bit-identical.

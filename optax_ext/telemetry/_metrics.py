@@ -2,16 +2,15 @@
 
 from __future__ import annotations  # so that `help` shows types as they are written
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import check_flag
-from optax_ext._core.opt_states import check_opt_state, places_of
+from optax_ext._core.opt_states import check_opt_state, find_one
 from optax_ext._core.public import public
-from optax_ext._core.trees import find_nodes
 from optax_ext.loss_scaling import LossScaleState, SkipBadStepsState
 from optax_ext.telemetry._learning_rate import learning_rate_metrics
 from optax_ext.telemetry._records import record_metrics
@@ -20,12 +19,11 @@ from optax_ext.telemetry._scalar import scalar
 if TYPE_CHECKING:
     from optax_ext import config
 
-_State = TypeVar("_State")
 _SCALE = {"loss_scale": jnp.float32}
 _SKIPS = {
     "grads_finite": jnp.bool_,
     "skipped_steps": jnp.int32,
-    "consecutive_skips": jnp.int32,
+    "consecutive_skips": jnp.int32,  # 0 after a step that was applied
     "grad_norm": jnp.float32,
 }
 _GUARD = {"average_norm": jnp.float32}
@@ -47,9 +45,9 @@ def metrics(
     with a loss scale
       loss_scale           the factor for the next loss
     with a loss scale or skip_bad_steps
-      grads_finite         whether the last gradients were finite
+      grads_finite         whether the last gradients were finite; with check_updates, the parameters after them too
       skipped_steps        how many steps were skipped so far
-      consecutive_skips    how many steps in a row were skipped up to now
+      consecutive_skips    how many steps in a row were skipped up to now: 0 if the last step was applied
       grad_norm            the norm of the last gradients, unscaled and before any clip; infinite if non-finite
     with skip_bad_steps
       average_norm         the running average of the norms of applied steps
@@ -77,8 +75,11 @@ def metrics(
       learning_rate: What the optimizer was given: a number, a schedule, or the recipe that made it, whose ``decay``
         counts. The step of a schedule comes from the counts in the state. A step that was skipped was computed with the
         count as it still is, an applied one with the count before. Between the updates of ``optax.MultiSteps``, the
-        rate is that of the last update. With None, there is a rate where ``optax.inject_hyperparams`` keeps one,
-        which a skipped step leaves as it was; several rates, in groups of ``optax.partition``, are
+        rate is that of the last update; with ``count_skipped_steps=True`` around it, each step skipped since then
+        moves the rate on by one count, since the state does not tell skips from updates. After a non-finite step that
+        ``optax.apply_if_finite`` applied because its patience had ended, the rate is that of the step to come, since
+        the state does not tell this either. With None, there is a rate where ``optax.inject_hyperparams`` keeps one:
+        after a skipped step, that of the last applied step. Several rates, in groups of ``optax.partition``, are
         ``learning_rate/GROUP``.
       per_layer: Whether each layer that ``record=True`` keeps has an entry as well.
 
@@ -123,12 +124,15 @@ def metrics(
       update_norm/conv2    1
 
     Note:
-      Where ``skip_bad_steps`` is directly inside a loss scale, the loss scale counts the skips of both; in any other
-      place inside, the skips are those of the loss scale alone. In ``shard_map``, ratios of layers that are split over
-      devices along a stacked axis are those of the device; outside, all are there.
+      With both a loss scale and ``skip_bad_steps``, ``skipped_steps`` counts the skips of both. Directly inside a loss
+      scale, ``skip_bad_steps`` shares its count; in any other place, such as a chain inside, each has a count of its
+      own, ``consecutive_skips`` is the larger, and ``grads_finite`` and ``grad_norm`` are those of the loss scale.
+
+      In ``shard_map``, ratios of layers that are split over devices along a stacked axis are those of the device;
+      outside, all are there.
     """
     check_flag("per_layer", per_layer)
-    scaling, guard = _only(opt_state, LossScaleState), _only(opt_state, SkipBadStepsState)
+    scaling, guard = find_one(opt_state, LossScaleState), find_one(opt_state, SkipBadStepsState)
     if scaling is None and guard is None:
         check_opt_state(opt_state)
     found: dict[str, jax.Array] = {}
@@ -136,17 +140,17 @@ def metrics(
     for state, fields in ((scaling, _SCALE), (skipping, _SKIPS), (guard, _GUARD)):
         if state is not None:
             found |= {name: scalar(name, getattr(state, name), dtype) for name, dtype in fields.items()}
+    if scaling is not None and guard is not None:
+        found |= _skips_of_both(scaling, guard)
     found |= learning_rate_metrics(opt_state, learning_rate)
     return found | record_metrics(opt_state, per_layer)
 
 
-def _only(opt_state: optax.OptState, kind: type[_State]) -> _State | None:
-    """Return the one state of a type, or None if there is none."""
-    states = find_nodes(opt_state, kind)
-    if len(states) > 1:
-        places = places_of(opt_state, kind)
-        raise ValueError(
-            f"opt_state must hold one {kind.__name__}, got {len(states)}, at {', '.join(places)}: "
-            f"give the part with the one to read, such as {places[0]}"
-        )
-    return states[0] if states else None
+def _skips_of_both(scaling: LossScaleState, guard: SkipBadStepsState) -> dict[str, jax.Array]:
+    """Return the counts of skips, of which the loss scale knows those of a guard that is directly inside it."""
+    skipped_steps, consecutive_skips = (
+        [scalar(name, getattr(state, name), jnp.int32) for state in (scaling, guard)]
+        for name in ("skipped_steps", "consecutive_skips")
+    )
+    combine = jnp.maximum if scaling.inner_state is guard else jnp.add
+    return {"skipped_steps": combine(*skipped_steps), "consecutive_skips": jnp.maximum(*consecutive_skips)}

@@ -46,6 +46,8 @@ def _by_parameter(trees: list[Any]) -> dict[str, Any]:
         nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_one_parameter)
         for path, node in nodes:
             for leaf in jax.tree.leaves(node):  # none of a hole, one of a box
+                if np.size(leaf) == 0:  # a stack of no layers
+                    continue
                 if join_path(path) in numbers:
                     raise ValueError(
                         "opt_state must hold one TrustRatioState, or several that record different parameters, got "

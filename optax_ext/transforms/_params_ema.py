@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_ext._core.arguments import Scalar, check_flag, check_integer, check_rate, is_concrete
@@ -29,7 +30,7 @@ class ParamsEmaState(NamedTuple):
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # Optax's name; a tuple's method goes
     ema: PyTree
-    total_weight: jax.Array | float = 1.0
+    total_weight: jax.Array | np.float32 = np.float32(1)  # of the type that a step returns
 
 
 @public

@@ -130,6 +130,29 @@ def test_fp8_clips_an_overflow_which_only_a_history_shows(namespace, operation):
     chex.assert_trees_all_equal(skipped.params, variables)
 
 
+SPIKE_RULE = {"max_norm_ratio": 4.0, "warmup_steps": 0}
+WITH_A_GUARD = {
+    "alone": lambda: optax_ext.skip_bad_steps(optax.sgd(0.1), **SPIKE_RULE),
+    "in a scale": lambda: optax_ext.fixed_loss_scaling(WITH_A_GUARD["alone"](), 1.0),
+    "in a chain in a scale": lambda: optax_ext.fixed_loss_scaling(optax.chain(WITH_A_GUARD["alone"]()), 1.0),
+}
+
+
+@pytest.mark.parametrize("place", WITH_A_GUARD)
+def test_a_rejected_spike_leaves_what_is_overwritten(namespace, place):
+    network, variables = made(fp8_ops.Fp8DirectDotGeneralOp)
+    state = namespace["Fp8TrainState"].create(apply_fn=network.apply, params=variables, tx=WITH_A_GUARD[place]())
+    grads = scaled_grads(network, variables, 1.0)
+    step = jax.jit(lambda state, grads: state.apply_gradients(grads=grads))
+    state = step(state, grads)
+    chex.assert_trees_all_equal(state.params[FP8], grads[FP8])
+    spike = {"params": jax.tree.map(lambda leaf: 100 * leaf, grads["params"])}
+    spike[FP8] = jax.tree.map(lambda leaf: 2 * leaf, grads[FP8])
+    chex.assert_trees_all_equal(step(state, spike).params, state.params)
+    again = step(step(state, spike), grads)
+    chex.assert_trees_all_equal(again.params[FP8], grads[FP8])
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_the_loss_scale_reaches_only_what_is_known_of_output_gradients(operation):
     network, variables = made(operation)
@@ -162,7 +185,10 @@ def test_gradients_are_clipped_in_the_first_step_and_after_the_scale_grew():
     assert jnp.finfo(jnp.float8_e5m2).max == 57344
 
 
-@pytest.mark.parametrize("wrapper", [optax_ext.dynamic_loss_scaling, lambda tx: optax_ext.fixed_loss_scaling(tx, 8.0)])
+@pytest.mark.parametrize(
+    "wrapper",
+    [optax_ext.dynamic_loss_scaling, lambda tx: optax_ext.fixed_loss_scaling(tx, 8.0), optax_ext.skip_bad_steps],
+)
 def test_all_variables_are_an_error_that_says_what_to_give(wrapper):
     _, variables = made(fp8_ops.Fp8DirectDotGeneralOp)
     for params in (variables, {"model": variables}, jax.eval_shape(lambda: variables)):

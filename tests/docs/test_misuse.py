@@ -115,6 +115,21 @@ def test_a_frozen_group_is_not_checked(namespace):
     assert state.grads_finite
 
 
+def test_batch_statistics_of_a_rejected_spike_are_not_kept(namespace):
+    (row,) = [row for row in ROWS if "guarded.grads_finite" in row[0]]
+    kept = []
+    for cell in (row[0], row[3]):
+        names = dict(namespace)
+        exec(compile(code_of(cell), PAGE.name, "exec"), names)
+        kept.append(names["batch_stats"]["mean"].tolist())
+    assert kept == [[1.0, 1.0], [0.0, 0.0]]
+    names = dict(namespace)
+    in_a_scale = names["scaling"](names["guard"]).init(names["params"])
+    with pytest.raises(KeyError, match="grads_finite"):
+        names["optax"].tree.get(in_a_scale, "grads_finite")
+    assert names["optax_ext"].metrics(in_a_scale)["consecutive_skips"] == 0
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", PAGE.read_text()))))
 def test_links_lead_somewhere(target):
     assert (PAGE.parent / target).exists()

@@ -228,8 +228,25 @@ class TestStall:
     def test_a_state_without_one_scale_is_refused(self):
         with pytest.raises(ValueError, match="must hold one LossScaleState, got 0: wrap the optimizer in"):
             optax_ext.raise_if_stalled(optax.sgd(0.1).init(PARAMS))
-        with pytest.raises(ValueError, match="must hold one LossScaleState, got 2: give the part"):
+        with pytest.raises(ValueError, match=r"one LossScaleState, got 2, at opt_state\[0\], opt_state\[1\]: give"):
             optax_ext.raise_if_stalled(optax.chain(make(), make()).init(PARAMS))
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (optax_ext.skip_bad_steps(optax.sgd(0.1)), "got a transformation, GradientTransformationExtraArgs: call"),
+            (PARAMS, "without any of Optax's states: parameters"),
+        ],
+    )
+    def test_what_is_no_optimizer_state_is_said(self, given, message):
+        with pytest.raises(TypeError, match=message):
+            optax_ext.raise_if_stalled(given)
+
+    def test_updates_that_would_be_non_finite_are_among_the_causes(self):
+        tx = optax_ext.dynamic_loss_scaling(optax.scale(1e38), initial_scale=1.0, check_updates=True)
+        _, state = tx.update(jnp.full(2, 1e3), tx.init(jnp.ones(2)), jnp.ones(2))
+        with pytest.raises(FloatingPointError, match="or check_updates found non-finite updates made of them"):
+            optax_ext.raise_if_stalled(state, jnp.full(2, 1e3), max_consecutive_skips=1)
 
     @pytest.mark.parametrize(
         ("limit", "accepted"),

@@ -233,6 +233,22 @@ def test_a_higher_level_is_never_learned_until_the_run_is_ended():
     optax_ext.raise_if_stalled(states[-2])
 
 
+def test_the_usual_norm_is_rejected_after_a_phase_of_zero_gradients():
+    """As the documentation says: the average falls by half in 69 steps, to a quarter of the usual norm in 138."""
+    tx = skip_bad_steps(optax.sgd(1.0), max_norm_ratio=4.0)
+
+    @jax.jit
+    def train(state, norms):
+        return jax.lax.scan(lambda state, norm: (tx.update(grads_of(norm), state, PARAMS)[1], None), state, norms)[0]
+
+    usual = train(tx.init(PARAMS), jnp.full(900, 1.73))
+    for zeros, skips in ((100, 0), (160, 20)):
+        state = train(train(usual, jnp.zeros(zeros)), jnp.full(20, 1.73))
+        assert int(state.consecutive_skips) == skips
+    with pytest.raises(FloatingPointError, match=r"rejected their norm of 1\.73, with an average of 0\."):
+        optax_ext.raise_if_stalled(state, max_consecutive_skips=20)
+
+
 # A loss scale around it.
 
 
@@ -324,6 +340,13 @@ def test_there_is_one_check_and_one_selection():
     assert cost(scale(skip_bad_steps(INNER, **GUARD))) < plain + 4096
     assert cost(skip_bad_steps(INNER, **GUARD)) < plain + 4096
     assert cost(scale(Opaque(*skip_bad_steps(INNER, **GUARD)))) > plain + 4 * 64 * 1024
+
+
+def test_a_changed_copy_in_a_scale_is_one_of_its_own():
+    guard = skip_bad_steps(INNER, **GUARD)
+    states, updates = run(scale(guard._replace(init=guard.init)), NORMS)
+    expected_states, expected = run(scale(Opaque(*guard)), NORMS)
+    chex.assert_trees_all_equal((states, updates), (expected_states, expected))
 
 
 def test_deeper_inside_it_is_one_of_its_own():
@@ -434,7 +457,9 @@ def test_a_stalled_run_is_told_by_the_larger_count():
     alone, _ = run(skip_bad_steps(INNER), [np.nan])
     with pytest.raises(FloatingPointError, match=r"^stalled: 1 updates in a row were skipped\. Give the gradients"):
         optax_ext.raise_if_stalled(alone[-1], max_consecutive_skips=1)
-    with pytest.raises(ValueError, match="must hold one SkipBadStepsState, got 2: give the part"):
+    with pytest.raises(
+        ValueError, match=r"must hold one SkipBadStepsState, got 2, at opt_state\[0\], .*: give the part"
+    ):
         optax_ext.raise_if_stalled((alone[-1], alone[-1]))
 
 

@@ -141,8 +141,27 @@ def test_scalar_integers_of_a_field_called_count_advance_and_nothing_else():
     assert increment_counts(jnp.int32(3)) == 3
 
 
-def test_the_field_that_is_new_may_be_missing():
-    assert LossScaleState(*STATE[:6]).skips_since_growth == 0
+@pytest.mark.parametrize("fields", [6, 7, 8])
+@pytest.mark.parametrize("x64", [False, True])
+def test_fields_that_are_new_may_be_missing_and_have_the_types_of_a_step(fields, x64):
+    with jax.enable_x64(x64):
+        tx = optax_ext.dynamic_loss_scaling(optax.sgd(0.1, momentum=0.9), initial_scale=8.0)
+        params = np.ones(2, np.float32)
+        whole, traces = tx.init(params), []
+        old = LossScaleState(*whole[:fields])
+        chex.assert_trees_all_equal(old, whole)
+        chex.assert_trees_all_equal_shapes_and_dtypes(old, whole)
+
+        @jax.jit
+        def step(state):
+            traces.append(None)
+            return jax.lax.cond(
+                state.counter < 2, lambda state: tx.update(params, state, params)[1], lambda s: s, state
+            )
+
+        step(step(old))
+        step(whole)
+        assert len(traces) == 1
 
 
 @pytest.mark.parametrize("device", [0, 3])

@@ -105,6 +105,15 @@ def test_without_skipping_every_step_counts():
     np.testing.assert_allclose(reported, rates(0, 1, 2))
 
 
+def test_what_a_state_does_not_tell_is_as_documented():
+    counting = scaled(every(2, sgd), count_skipped_steps=True)
+    used, reported = run(counting, [GOOD, GOOD, NAN, GOOD, GOOD], schedule)
+    np.testing.assert_allclose(reported, rates(0, 0, 1, 1, 2))
+    np.testing.assert_allclose(used[[1, 4]], rates(0, 2), rtol=1e-6)  # the updates
+    _, reported = run(optax.apply_if_finite(sgd, 1), [GOOD, NAN, NAN, GOOD], schedule)
+    np.testing.assert_allclose(reported, rates(0, 1, 2, 2))  # the third was applied at the rate of 1
+
+
 EVERY_OTHER = [0, 0, 0, 1, 1, 2, 2, 3, 3]  # the first update comes with the second step
 ACCUMULATING = {
     "bare": (lambda: every(2, sgd), EVERY_OTHER, []),

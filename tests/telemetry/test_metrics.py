@@ -182,6 +182,55 @@ def test_two_layers_of_one_key():
     assert list(optax_ext.metrics(state)) == SUMMARIES
 
 
+def test_a_stack_of_no_layers_has_no_entry():
+    params = {"blocks": jnp.ones((0, 3)), "head": jnp.full(4, 2.0)}
+    for stacked_axes in ({"blocks": 0, "head": None}, None):
+        tx = optax_ext.scale_by_trust_ratio(stacked_axes=stacked_axes, record=True)
+        found = optax_ext.metrics(tx.update(params, tx.init(params), params)[1], per_layer=True)
+        assert found["trust_ratio/head"] == 1
+    state = optax_ext.scale_by_trust_ratio(stacked_axes=0, record=True).init(jnp.ones((0, 3)))
+    assert optax_ext.metrics(state, per_layer=True) == {}
+
+
+GUARD = {"max_norm_ratio": 4.0, "warmup_steps": 0}
+FACTORS = [1.0, np.nan, np.nan, 100.0, 1.0, 100.0, np.nan]
+BOTH = {
+    "directly inside": lambda: optax_ext.skip_bad_steps(optax.sgd(0.1), **GUARD),
+    "in a chain inside": lambda: optax.chain(optax.identity(), optax_ext.skip_bad_steps(optax.sgd(0.1), **GUARD)),
+    "injected": lambda: optax.inject_hyperparams(optax_ext.skip_bad_steps)(inner=optax.sgd(0.1), **GUARD),
+}
+
+
+@pytest.mark.parametrize("place", BOTH)
+def test_the_skips_of_a_loss_scale_and_a_guard(place):
+    tx = optax_ext.dynamic_loss_scaling(BOTH[place](), initial_scale=8.0)
+
+    @jax.jit
+    def step(state, factor):
+        grads = jax.tree.map(lambda grad: factor * optax.tree.get(state, "loss_scale") * grad, GRADS)
+        _, state = tx.update(grads, state, PARAMS)
+        return state, optax_ext.metrics(state)
+
+    state, found = tx.init(PARAMS), []
+    for factor in FACTORS:
+        state, last = step(state, factor)
+        found.append(last)
+    assert [int(last["skipped_steps"]) for last in found] == [0, 1, 2, 3, 3, 4, 5]
+    applied = [int(last["consecutive_skips"]) == 0 for last in found]
+    assert applied == [True, False, False, False, True, False, False]
+    assert {last[name].dtype for last in found for name in ("skipped_steps", "consecutive_skips")} == {np.dtype("i4")}
+
+
+def test_the_skips_of_a_guard_directly_inside_are_counted_once_in_flax_nnx():
+    tx = optax_ext.dynamic_loss_scaling(BOTH["directly inside"](), initial_scale=1.0)
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    for factor in (1.0, 100.0):
+        optimizer.update(model, jax.tree.map(lambda leaf, f=factor: jnp.full_like(leaf, f), nnx.state(model)))
+    found = optax_ext.metrics(optimizer.opt_state)
+    assert (int(found["skipped_steps"]), int(found["consecutive_skips"])) == (1, 1)
+
+
 # What stands around, and how a model keeps its parameters.
 
 
@@ -358,6 +407,7 @@ def test_inside_shard_map():
 TX = optax_ext.dynamic_loss_scaling(optax.sgd(0.1))
 NOT_STATES = {
     "transformation": (lambda: TX, r"a transformation, GradientTransformationExtraArgs: call its init\(params\)"),
+    "guard": (lambda: optax_ext.skip_bad_steps(optax.sgd(0.1)), "a transformation, GradientTransformationExtraArgs: "),
     "parameters": (lambda: PARAMS, "got dict without any of Optax's states: parameters"),
     "schedule": (lambda: optax_ext.Constant(0.1), "got Constant"),
     "model": (lambda: nnx.Linear(2, 2, rngs=nnx.Rngs(0)), "got a Flax NNX module, Linear: give the opt_state of its"),

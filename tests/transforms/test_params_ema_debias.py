@@ -105,6 +105,7 @@ def test_a_state_without_the_weight_has_all_of_it():
     old = ParamsEmaState(jnp.int32(3), PARAMS)
     _, state = jax.jit(tx.update)(jax.tree.map(jnp.ones_like, PARAMS), old, PARAMS)
     chex.assert_trees_all_equal(state.ema, jax.tree.map(lambda p: p + 0.5, PARAMS))
+    assert jax.typeof(old.total_weight) == jax.typeof(state.total_weight)
     debiased = params_ema(0.5, dynamic_decay=False, debias=True)
     _, again = jax.jit(debiased.update)(jax.tree.map(jnp.ones_like, PARAMS), old, PARAMS)
     chex.assert_trees_all_equal(again, state)
