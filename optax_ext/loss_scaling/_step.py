@@ -11,12 +11,12 @@ import optax
 
 from optax_ext._core.arguments import is_eager
 from optax_ext._core.norms import AxisName
+from optax_ext._core.overwritten import refuse_overwritten
 from optax_ext._core.remat import remat_scope
 from optax_ext.loss_scaling._early_selection import read_gradients, select_leaf, trace_update
 from optax_ext.loss_scaling._finite import agree, all_finite_after
 from optax_ext.loss_scaling._grad_norm import finite_and_norm
 from optax_ext.loss_scaling._master_weights import masters_of
-from optax_ext.loss_scaling._overwritten import refuse_overwritten
 from optax_ext.loss_scaling._precision import unscale_by, widen_range, zero_where_not_inexact
 from optax_ext.loss_scaling._state import (
     LossScaleState,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_ext._core.overwritten import refuse_overwritten
 from optax_ext._core.precision import as_array, is_inexact
 from optax_ext._core.trees import is_none
 
@@ -23,6 +24,7 @@ def for_inexact(inner: optax.GradientTransformation) -> optax.GradientTransforma
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> optax.OptState:
+        refuse_overwritten(params)
         return inner.init(_none_unless_trained(params))
 
     def update_fn(

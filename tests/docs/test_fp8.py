@@ -16,6 +16,7 @@ from flax.linen import fp8_ops
 from flax.training.train_state import TrainState
 
 import optax_ext
+from optax_ext import config
 
 PAGE = Path(__file__).parents[2] / "docs" / "fp8.md"
 LINEN, AVERAGED, NNX = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -187,7 +188,13 @@ def test_gradients_are_clipped_in_the_first_step_and_after_the_scale_grew():
 
 @pytest.mark.parametrize(
     "wrapper",
-    [optax_ext.dynamic_loss_scaling, lambda tx: optax_ext.fixed_loss_scaling(tx, 8.0), optax_ext.skip_bad_steps],
+    [
+        optax_ext.dynamic_loss_scaling,
+        lambda tx: optax_ext.fixed_loss_scaling(tx, 8.0),
+        optax_ext.skip_bad_steps,
+        lambda tx: optax_ext.lars(0.1),
+        lambda tx: config.AdamW(0.1).make(),
+    ],
 )
 def test_all_variables_are_an_error_that_says_what_to_give(wrapper):
     _, variables = made(fp8_ops.Fp8DirectDotGeneralOp)
@@ -215,3 +222,9 @@ def test_flax_nnx(namespace):
 
 def test_the_page_is_linked():
     assert "(fp8.md)" in (PAGE.parent / "misuse.md").read_text()
+
+
+def test_an_optimizer_may_see_holes_where_the_fp8_state_was():
+    _, variables = made(fp8_ops.Fp8DirectDotGeneralOp)
+    groups = {"train": optax_ext.lars(0.1), "keep": optax.set_to_zero()}
+    optax.partition(groups, {"params": "train", FP8: "keep"}).init(variables)

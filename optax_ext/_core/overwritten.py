@@ -16,7 +16,7 @@ def refuse_overwritten(params: Any) -> None:
     """
     for path, leaf in jax.tree.leaves_with_path(params, is_leaf=is_one_parameter):
         names = {type(leaf).__name__, *(join_path((key,)) for key in path)}
-        if _OVERWRITTEN in names:
+        if _OVERWRITTEN in names and jax.tree.leaves(leaf):  # a hole is left alone
             raise ValueError(
                 f"params must not hold what Flax overwrites with its gradients ({_OVERWRITTEN}), got "
                 f"{join_path(path)!r}: give only variables['params'], or with NNX wrt=nnx.Param, and overwrite the "
