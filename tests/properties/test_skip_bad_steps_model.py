@@ -139,5 +139,8 @@ def test_skips_and_averages_are_those_of_the_model(place, options, sequence):
 @settings(max_examples=20_000, derandomize=False, database=None)
 @given(place=places, options=options, sequence=sequences)
 def test_twenty_thousand_sequences(place, options, sequence):
-    """`pytest -m slow tests/properties/test_skip_bad_steps_model.py`: new ones each time."""
+    """`pytest -m slow tests/properties/test_skip_bad_steps_model.py`: new ones each time.
+
+    They passed the last time, on Python 3.11 with JAX 0.10.2.
+    """
     check_sequence(place, options, sequence)
