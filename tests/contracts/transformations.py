@@ -18,7 +18,6 @@ TRANSFORMATIONS = {
     "lars-stacked": lambda rate: optax_ext.lars(
         rate(2.0), weight_decay=rate(1e-6), separate_norms=True, stacked_axes=_last_axis_of_kernels, record=True
     ),
-    "lamb-stacked": lambda rate: optax_ext.lamb(rate(1e-3), max_ratio=10.0, stacked_axes=_last_axis_of_kernels),
     "lamb": lambda rate: optax_ext.lamb(rate(1e-3), weight_decay=rate(1e-6)),
     "SGD": lambda rate: config.SGD(rate(8e-4), decay=1e-7).make(),
     "SGD-nesterov": lambda rate: config.SGD(rate(5e-4), momentum=0.9, nesterov=True).make(),

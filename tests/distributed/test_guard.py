@@ -56,8 +56,7 @@ CASES = slow_unless(
         (name, how, scaled)
         in [
             ("kernels sharded", "shard_map", False),
-            ("data x model", "shard_map", True),
-            ("kernels sharded", "jit", True),
+            ("data x model", "jit", True),
         ]
     ),
     [(name, how, scaled) for name in PLACEMENTS for how in ("jit", "shard_map") for scaled in (False, True)],

@@ -152,7 +152,7 @@ def assert_same_steps(framework: str, optimizer: str, measure: str, steps: int) 
     ("framework", "optimizer", "measure"),
     [
         ("nnx", "classic", "float32"),
-        ("linen, layers at axis 1", "separate norms", "bfloat16"),
+        pytest.param("linen, layers at axis 1", "separate norms", "bfloat16", marks=pytest.mark.slow),
         ("equinox", "lamb", "own gradients, float64"),
     ],
 )
