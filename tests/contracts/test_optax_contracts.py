@@ -19,7 +19,9 @@ from tests.marks import slow_unless
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 FORMS = ("bare", "scheduled", "scaled")
-every_transformation = pytest.mark.parametrize("name", TRANSFORMATIONS)
+every_transformation = pytest.mark.parametrize(
+    "name", slow_unless(lambda name: name != "lars-stacked", TRANSFORMATIONS)
+)
 bare_and_scaled = pytest.mark.parametrize("form", ["bare", "scaled"])
 
 
