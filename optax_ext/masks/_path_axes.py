@@ -1,7 +1,6 @@
 """The axes that count layers, from regular expressions on parameter paths."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +11,11 @@ from optax_ext._core.errors import shorten
 from optax_ext._core.frozen_mapping import FrozenMapping
 from optax_ext._core.layers import check_axes, is_axes
 from optax_ext._core.public import public
-from optax_ext._core.regexes import PathPattern, check_together, compile_pattern
+from optax_ext._core.regexes import PathPattern
 from optax_ext._core.schema import plain_value
 from optax_ext._core.synonyms import suggest_arguments
 from optax_ext._core.trees import PyTree, is_one_parameter, join_path
-from optax_ext.masks._path_mask import branches_of, check_no_step, require_matches
+from optax_ext.masks._path_mask import branches_of, check_no_step, compile_patterns, require_matches
 
 Axes = int | tuple[int, ...] | None
 
@@ -120,21 +119,13 @@ def path_axes(axes: Mapping[str, Axes], *, allow_unmatched: bool = False) -> Pat
     return PathAxes(axes, allow_unmatched)
 
 
-@functools.lru_cache(maxsize=64)  # of the axes in use, which are asked for in every step that is not compiled
 def _compile(patterns: tuple[str, ...]) -> tuple[PathPattern, ...]:
     wanted = "axes must map regular expressions on paths to axes"
-    compiled: list[PathPattern] = []
     for pattern in patterns:
         if not isinstance(pattern, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user's mapping
             raise ValueError(f"{wanted}, got {shorten(pattern)} for one")
-        try:
-            compiled.append(compile_pattern(pattern))
-        except ValueError as error:
-            raise ValueError(f"{wanted}, got {shorten(pattern)}: {error}") from None
-        if compiled[-1].max_rank is not None:
-            raise ValueError(f"{wanted}, got {shorten(pattern)}, which is of ranks")
-    try:
-        check_together(compiled)
-    except ValueError as error:
-        raise ValueError(f"axes has too many patterns: {error}") from None
-    return tuple(compiled)
+    compiled = compile_patterns(patterns, wanted, "axes has too many patterns")
+    for pattern in compiled:
+        if pattern.max_rank is not None:
+            raise ValueError(f"{wanted}, got {shorten(pattern.text)}, which is of ranks")
+    return compiled

@@ -81,13 +81,12 @@ class PathMask:
         including = None if self.include is None else _compile("include", tuple(self.include))
         excluding = _compile("exclude", tuple(self.exclude))
         patterns = [*(including or ()), *excluding]
-        leaves, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
-        ranks = (
-            self._ranks(params) if any(pattern.max_rank is not None for pattern in patterns) else [None] * len(leaves)
-        )
-        found = [(join_path(path), rank) for (path, _), rank in zip(leaves, ranks, strict=True)]
+        nodes, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_one_parameter)
+        parameters = [(join_path(path), node) for path, node in nodes]
+        ranks = self._ranks(params) if _has_ranks(patterns) else [None] * len(parameters)
+        found = [(path, rank) for (path, _), rank in zip(parameters, ranks, strict=True)]
         if not self.allow_unmatched:
-            require_matches(patterns, found, branches_of([(join_path(path), node) for path, node in leaves]))
+            require_matches(patterns, found, branches_of(parameters))
         return structure.unflatten(
             (including is None or _matches(including, path, rank)) and not _matches(excluding, path, rank)
             for path, rank in found
@@ -96,7 +95,7 @@ class PathMask:
     def with_stacked_axes(self, stacked_axes: StackedAxes) -> "PathMask":
         """Return this mask with these stacked axes, unless it has its own or chooses by paths alone."""
         patterns = [*_compile("include", tuple(self.include or ())), *_compile("exclude", tuple(self.exclude))]
-        if self.stacked_axes is not None or not any(pattern.max_rank is not None for pattern in patterns):
+        if self.stacked_axes is not None or not _has_ranks(patterns):
             return self
         return dataclasses.replace(self, stacked_axes=stacked_axes)
 
@@ -189,19 +188,28 @@ def _check(argument: str, patterns: Sequence[str]) -> tuple[str, ...]:
     return items
 
 
-@functools.lru_cache(maxsize=64)  # of the masks in use, which are called in every step that is not compiled
 def _compile(argument: str, patterns: tuple[str, ...]) -> tuple[PathPattern, ...]:
+    return compile_patterns(patterns, f"{argument} must hold regular expressions", f"{argument} is too long a list")
+
+
+@functools.lru_cache(maxsize=64)  # of the masks and axes in use, which are called in every step that is not compiled
+def compile_patterns(patterns: tuple[str, ...], wanted: str, too_many: str) -> tuple[PathPattern, ...]:
+    """Compile patterns, each once; raise ValueError in these words for one that is wrong, or for all together."""
     compiled: list[PathPattern] = []
     for pattern in dict.fromkeys(patterns):
         try:
             compiled.append(compile_pattern(pattern))
         except ValueError as error:
-            raise ValueError(f"{argument} must hold regular expressions, got {shorten(pattern)}: {error}") from None
+            raise ValueError(f"{wanted}, got {shorten(pattern)}: {error}") from None
     try:
         check_together(compiled)
     except ValueError as error:
-        raise ValueError(f"{argument} is too long a list: {error}") from None
+        raise ValueError(f"{too_many}: {error}") from None
     return tuple(compiled)
+
+
+def _has_ranks(patterns: Sequence[PathPattern]) -> bool:
+    return any(pattern.max_rank is not None for pattern in patterns)
 
 
 def _matches(patterns: Sequence[PathPattern], path: str, rank: int | None) -> bool:

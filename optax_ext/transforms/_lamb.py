@@ -5,7 +5,7 @@ from __future__ import annotations  # so that `help` shows types as they are wri
 import optax
 from jax.typing import DTypeLike
 
-from optax_ext._core.arguments import Mask, Scalar, check_flag, check_mask, check_number, check_rate
+from optax_ext._core.arguments import Mask, Scalar, check_mask, check_number, check_rate
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber
 from optax_ext._core.layers import StackedAxes
 from optax_ext._core.norms import AxisName
@@ -97,7 +97,6 @@ def lamb(
     check_number("b2", b2, FractionBelowOne)
     check_number("eps", eps, NonNegativeNumber)
     check_rate("weight_decay", weight_decay)
-    check_flag("record", record)
     weight_decay_mask = check_mask("weight_decay_mask", weight_decay_mask, stacked_axes)
     trust_ratio_mask = check_mask("trust_ratio_mask", trust_ratio_mask, stacked_axes)
     scale_by_trust = scale_updates_by_trust_ratio(

@@ -129,7 +129,6 @@ def lars(
     check_flag("nesterov", nesterov)
     check_flag("classic_momentum", classic_momentum)
     check_flag("separate_norms", separate_norms)
-    check_flag("record", record)
     if separate_norms and not classic_momentum:
         raise ValueError(
             "separate_norms=True needs classic_momentum=True, got classic_momentum=False: the popular form takes the "

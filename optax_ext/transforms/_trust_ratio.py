@@ -123,7 +123,6 @@ def scale_by_trust_ratio(
     Differs from Optax:
       ``optax.scale_by_trust_ratio`` computes norms in the dtype of the leaf, and returns NaN where a norm is NaN.
     """
-    check_flag("record", record)
     scale = scale_updates_by_trust_ratio(
         trust_coefficient,
         eps=eps,
@@ -159,6 +158,7 @@ def scale_updates_by_trust_ratio(
     if is_concrete(min_ratio, max_ratio) and min_ratio > max_ratio:
         raise ValueError(f"min_ratio must be at most max_ratio = {max_ratio}, got {min_ratio}")
     check_stacked_axes("stacked_axes", stacked_axes)
+    check_flag("record", record)
 
     def scale(update: Any, param: Any, layers: Layers, gradient: Any = None, decay_rate: Any = None) -> Any:
         if update is None:
