@@ -9,6 +9,7 @@ __all__ = [
     "TrustRatioState",
     "add_decayed_weights",
     "add_momentum",
+    "after_weight_decay",
     "chain",
     "clip_by_global_norm",
     "clip_by_norm",
@@ -22,6 +23,7 @@ __all__ = [
     "scale_by_rss",
     "scale_by_trust_ratio",
     "stages_of",
+    "subtract_decayed_weights",
 ]
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from optax_ext.transforms._params_ema import ParamsEmaState, ema_params, params_ema
     from optax_ext.transforms._rmsprop import scale_by_rms
     from optax_ext.transforms._trust_ratio import TrustRatioState, scale_by_trust_ratio
-    from optax_ext.transforms._weight_decay import add_decayed_weights
+    from optax_ext.transforms._weight_decay import add_decayed_weights, after_weight_decay, subtract_decayed_weights
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
