@@ -10,6 +10,7 @@ __all__ = [
     "TrustRatioState",
     "add_decayed_weights",
     "add_momentum",
+    "after_weight_decay",
     "chain",
     "clip_by_global_norm",
     "clip_by_norm",
@@ -29,6 +30,7 @@ __all__ = [
     "schedule_free",
     "schedule_free_eval_params",
     "stages_of",
+    "subtract_decayed_weights",
 ]
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from optax_ext.transforms._root_mean_square import clip_by_rms, scale_by_param_rms
     from optax_ext.transforms._schedule_free import ScheduleFreeState, schedule_free, schedule_free_eval_params
     from optax_ext.transforms._trust_ratio import TrustRatioState, scale_by_trust_ratio
-    from optax_ext.transforms._weight_decay import add_decayed_weights
+    from optax_ext.transforms._weight_decay import add_decayed_weights, after_weight_decay, subtract_decayed_weights
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
