@@ -113,10 +113,12 @@ def _iterate(x: jax.Array, coefficients: Sequence[float], steps: int) -> jax.Arr
     if x.shape[-2] > x.shape[-1]:  # the square of fewer rows is the smaller matrix
         return _transpose(_iterate(_transpose(x), coefficients, steps))
     a, b, c = coefficients
-    for _ in range(steps):
+
+    def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
         square = x @ jnp.conj(_transpose(x))
-        x = a * x + (b * square + c * (square @ square)) @ x
-    return x
+        return a * x + (b * square + c * (square @ square)) @ x, None
+
+    return jax.lax.scan(step, x, length=steps, unroll=min(max(steps, 1), 10))[0]
 
 
 def _transpose(x: jax.Array) -> jax.Array:

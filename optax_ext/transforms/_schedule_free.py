@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_ext._core.arguments import Scalar, is_concrete
+from optax_ext._core.arguments import Scalar, check_number
+from optax_ext._core.field_types import PositiveFraction
 from optax_ext._core.opt_states import check_opt_state, find_one
 from optax_ext._core.precision import apply_update, as_array, widen
 from optax_ext._core.public import public
@@ -47,9 +48,8 @@ def schedule_free(b1: Scalar) -> optax.GradientTransformation:
     p = (1 - b1) * z + b1 * x
     ```
 
-    It comes last in a chain, after the learning rate. Momentum takes no part: the average is in its place. Evaluate, and
-    in the end keep, the average ``x``, which
-    [`schedule_free_eval_params`][optax_ext.transforms.schedule_free_eval_params] returns.
+    It comes last in a chain, after the learning rate, and takes the place of momentum. Evaluate, and in the end keep,
+    the average ``x``, which [`schedule_free_eval_params`][optax_ext.transforms.schedule_free_eval_params] returns.
 
     Args:
       b1: The weight of the average in the parameters, above 0 and at most 1.
@@ -81,8 +81,7 @@ def schedule_free(b1: Scalar) -> optax.GradientTransformation:
       ``optax.contrib.schedule_free`` weighs each step by a power of the largest learning rate so far, and is this with
       ``weight_lr_power=0``. It counts in the dtype of the parameters, which in bfloat16 stops at 256.
     """
-    if is_concrete(b1) and not 0 < b1 <= 1:
-        raise ValueError(f"b1 must be greater than 0 and at most 1, got {b1!r}")
+    check_number("b1", b1, PositiveFraction)
 
     def init_fn(params: optax.Params) -> ScheduleFreeState:
         def start(param: Any) -> jax.Array:
@@ -149,7 +148,7 @@ def schedule_free_eval_params(opt_state: optax.OptState, params: optax.Params) -
       ...     params = optax.apply_updates(params, updates)
       >>> eval_params = transforms.schedule_free_eval_params(state, params)  # give these to the model
       >>> print(params["w"].round(3), eval_params["w"].round(3))
-      [ 2.736 -2.736] [ 2.751 -2.751]
+      [ 2.739 -2.739] [ 2.753 -2.753]
     """
     check_opt_state(opt_state)
     state = find_one(opt_state, ScheduleFreeState)
