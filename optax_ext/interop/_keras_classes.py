@@ -24,7 +24,8 @@ from optax_ext.schedules import (
 
 # Fields that no class of Keras or Model Garden has.
 _OF_LAYERS = frozenset({"stacked_axes", "separate_norms", "min_ratio", "max_ratio", "record"})
-_ONLY_OURS = frozenset({"before_offset", "allow_unmatched", "epsilon_in_root"}) | _OF_LAYERS
+_OF_DECAY = frozenset({"epsilon_hat", "weight_decay_times_learning_rate"})
+_ONLY_OURS = frozenset({"before_offset", "allow_unmatched", "epsilon_in_root"}) | _OF_LAYERS | _OF_DECAY
 
 
 class KerasClass(NamedTuple):
@@ -79,8 +80,10 @@ SCHEDULES: dict[str, KerasClass] = {
 
 _ONLY_MODEL_GARDEN = frozenset({"include_in_weight_decay", "exclude_from_weight_decay", "gradient_clip_norm"})
 
+_NO_DECAY = frozenset({"weight_decay_rate", "exclude_from_weight_decay"})
+
 OPTIMIZERS: dict[str, KerasClass] = {
-    "SGD": KerasClass(SGD, defaults={"learning_rate": 0.01}),
+    "SGD": KerasClass(SGD, lacks=_NO_DECAY, defaults={"learning_rate": 0.01}),
     "Adam": KerasClass(Adam, defaults={"learning_rate": 0.001}),
     "AdamWeightDecay": KerasClass(AdamW, defaults={"learning_rate": 0.001}),
     "AdamW": KerasClass(
@@ -91,15 +94,15 @@ OPTIMIZERS: dict[str, KerasClass] = {
     ),
     "LAMB": KerasClass(LAMB, defaults={"learning_rate": 0.001}),
     "LARS": KerasClass(LARS, defaults={"learning_rate": 0.01}),
-    "RMSprop": KerasClass(RMSprop, defaults={"learning_rate": 0.001}),
-    "Adagrad": KerasClass(Adagrad, defaults={"learning_rate": 0.001}),
+    "RMSprop": KerasClass(RMSprop, lacks=_NO_DECAY, defaults={"learning_rate": 0.001}),
+    "Adagrad": KerasClass(Adagrad, lacks=_NO_DECAY, defaults={"learning_rate": 0.001}),
 }
 
 # Keras has each optimizer twice since TensorFlow 2.11: the older, "legacy", generation and a newer one, in which these
 # differ. A config has one of the fields in NEWER only if it is of the newer generation.
 NEWER_OPTIMIZERS: dict[str, KerasClass] = {
-    "RMSprop": KerasClass(RMSprop, defaults={"learning_rate": 0.001, "epsilon_in_root": True}),
-    "Adagrad": KerasClass(Adagrad, defaults={"learning_rate": 0.001, "epsilon_in_root": True}),
+    "RMSprop": KerasClass(RMSprop, lacks=_NO_DECAY, defaults={"learning_rate": 0.001, "epsilon_in_root": True}),
+    "Adagrad": KerasClass(Adagrad, lacks=_NO_DECAY, defaults={"learning_rate": 0.001, "epsilon_in_root": True}),
 }
 NEWER = frozenset({"jit_compile", "use_ema", "weight_decay", "loss_scale_factor"})
 

@@ -1,5 +1,7 @@
 """Every optimizer schema against its formula in NumPy, and what the schemas accept."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -108,6 +110,54 @@ def test_adamw_decays_by_the_rate_what_is_included_or_not_excluded(patterns, dec
     for name, param in PARAMS.items():
         decay = -0.1 * 0.5 * param if name in decaying else 0 * param
         np.testing.assert_allclose(updates[name] - without[name], decay, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("times_learning_rate", [True, False])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        config.SGD(SCHEDULE, decay=0.3),
+        config.SGD(SCHEDULE, 0.9, nesterov=True),
+        config.AdamW(SCHEDULE),
+        config.SGD(0.1),
+    ],
+    ids=["sgd", "momentum", "adamw", "number"],
+)
+def test_decay_precedes_the_step_and_nothing_else_remembers_it(schema, times_learning_rate):
+    """Other parameters than those that decay take the same steps, gradients being the same."""
+    changes = {"weight_decay_rate": 0.25, "weight_decay_times_learning_rate": times_learning_rate}
+    decaying = dataclasses.replace(schema, **changes, exclude_from_weight_decay=["bias"]).make()
+    plain, params = schema.make(), PARAMS
+    state, decaying_state = plain.init(PARAMS), decaying.init(PARAMS)
+    for step in range(3):
+        grads = jax.tree.map(lambda grad: jnp.asarray(grad, jnp.float32), make_grads(step))
+        own, state = plain.update(grads, state, params)
+        updates, decaying_state = decaying.update(grads, decaying_state, params)
+        part = 0.25 * (float(schema.learning_rate_at(step)) if times_learning_rate else 1)
+        np.testing.assert_allclose(updates["kernel"], own["kernel"] - part * params["kernel"], rtol=1e-5)
+        np.testing.assert_array_equal(updates["bias"], own["bias"])
+        params = optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize("schema", [config.SGD(0.1, 0.9), config.RMSprop(SCHEDULE), config.Adagrad(SCHEDULE)])
+def test_without_decay_nothing_is_added(schema):
+    assert "weight decay" not in [stage.name for stage in schema.stages()]
+    assert schema.masks() == {}
+    checking = dataclasses.replace(schema, exclude_from_weight_decay=["LayerNorm"]).make()
+    with pytest.raises(ValueError, match="'LayerNorm' matches none of the 2 parameters"):
+        checking.init(PARAMS)
+
+
+@pytest.mark.parametrize("cls", [config.Adam, config.AdamW])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_without_epsilon_hat_epsilon_is_beside_the_corrected_root(cls, amsgrad):
+    def formula(t, rate, slots, p, g):
+        m, v, correct1, correct2 = moments(slots, t, g, 0.8, 0.9)
+        slots["largest"] = np.maximum(v, slots.get("largest", 0)) if amsgrad else v
+        return p - rate * (m / correct1) / (np.sqrt(slots["largest"] / correct2) + 0.5)
+
+    options = {"gradient_clip_norm": 0.0} if cls is config.AdamW else {}
+    expect(cls(SCHEDULE, 0.8, 0.9, 0.5, amsgrad, epsilon_hat=False, **options), formula)
 
 
 @pytest.mark.parametrize("gradient_clip_norm", [0.0, 1.0, 0.01])

@@ -43,9 +43,14 @@ LAYERWISE = [
     {"exclude_from_layer_adaptation": ["rank <= 0", "norm"], "stacked_axes": {"dense": 0, "norm": None}},
     {"min_ratio": 0.0078125, "max_ratio": 1.75, "stacked_axes": {"kernel": [1]}, "record": True},
 ]
+DECAYING = [  # of every optimizer that derives from DecayingOptimizer
+    {"weight_decay_rate": 0.0625, "learning_rate": SCHEDULE},
+    {"weight_decay_rate": 0.0625, "weight_decay_times_learning_rate": False, "exclude_from_weight_decay": ["bias"]},
+    {"exclude_from_weight_decay": ["rank <= 1"]},
+]
 MOMENTS = [{"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.03125}]
 OWN = {
-    config.SGD: [{"momentum": 0.625}, {"momentum": 0.625, "nesterov": True}],
+    config.SGD: [*DECAYING, {"momentum": 0.625}, {"momentum": 0.625, "nesterov": True, "weight_decay_rate": 0.0625}],
     config.LARS: [
         *LAYERWISE,
         {"momentum": 0.0, "weight_decay_rate": 0.0625},
@@ -56,9 +61,11 @@ OWN = {
         {"separate_norms": True, "min_ratio": 0.0625, "exclude_from_weight_decay": ["bias"], "stacked_axes": 0},
     ],
     config.LAMB: [*LAYERWISE, *MOMENTS],
-    config.Adam: [*MOMENTS, {"amsgrad": True}],
+    config.Adam: [*MOMENTS, {"amsgrad": True}, {"epsilon_hat": True}],
     config.AdamW: [
         *MOMENTS,
+        {"epsilon_hat": True, "weight_decay_rate": 0.0625, "weight_decay_times_learning_rate": True},
+        {"weight_decay_rate": 0.0625, "weight_decay_times_learning_rate": False, "exclude_from_weight_decay": ["bias"]},
         {"amsgrad": True, "weight_decay_rate": 0.0625},
         {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["bias", "norm"], "gradient_clip_norm": 0.375},
         {"weight_decay_rate": 0.0625, "include_in_weight_decay": ["norm/bias"], "exclude_from_weight_decay": ["bias"]},
@@ -67,13 +74,14 @@ OWN = {
         {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["embedding"], "allow_unmatched": True},
     ],
     config.RMSprop: [
+        *DECAYING,
         {"rho": 0.75, "epsilon": 0.03125},
         {"centered": True},
         {"epsilon_in_root": True},
         {"rho": 0.75, "momentum": 0.625, "epsilon": 0.03125},
         {"momentum": 0.625, "centered": True, "epsilon_in_root": True},
     ],
-    config.Adagrad: [{"initial_accumulator_value": 0.25, "epsilon": 0.03125}, {"epsilon_in_root": True}],
+    config.Adagrad: [*DECAYING, {"initial_accumulator_value": 0.25, "epsilon": 0.03125}, {"epsilon_in_root": True}],
 }
 SETTINGS = [
     pytest.param(cls, {"learning_rate": 0.25} | options, id=f"{cls.type}-{number}")

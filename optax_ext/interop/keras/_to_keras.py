@@ -61,7 +61,7 @@ def _one(config: Schedule | Optimizer, path: str, report: Report) -> dict[str, A
         if field == "type":
             continue
         if field not in names:  # ours alone
-            if value != defaults[field]:
+            if own != defaults[field]:
                 report.problem(place, f"Keras's {name} has no such argument, got {shorten(value)}")
         elif field == "exclude_from_layer_adaptation" and own == ():
             text = (
