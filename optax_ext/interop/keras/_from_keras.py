@@ -46,8 +46,8 @@ def from_keras(
         is dropped.
 
     Returns:
-      A schedule, an optimizer, or, where a loss scale, a moving average or an accumulation of gradients is around it, an
-      [`OptimizationConfig`][optax_ext.config.OptimizationConfig].
+      A schedule, an optimizer, or an [`OptimizationConfig`][optax_ext.config.OptimizationConfig] where a loss scale, a
+      moving average or an accumulation of gradients is around one.
 
     Raises:
       ConfigError: If anything cannot be carried over: an unknown class or field, a callable, a value out of range.
@@ -61,8 +61,8 @@ def from_keras(
       >>> from optax_ext import interop
       >>> interop.from_keras({"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 9}})
       CosineDecay(initial_learning_rate=0.1, decay_steps=9)
-      >>> interop.from_keras({"class_name": "Lion", "config": {"learning_rate": 1e-4, "gradient_accumulation_steps": 4}})
-      OptimizationConfig(optimizer=Lion(learning_rate=0.0001), accumulate_steps=4)
+      >>> interop.from_keras({"class_name": "Lion", "config": {"gradient_accumulation_steps": 4}})
+      OptimizationConfig(optimizer=Lion(learning_rate=0.001), accumulate_steps=4)
 
     Differs from TensorFlow:
       Offsets and patterns are read if they are given; TensorFlow's ``get_config`` leaves them out, which is warned

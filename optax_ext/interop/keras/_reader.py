@@ -41,7 +41,7 @@ class KerasReader:
         self.packages: list[Package] = []  # whose optimizers it met
 
     def read(self, data: Any, class_name: str | None, path: str) -> Any:
-        """Return the config of whatever class it is, a rate that is constant as a number; None if there was a problem."""
+        """Return the config of whatever class it is, a constant rate as a number; None if there was a problem."""
         opened = open_envelope(data, class_name, self.written_by, path, self.report)
         if opened is None:
             return None
@@ -116,7 +116,7 @@ class KerasReader:
         return None if optimizer is None else wrapping.around(optimizer)
 
     def _decay_of_nadam(self, fields: dict[str, Any], path: str) -> None:
-        """Take the decay that the older Nadam writes for its momentum, and that it reads as ``schedule_decay`` alone."""
+        """Take the decay that the older Nadam writes for its momentum, and reads only as ``schedule_decay``."""
         decay = fields.pop("decay", _NADAM_DECAY)
         if decay != _NADAM_DECAY and "schedule_decay" not in fields:
             text = f"{shorten(decay)} is ignored, as in TensorFlow, whose Nadam reads schedule_decay, {_NADAM_DECAY}"

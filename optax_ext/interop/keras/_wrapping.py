@@ -48,13 +48,13 @@ def take_wrapping(fields: dict[str, Any], path: str, report: Report) -> Wrapping
         report.problem(join(path, "gradient_accumulation_steps"), text)
         steps = None
     if steps is not None and ema is not None:
-        text = "cannot be carried over with use_ema: Keras then averages at each step, and here once the parameters move"
+        text = "cannot be carried over with use_ema: Keras then averages at each step, not only where parameters move"
         report.problem(join(path, "gradient_accumulation_steps"), text)
     return Wrapping(loss_scale, ema, 1 if steps is None else int(steps))
 
 
 def _ema(given: Mapping[str, Any], path: str, report: Report, *, starts_at_params: bool) -> ParamsEma | None:
-    """Return the average of ``use_ema``, which starts at the first parameters in tf_keras, one step later in Keras 3."""
+    """Return the average of ``use_ema``: in tf_keras it starts at the first parameters, in Keras 3 one step later."""
     use_ema = given.get("use_ema")
     if use_ema not in (None, False, True):
         report.problem(join(path, "use_ema"), f"must be true or false, got {shorten(use_ema)}")
