@@ -192,7 +192,7 @@ LEFT_OUT: dict[tuple[Package, str], tuple[str, ...]] = {
     ("model_garden", "LAMB"): ("exclude_from_weight_decay", "exclude_from_layer_adaptation"),
     ("model_garden", "AdamWeightDecay"): (*sorted(_PATTERNS_OF_DECAY, reverse=True), "gradient_clip_norm"),
     ("transformers", "AdamWeightDecay"): tuple(sorted(_PATTERNS_OF_DECAY, reverse=True)),
-    ("keras", EMA_OPTIMIZER): ("trainable_weights_only",),
+    ("model_garden", EMA_OPTIMIZER): ("trainable_weights_only",),
 }
 
 # Classes that have no counterpart here, and why.

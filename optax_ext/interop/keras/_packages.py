@@ -21,7 +21,7 @@ from optax_ext.interop._keras_classes import (
 from optax_ext.interop._report import Report
 
 # What stands before a ">" in the name of a registered class; None says nothing. Keras's own newer optimizers are
-# "Custom" from TensorFlow 2.11 to 2.15, and Model Garden registers its LAMB as one of tensorflow_addons.
+# "Custom" from TensorFlow 2.11 to 2.15.
 _REGISTERED: dict[str, Package | None] = {
     "Addons": "tensorflow_addons",
     "Custom": None,
@@ -122,6 +122,8 @@ def _package(
     name: str, fields: Mapping[str, Any], said: Package | None, written_by: Package | None, place: str, report: Report
 ) -> Package:
     homes = _homes()[name]
+    if name == "LAMB" and said == "tensorflow_addons":
+        said = None  # as Model Garden registers its own, which has one field by another name
     for package in (said, written_by):
         if package in homes:
             return package

@@ -166,6 +166,8 @@ class KerasReader:
         given = {key: fields[key] for key in names if key in fields}
         if is_addons:
             given = {"dynamic_decay": False, **given, "initial": "params"}
+            start = given.get("start_step", 0)  # of updates that it counts from 0, and the average here from 1
+            given["start_step"] = start + 1 if is_number(start) and start >= 0 else start
         ema = self.report.build(ParamsEma, given, path, {})
         if inner is None or ema is None:
             return None
