@@ -10,6 +10,7 @@ from optax_ext.interop._files import read_mapping
 from optax_ext.interop._keras_quirks import build_recipe
 from optax_ext.interop._report import Report
 from optax_ext.interop._translation import Translation, warn_about
+from optax_ext.interop.model_garden._beside import note_what_is_beside
 from optax_ext.interop.model_garden._overrides import read_recipe
 from optax_ext.interop.model_garden._recipe import (
     MISSING,
@@ -101,8 +102,12 @@ def translate_model_garden(
     optimizer, path = read_optimizer(recipe, rate, translate_patterns, report)
     ema = read_ema(recipe.ema, report)
     loss_scale = read_loss_scale(recipe.runtime, report)
+    note_what_is_beside(recipe.beside, report)
     if base is None and any(problem.message.startswith(MISSING) for problem in report.problems):
-        text = "is not given: pass the config of the experiment that this one overrides, which has what is missing"
+        text = (
+            "is not given: if this is a file that overrides an experiment, pass the config of that one as base, or as"
+            " --base to optax-ext convert; if not, add what is missing"
+        )
         report.problem("base", text)
     report.finish(source or (str(config) if isinstance(config, str | os.PathLike) else "Model Garden config"))
     translated = build_recipe(cast(Optimizer, optimizer), loss_scale, ema, path, report)
