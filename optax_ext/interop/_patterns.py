@@ -91,11 +91,17 @@ def read_patterns(value: Any, path: str, report: Report, *, translate: bool) -> 
         if translated in sources:
             report.note(
                 path,
-                f"{pattern!r} and {sources[translated]!r} are the same pattern for JAX parameter paths, {translated!r}",
+                f"{pattern!r} and {sources[translated]!r} are the same pattern for JAX parameter paths,"
+                f" {_quote(translated)}",
                 surprising=pattern != sources[translated],
             )
             continue
         sources[translated] = pattern
         if translated != pattern:
-            report.note(path, f"{pattern!r} became {translated!r}, which matches JAX parameter paths")
+            report.note(path, f"{pattern!r} became {_quote(translated)}, which matches JAX parameter paths")
     return list(sources)
+
+
+def _quote(pattern: str) -> str:
+    """Return a pattern in quotes as files have it, with single backslashes."""
+    return repr(pattern).replace("\\\\", "\\")
