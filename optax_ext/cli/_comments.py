@@ -11,7 +11,7 @@ from optax_ext.interop import Note
 
 _WIDTH = 100
 _BESIDE = ("task", "trainer")  # the parts of Model Garden's experiments that hold no field of ours
-# Other people's names of fields.
+# Other people's names of fields: those of Keras and Model Garden, of transformers, and of timm.
 _OURS = {
     "after_warmup_lr_sched": "after",
     "decay_schedule_fn": "after",
@@ -19,6 +19,19 @@ _OURS = {
     "lr": "learning_rate",
     "warmup": "learning_rate",
     "weight_decay": "weight_decay_rate",
+    "adam_beta1": "beta_1",
+    "adam_beta2": "beta_2",
+    "adam_epsilon": "epsilon",
+    "fp16": "loss_scale",
+    "lr_scheduler_type": "learning_rate",
+    "max_grad_norm": "global_clipnorm",
+    "warmup_ratio": "warmup_steps",
+    "clip_grad": "global_clipnorm",
+    "model_ema_decay": "average_decay",
+    "opt_eps": "epsilon",
+    "sched": "learning_rate",
+    "warmup_epochs": "warmup_steps",
+    "warmup_lr": "warmup_learning_rate",
 }
 
 Path = tuple[str, ...]

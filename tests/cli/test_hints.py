@@ -29,7 +29,6 @@ def _files(tmp_path, monkeypatch):
             "class_name": "ExponentialDecay",
             "config": {"initial_learning_rate": 0.1, "decay_steps": 9, "decay_rate": 0.5},
         },
-        "get_config.json": {"name": "SGD", "learning_rate": 0.1},
         "shapes.json": SHAPES,
         "no_shapes.json": {},
     }
@@ -40,7 +39,6 @@ def _files(tmp_path, monkeypatch):
 
 TYPED = [
     ("check garden.json", "`optax-ext convert FILE`", "convert garden.json"),
-    ("check get_config.json", "`optax-ext convert --from keras FILE`", "convert --from keras get_config.json"),
     ("convert over.json --from model-garden", "as --base to optax-ext convert", "convert over.json --base garden.json"),
     ("convert ours.json --base garden.json", "--base is for files of Model Garden", "convert ours.json"),
     ("convert ours.json --params shapes.json", "use describe --params", "describe ours.json --params shapes.json"),

@@ -204,3 +204,17 @@ def test_a_pattern_of_ranks_is_added_to_the_translated_recipe():
     data = config.to_dict(interop.from_model_garden({"optimizer": lars, **RATE}))
     data["optimizer"]["exclude_from_weight_decay"].append("rank <= 1")
     assert config.from_dict(data).optimizer.exclude_from_weight_decay == ("bias", "rank <= 1")
+
+
+@pytest.mark.parametrize(
+    ("source", "advice", "read"),
+    [
+        ({"class_name": "SGD", "config": {}}, "read it with interop.from_keras", interop.from_keras),
+        ({"type": "sgd", "learning_rate": 0.1}, "read it with config.from_dict", config.from_dict),
+        ({"optimizer": {"type": "sgd", "learning_rate": 0.1}}, "read it with config.from_dict", config.from_dict),
+    ],
+)
+def test_what_others_wrote_is_read_by_what_the_error_names(source, advice, read):
+    with pytest.raises(config.ConfigError, match=advice):
+        interop.from_model_garden(source)
+    assert read(source).make()

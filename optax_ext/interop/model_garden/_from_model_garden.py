@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
+from optax_ext._core.errors import ConfigError, Problem
 from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._files import read_mapping
@@ -21,6 +22,11 @@ from optax_ext.interop.model_garden._recipe import (
 )
 
 Source: TypeAlias = Mapping[str, Any] | str | os.PathLike[str]
+
+_OTHERS = {
+    "keras": "is a config of Keras: read it with interop.from_keras",
+    "optax_ext": "is a config of optax_ext: read it with config.from_dict, or a file with config.load",
+}
 
 
 @public
@@ -46,13 +52,15 @@ def from_model_garden(
 
     Raises:
       ConfigError: If something is missing, unknown or out of range, or of a type that is not Model Garden's own or
-        has no counterpart, such as ``sgd_torch``, ``cosine_epoch`` and ``adafactor``. All problems are reported at
+        has no counterpart, such as ``sgd_torch``, ``cosine_epoch`` and ``adafactor``; if a part of the optimizer stands
+        outside of ``trainer.optimizer_config``, or a name in an experiment is misspelled. All problems are reported at
         once.
 
     Warns:
       TranslationWarning: Where TensorFlow silently does something that is surely not meant, and what is meant is done
         instead: a field beside the ``type`` is read, a text in place of a list of patterns is one pattern, not its
-        letters. [`translate`][optax_ext.interop.translate] returns these and all other notes.
+        letters. Where the task adds weight decay to the loss, ``task.losses.l2_weight_decay``, which is not the
+        optimizer's and would be lost. [`translate`][optax_ext.interop.translate] returns these and all other notes.
 
     Examples:
       >>> from optax_ext import interop
@@ -96,6 +104,9 @@ def translate_model_garden(
     """
     report = Report()
     own = read_mapping(config, "config")
+    name = source or (str(config) if isinstance(config, str | os.PathLike) else "Model Garden config")
+    if text := _OTHERS.get(_writer(own)):
+        raise ConfigError(name, [Problem("", text)])
     over = None if base is None else read_mapping(base, "base")
     recipe = read_recipe(own, over, report)
     rate = read_learning_rate(recipe, report)
@@ -109,6 +120,17 @@ def translate_model_garden(
             " --base to optax-ext convert; if not, add what is missing"
         )
         report.problem("base", text)
-    report.finish(source or (str(config) if isinstance(config, str | os.PathLike) else "Model Garden config"))
+    report.finish(name)
     translated = build_recipe(cast(Optimizer, optimizer), loss_scale, ema, path, report)
     return Translation(translated, tuple(report.notes), "model_garden")
+
+
+def _writer(config: Mapping[Any, Any]) -> str:
+    """Return who wrote what is surely not Model Garden's."""
+    if "class_name" in config:
+        return "keras"
+    if any(key in config for key in ("optimizer_config", "trainer", "learning_rate", "warmup")):
+        return "optax_ext" if isinstance(config.get("type"), str) and "learning_rate" in config else "model_garden"
+    optimizer = config.get("optimizer")
+    inside = optimizer if isinstance(optimizer, Mapping) and "learning_rate" in optimizer else config
+    return "optax_ext" if isinstance(inside.get("type"), str) else "model_garden"
