@@ -129,8 +129,7 @@ def _writer(config: Mapping[Any, Any]) -> str:
     """Return who wrote what is surely not Model Garden's."""
     if "class_name" in config:
         return "keras"
-    if any(key in config for key in ("optimizer_config", "trainer", "learning_rate", "warmup")):
-        return "optax_ext" if isinstance(config.get("type"), str) and "learning_rate" in config else "model_garden"
     optimizer = config.get("optimizer")
-    inside = optimizer if isinstance(optimizer, Mapping) and "learning_rate" in optimizer else config
-    return "optax_ext" if isinstance(inside.get("type"), str) else "model_garden"
+    has_its_rate = isinstance(optimizer, Mapping) and {"type", "learning_rate"} <= optimizer.keys()
+    is_recipe = has_its_rate and not {"learning_rate", "warmup", "trainer"} & config.keys()
+    return "optax_ext" if is_recipe or isinstance(config.get("type"), str) else "model_garden"
