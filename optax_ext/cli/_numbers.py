@@ -25,7 +25,7 @@ def short_numbers(data: Any, changed: dict[float, float]) -> Any:
 
 
 def _short(number: float) -> float:
-    if not _SMALLEST <= abs(number) <= _LARGEST or _float32(number) != number:
+    if not _SMALLEST <= abs(number) <= _LARGEST:
         return number
     short = float(f"{number:.{_DIGITS}g}")
     is_same = _float32(short) == number and abs(short - number) <= _TOLERANCE * abs(1 - number)

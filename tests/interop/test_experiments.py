@@ -7,7 +7,6 @@ import warnings
 import pytest
 
 from optax_ext import config, interop
-from optax_ext.interop.model_garden import _experiment
 
 RATE = {"learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}}}
 LAMB = {"optimizer": {"type": "lamb", "lamb": {"weight_decay_rate": 0.01}}, **RATE}
@@ -99,8 +98,27 @@ def test_what_only_a_project_knows_is_noted():
     ]
 
 
+# The fields of TrainerConfig, with those of multitask trainers, and of RuntimeConfig in Model Garden 2.20.
+FIELDS = {
+    "trainer": """
+        optimizer_config train_tf_while_loop train_tf_function eval_tf_function eval_tf_while_loop
+        allow_tpu_summary steps_per_loop summary_interval checkpoint_interval max_to_keep
+        continuous_eval_timeout train_steps validation_steps validation_interval best_checkpoint_export_subdir
+        best_checkpoint_eval_metric best_checkpoint_metric_comp loss_upper_bound recovery_begin_steps
+        recovery_max_trials validation_summary_subdir preemption_on_demand_checkpoint trainer_type
+        task_sampler
+    """,
+    "runtime": """
+        distribution_strategy enable_xla gpu_thread_mode dataset_num_private_threads per_gpu_thread_count tpu
+        num_gpus worker_hosts task_index all_reduce_alg num_packs mixed_precision_dtype loss_scale run_eagerly
+        batchnorm_spatial_persistent tpu_enable_xla_dynamic_padder num_cores_per_replica default_shard_dim
+        use_tpu_mp_strategy
+    """,
+}
+
+
 def test_no_field_of_model_garden_is_taken_for_a_misspelled_one():
-    parts = {name: dict.fromkeys(fields) for name, fields in _experiment._FIELDS.items()}
+    parts = {name: dict.fromkeys(fields.split()) for name, fields in FIELDS.items()}
     parts["trainer"]["optimizer_config"] = SGD
     assert interop.translate(parts).notes == ()
     # the fields that projects of release 2.20 add to their trainers, and some of other projects
