@@ -96,6 +96,11 @@ class KerasReader:
         self.packages.append(package)
         if "lr" in fields and "learning_rate" not in fields:
             fields["learning_rate"] = fields.pop("lr")
+        if name in ("AdamW", "SGDW") and package == "tensorflow_addons" and "weight_decay" not in fields:
+            self.report.problem(join(path, "weight_decay"), "is required")
+        if name == "LazyAdam":
+            text = "is read as Adam, which updates every row of an embedding, also those that have no gradient"
+            self.report.note(path, text, surprising=True)
         if name == "Nadam" and not newer:
             self._decay_of_nadam(fields, path)
         wrapping = take_wrapping(fields, path, self.report)
