@@ -218,10 +218,9 @@ class TestTrees:
         marked = optax.tree.map_params(tx, lambda leaf: (leaf,), state, transform_non_params=lambda leaf: [leaf])
 
         # A record has a number a layer, in the structure of the parameters; Adafactor has rows and columns in it.
+        others = (TrustRatioState, optax.FactoredState)
         marked = jax.tree.map(
-            lambda node: () if isinstance(node, TrustRatioState) else node,
-            marked,
-            is_leaf=lambda node: isinstance(node, TrustRatioState),
+            lambda node: () if isinstance(node, others) else node, marked, is_leaf=lambda node: isinstance(node, others)
         )
 
         def is_mark(node):
