@@ -93,10 +93,10 @@ def scale_by_factored_rms(
                 v = average(v, squared, decay)
                 return _Scaled(divide(update, root(v), 0), v_row, v_col, v)
             row, column = axes  # the axis that counts rows, and the one that counts columns
-            v_row = average(v_row, clip_to_finite(jnp.mean(squared, axis=column)), decay)
-            v_col = average(v_col, clip_to_finite(jnp.mean(squared, axis=row)), decay)
+            v_row = average(v_row, _mean(squared, column), decay)
+            v_col = average(v_col, _mean(squared, row), decay)
             rows, columns = jnp.expand_dims(v_row, column), jnp.expand_dims(v_col, row)
-            share = rows / clip_to_finite(jnp.mean(rows, axis=row, keepdims=True))
+            share = rows / jnp.expand_dims(_mean(rows, row), row)
             # Two roots: the product of what is under them may overflow where the product of the roots does not.
             return _Scaled(divide(update, root(share) * root(columns), 0), v_row, v_col, v)
 
@@ -119,6 +119,11 @@ class _Scaled(NamedTuple):
 
 def _is_scaled(node: object) -> bool:
     return isinstance(node, _Scaled)
+
+
+def _mean(x: jax.Array, axis: int) -> jax.Array:
+    """Return a mean that is finite, and so small that its reciprocal, by which XLA may multiply, is not 0."""
+    return jnp.minimum(jnp.mean(x, axis=axis), float(jnp.finfo(x.dtype).max) / 8)
 
 
 def _factored_axes(layers: Layers, ndim: int) -> tuple[int, int] | None:

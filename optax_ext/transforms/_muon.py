@@ -127,7 +127,7 @@ def _iterate(x: jax.Array, coefficients: Sequence[float], steps: int) -> jax.Arr
 
     def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
         square = x @ jnp.conj(_transpose(x))
-        return a * x + (b * square + c * (square @ square)) @ x, None
+        return a * x + (b * square + (c * square) @ square) @ x, None
 
     return jax.lax.scan(step, x, length=steps, unroll=min(max(steps, 1), 10))[0]
 
