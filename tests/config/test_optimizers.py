@@ -23,6 +23,10 @@ NEW = [
     config.RMSprop(0.1, momentum=0.9, centered=True),
     config.RMSprop(0.1, centered=True),
     config.Adagrad(0.1),
+    config.LAMB(0.1, weight_decay_rate=0.1, decoupled_weight_decay=True),
+    config.Adafactor(0.1, weight_decay_rate=0.1),
+    config.Muon(0.1),
+    config.ScheduleFreeAdamW(0.1, weight_decay_rate=0.1),
 ]
 every_new = pytest.mark.parametrize("schema", NEW, ids=lambda schema: f"{schema.type}-{NEW.index(schema)}")
 
@@ -320,6 +324,11 @@ def test_a_parameter_without_a_gradient_keeps_its_state(schema):
         config.AdamW(0.1, include_in_weight_decay=["LayerNorm"]),
         config.LAMB(0.1, exclude_from_weight_decay=["LayerNorm"]),
         config.LAMB(0.1, exclude_from_layer_adaptation=["LayerNorm"]),
+        config.LAMB(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"], decoupled_weight_decay=True),
+        config.Adafactor(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
+        config.Muon(0.1, exclude_layers=["LayerNorm"]),
+        config.Muon(0.1, exclude_from_weight_decay=["LayerNorm"]),
+        config.ScheduleFreeAdamW(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
     ],
 )
 def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
@@ -349,6 +358,21 @@ def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
         (lambda: config.RMSprop(0.1, momentum=1.5), "momentum", "must be less than or equal to 1"),
         (lambda: config.Adagrad(0.1, initial_accumulator_value=-1.0), "initial_accumulator_value", "must be greater"),
         (lambda: config.Adagrad(0.1, clipnorm=1.0, global_clipnorm=1.0), "global_clipnorm", "must not be given with"),
+        (lambda: config.LAMB(0.1, decoupled_weight_decay=1), "decoupled_weight_decay", "must be true or false"),
+        (lambda: config.Adafactor(0.1, beta_2_decay=0.8), "beta_2_decay", "must be less than or equal to 0, got 0.8"),
+        (lambda: config.Adafactor(0.1, epsilon_1=0.0), "epsilon_1", "must be greater than 0"),
+        (lambda: config.Adafactor(0.1, epsilon_2=-1.0), "epsilon_2", "must be greater than or equal to 0"),
+        (lambda: config.Adafactor(0.1, clip_threshold=0.0), "clip_threshold", "must be greater than 0"),
+        (lambda: config.Adafactor(0.1, relative_step=None), "relative_step", "must be true or false"),
+        (lambda: config.Muon(0.1, exclude_layers="head"), "exclude_layers", "must be a list"),
+        (lambda: config.Muon(0.1, exclude_embeddings="yes"), "exclude_embeddings", "must be true or false"),
+        (lambda: config.Muon(0.1, ns_steps=2.5), "ns_steps", "must be an integer"),
+        (lambda: config.Muon(0.1, rms_rate=0.0), "rms_rate", "must be greater than 0"),
+        (lambda: config.Muon(0.1, adam_lr_ratio=-1.0), "adam_lr_ratio", "must be greater than or equal to 0"),
+        (lambda: config.Muon(0.1, weight_decay_rate=None), "weight_decay_rate", "must be a number"),
+        (lambda: config.ScheduleFreeAdamW(0.1, beta_1=0.0), "beta_1", "must be greater than 0, got 0"),
+        (lambda: config.ScheduleFreeAdamW(0.1, beta_1=1.5), "beta_1", "must be less than or equal to 1"),
+        (lambda: config.ScheduleFreeAdamW(0.1, warmup_steps=-1), "warmup_steps", "must be greater than or equal to 0"),
         (lambda: config.ParamsEma(average_decay=1.5), "average_decay", "must be less than or equal to 1"),
         (lambda: config.ParamsEma(average_decay="0.9"), "average_decay", "must be a number or a schedule, got '0.9'"),
         (
