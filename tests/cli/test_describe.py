@@ -233,8 +233,8 @@ SAID = [
     (
         config.ScheduleFreeAdamW(0.1, warmup_steps=100),
         [
-            "mean square     divide by the root of the corrected running mean square, decay 0.999, epsilon 1e-08 outside "
-            "the root",
+            "mean square     divide by the root of the corrected running mean square, decay 0.999, epsilon 1e-08 "
+            "outside the root",
             "learning rate   times minus the rate: a constant 0.1, rising over 100 steps",
             "average         move a sequence by this, average it with equal weights, and set the parameters to 0.9 x "
             "the average + 0.1 x the sequence",
