@@ -217,7 +217,7 @@ def test_a_pattern_of_ranks_that_matches_nothing_says_which_ranks_there_are():
 # ---------------------------------------------------------------------------------------------------------
 # What does not fit the parameters
 
-FAMILY = [getattr(config, name) for name in ("LARS", "LAMB", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad")]
+FAMILY = [getattr(config, name) for name in ("LARS", "LAMB", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Ftrl")]
 UNFIT = [
     ({"^blocks/": 0, "^blcks/": 0}, r"the pattern '\^blcks/' matches none of the 3 parameters"),
     ({"": 2}, r"the parameter '\w+/\w+' must have axis 2, got the shape \("),

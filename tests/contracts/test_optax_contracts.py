@@ -343,7 +343,9 @@ def objective(params):
     return loss
 
 
-BARE_OPTIMIZERS = [(name, "bare") for name in TRANSFORMATIONS if name != "scale_by_trust_ratio"]
+# Adadelta comes near the minimum of Rosenbrock's function too slowly; tests/parity compares it with Keras's.
+WITHOUT_A_MINIMUM = ("scale_by_trust_ratio", "Adadelta")
+BARE_OPTIMIZERS = [(name, "bare") for name in TRANSFORMATIONS if name not in WITHOUT_A_MINIMUM]
 SCALED_OPTIMIZERS = [(name, "scaled") for name in ("lars", "lamb", "AdamW", "recipe")]
 
 
