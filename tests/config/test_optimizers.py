@@ -27,6 +27,11 @@ NEW = [
     config.Adafactor(0.1, weight_decay_rate=0.1),
     config.Muon(0.1),
     config.ScheduleFreeAdamW(0.1, weight_decay_rate=0.1),
+    config.Adadelta(0.1),
+    config.Adamax(0.1),
+    config.Nadam(0.1),
+    config.Ftrl(0.1, l1_regularization_strength=0.1, weight_decay_rate=0.1),
+    config.Lion(0.1, weight_decay_rate=0.1),
 ]
 every_new = pytest.mark.parametrize("schema", NEW, ids=lambda schema: f"{schema.type}-{NEW.index(schema)}")
 
@@ -277,7 +282,7 @@ def test_low_precision_keeps_its_dtype_and_trains_on_large_and_small_gradients(s
     exact = jax.tree.map(lambda p: p.astype(jnp.float32), params), jax.tree.map(lambda g: g.astype(jnp.float32), grads)
     state, update = tx.init(params), jax.jit(tx.update)
     types = jax.tree.map(lambda leaf: leaf.dtype, state)
-    for name in ("mu", "nu", "nu_max", "sum_of_squares"):
+    for name in ("mu", "nu", "nu_max", "sum_of_squares", "e_g", "e_x", "accumulator", "linear"):
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(optax.tree.get(state, name)))
     updates, state = update(grads, state, params)
     expected, _ = update(exact[1], tx.init(exact[0]), exact[0])
@@ -329,6 +334,8 @@ def test_a_parameter_without_a_gradient_keeps_its_state(schema):
         config.Muon(0.1, exclude_layers=["LayerNorm"]),
         config.Muon(0.1, exclude_from_weight_decay=["LayerNorm"]),
         config.ScheduleFreeAdamW(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
+        config.Lion(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
+        config.Ftrl(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
     ],
 )
 def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
@@ -373,6 +380,15 @@ def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
         (lambda: config.ScheduleFreeAdamW(0.1, beta_1=0.0), "beta_1", "must be greater than 0, got 0"),
         (lambda: config.ScheduleFreeAdamW(0.1, beta_1=1.5), "beta_1", "must be less than or equal to 1"),
         (lambda: config.ScheduleFreeAdamW(0.1, warmup_steps=-1), "warmup_steps", "must be greater than or equal to 0"),
+        (lambda: config.SGD(0.1, weight_decay_rate=-1.0), "weight_decay_rate", "must be greater than or equal to 0"),
+        (lambda: config.SGD(0.1, exclude_from_weight_decay="bias"), "exclude_from_weight_decay", "must be a list"),
+        (lambda: config.Adam(0.1, epsilon_hat=0), "epsilon_hat", "must be true or false, got 0"),
+        (lambda: config.Adadelta(0.1, rho=1.0), "rho", "must be less than 1"),
+        (lambda: config.Adamax(0.1, epsilon=0.0), "epsilon", "must be greater than 0"),
+        (lambda: config.Nadam(0.1, momentum_decay=-1.0), "momentum_decay", "must be greater than or equal to 0"),
+        (lambda: config.Ftrl(0.1, 0.5), "learning_rate_power", "must be less than or equal to 0, got 0.5"),
+        (lambda: config.Ftrl(0.1, beta=-1.0), "beta", "must be greater than or equal to 0"),
+        (lambda: config.Lion(0.1, beta_1=1.5), "beta_1", "must be less than or equal to 1"),
         (lambda: config.ParamsEma(average_decay=1.5), "average_decay", "must be less than or equal to 1"),
         (lambda: config.ParamsEma(average_decay="0.9"), "average_decay", "must be a number or a schedule, got '0.9'"),
         (

@@ -222,7 +222,7 @@ def test_a_pattern_of_ranks_that_matches_nothing_says_which_ranks_there_are():
 
 FAMILY = [
     getattr(config, name)
-    for name in ("LARS", "LAMB", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adafactor", "Muon", "ScheduleFreeAdamW")
+    for name in ("LARS", "LAMB", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Ftrl", "Adafactor", "Muon")
 ]
 UNFIT = [
     ({"^blocks/": 0, "^blcks/": 0}, r"the pattern '\^blcks/' matches none of the 3 parameters"),

@@ -145,8 +145,13 @@ def optimizer(cls, **optional):
     )
 
 
+decaying = {
+    "weight_decay_rate": rates,
+    "exclude_from_weight_decay": patterns,
+    "weight_decay_times_learning_rate": bools,
+}
 family = st.one_of(
-    optimizer(config.Adam, **of_adam, amsgrad=bools),
+    optimizer(config.Adam, **of_adam, amsgrad=bools, epsilon_hat=bools),
     optimizer(
         config.AdamW,
         **of_adam,
@@ -199,6 +204,20 @@ family = st.one_of(
         config.RMSprop, rho=below_one, momentum=fractions, epsilon=positive, centered=bools, epsilon_in_root=bools
     ),
     optimizer(config.Adagrad, initial_accumulator_value=rates, epsilon=positive, epsilon_in_root=bools),
+    optimizer(config.Adadelta, rho=below_one, epsilon=positive, **decaying),
+    optimizer(config.Adamax, **of_adam, **decaying),
+    optimizer(config.Nadam, **of_adam, momentum_decay=rates, **decaying),
+    optimizer(
+        config.Ftrl,
+        learning_rate_power=rates.map(lambda power: -power),
+        initial_accumulator_value=rates,
+        l1_regularization_strength=rates,
+        l2_regularization_strength=rates,
+        l2_shrinkage_regularization_strength=rates,
+        beta=rates,
+        **decaying,
+    ),
+    optimizer(config.Lion, beta_1=fractions, beta_2=below_one, **decaying),
 )
 dynamic = st.tuples(
     st.lists(positive, min_size=3, max_size=3).map(sorted),
