@@ -89,7 +89,9 @@ class LAMB(Optimizer):
 
     def _stages(self) -> list[Stage]:
         masks, is_decoupled = self.masks(), self.decoupled_weight_decay and self.weight_decay_rate > 0
-        b1, b2 = round_decays(self.beta_1, self.beta_2)
+        b1, b2 = self.beta_1, self.beta_2
+        if not self.decoupled_weight_decay:  # Keras 3 subtracts them from 1 before it rounds
+            b1, b2 = round_decays(b1, b2)
         lamb = transforms.lamb(
             self._rate(),
             b1=b1,
