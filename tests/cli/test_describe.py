@@ -248,6 +248,48 @@ SAID = [
             "learning rate    times minus the rate: a constant 0.1",
         ],
     ),
+    (
+        config.Adadelta(1.0),
+        [
+            "mean squares    divide by the root of the running mean square of gradients, and multiply by that of "
+            "updates, decay 0.95, epsilon 1e-07 inside each root",
+            "learning rate   times minus the rate: a constant 1",
+        ],
+    ),
+    (
+        config.Adamax(0.1, weight_decay_rate=0.01, weight_decay_times_learning_rate=False),
+        [
+            "moments         divide the running mean of gradients, decay 0.9, by their largest magnitude so far, decay "
+            "0.999, epsilon 1e-07",
+            "learning rate   times minus the rate: a constant 0.1",
+            "weight decay    subtract 0.01 x parameter",
+        ],
+    ),
+    (
+        config.Nadam(0.1, momentum_decay=0.004, weight_decay_rate=0.01),
+        [
+            "moments         scale by the moments of the gradient, decays 0.9 and 0.999, epsilon 1e-07 (beside the "
+            "corrected root), looking one step ahead (Nesterov), momentum decay 0.004",
+            "learning rate   times minus the rate: a constant 0.1",
+            "weight decay    subtract the learning rate x 0.01 x parameter",
+        ],
+    ),
+    (
+        config.Ftrl(0.1, l1_regularization_strength=0.25, weight_decay_rate=0.01, exclude_from_weight_decay=["b"]),
+        [
+            "weight decay and ftrl   subtract the learning rate x 0.01 x parameter, except where a path has 'b', and "
+            "then follow the regularized leader, power -0.5 of the sum of squares so far, at first 0.1, L1 0.25; the "
+            "rate: a constant 0.1",
+        ],
+    ),
+    (
+        config.Lion(0.1, clipvalue=0.5),
+        [
+            "clip by value   each number to at most 0.5 either way",
+            "sign            the sign of 0.9 x the momentum so far + 0.1 x the gradient, decay of the momentum 0.99",
+            "learning rate   times minus the rate: a constant 0.1",
+        ],
+    ),
 ]
 
 
