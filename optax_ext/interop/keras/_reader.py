@@ -96,6 +96,9 @@ class KerasReader:
         self.packages.append(package)
         if "lr" in fields and "learning_rate" not in fields:
             fields["learning_rate"] = fields.pop("lr")
+        if name == "ScheduleFreeAdamW":
+            text = "is read as Keras computes it with JAX; with TensorFlow, Keras 3.15 computes what beta_1 = 1 gives"
+            self.report.note(path, text, surprising=True)
         if name in ("AdamW", "SGDW") and package == "tensorflow_addons" and "weight_decay" not in fields:
             self.report.problem(join(path, "weight_decay"), "is required")
         if name == "LazyAdam":
