@@ -115,8 +115,14 @@ OWN = {
     ],
     config.Lion: [*DECAYING, {"beta_1": 0.75, "beta_2": 0.875}],
 }
+SIMILAR = (config.Adadelta, config.Adamax, config.Nadam, config.Lion)  # Adagrad stands for what all have
 SETTINGS = [
-    pytest.param(cls, {"learning_rate": 0.25} | options, id=f"{cls.type}-{number}")
+    pytest.param(
+        cls,
+        {"learning_rate": 0.25} | options,
+        id=f"{cls.type}-{number}",
+        marks=[pytest.mark.slow] if cls in SIMILAR and options in (*SHARED, *DECAYING[1:]) else [],
+    )
     for cls, own in OWN.items()
     for number, options in enumerate([*SHARED, *own])
 ]

@@ -45,7 +45,7 @@ TRANSFORMATIONS = {
     ),
     "recipe": lambda rate: _make_recipe(rate, None),
 }
-SIMILAR = ("Adadelta", "Adamax", "Lion")  # for which Adam and Nadam stand, save in the slow tests
+SIMILAR = ("Adadelta", "Adamax", "Nadam", "Lion")  # for which Adam stands, save in the slow tests
 INITIAL_SCALE = 8.0
 
 
