@@ -24,7 +24,7 @@ def from_file(
     """Read the recipe of an optimizer from whatever it was saved in.
 
     - ``model.keras``, of Keras 3 and of TensorFlow since 2.12
-    - ``.h5`` and ``.hdf5`` of whole models, for which ``pip install 'optax_ext[keras]'`` installs h5py
+    - ``.h5`` and ``.hdf5`` of whole models
     - a SavedModel: its directory, its ``keras_metadata.pb``, or a ``saved_model.pb`` before TensorFlow 2.5
     - the ``model.json`` of TensorFlow.js, and other JSON or YAML that holds a ``training_config``, a
       ``compile_config``, or an ``optimizer`` of Keras

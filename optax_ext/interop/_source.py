@@ -52,6 +52,8 @@ def read_contents(source: Any, argument: str) -> Contents:
     path: Any = source
     contents = read_container(path)
     if contents is not None:
+        if writer_of(contents) is None:
+            raise file_error(contents.path, f"holds no optimizer of Keras; {_ACCEPTED}")
         return contents
     name = str(path)
     is_json = Path(path).suffix.lower() == ".json"

@@ -10,6 +10,7 @@ from optax_ext.interop.containers._contents import MAX_BYTES
 
 _MEMBER = "config.json"
 _MAX_READ = 2**20  # bytes read at once: the table of contents, which a real archive fills with a few lines
+_PIECE = 2**16  # bytes unpacked at once
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What `zipfile` raises for damaged archives, beside its own error.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, LookupError, RuntimeError, OverflowError)
@@ -52,11 +53,13 @@ def _read_member(archive: zipfile.ZipFile, path: str) -> bytes:
     if member.file_size > MAX_BYTES or member.compress_type not in _PLAIN:
         text = f"{_MEMBER} must have at most {MAX_BYTES} bytes, deflated or stored, got {member.file_size}"
         raise file_error(path, text)
+    content = bytearray()
     with archive.open(member) as file:
-        content = file.read(MAX_BYTES + 1)  # the size that the archive claims may be wrong
-        if len(content) > MAX_BYTES:
-            raise file_error(path, f"{_MEMBER} must have at most {MAX_BYTES} bytes")
-    return content
+        while piece := file.read(_PIECE):
+            content += piece
+            if len(content) > MAX_BYTES:  # whatever its headers claim
+                raise file_error(path, f"{_MEMBER} must have at most {MAX_BYTES} bytes")
+    return bytes(content)
 
 
 def _text(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The optimizer in a model card that Keras's callbacks of transformers and huggingface_hub wrote: Markdown."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,7 @@ _ACCEPTED = (
     "a line '- optimizer: {…}' or a table of hyperparameters, as transformers and huggingface_hub write them for Keras"
 )
 _MAX_DEPTH = 32
+_MAX_FOUND = 20  # optimizers in one card, of which an error names the lines
 
 
 def is_card(text: str) -> bool:
@@ -29,7 +31,7 @@ def is_card(text: str) -> bool:
 
 def read_card(text: str, path: str) -> tuple[Any, str, tuple[str, ...]]:
     """Return the one optimizer of a model card, the path of its file, and its place in the card."""
-    found = [*_bullets(text, path), *_tables(text, path)]
+    found = [*itertools.islice(itertools.chain(_bullets(text, path), _tables(text, path)), _MAX_FOUND)]
     if not found:
         raise file_error(path, f"names no optimizer of Keras: a model card must have {_ACCEPTED}")
     places = {place: data for data, place in found}
