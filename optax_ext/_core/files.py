@@ -142,11 +142,12 @@ def _near(path: str) -> str:
 
 def read_json(text: str, source: str) -> Any:
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if duplicates(key for key, _ in pairs):
+        found = dict(pairs)
+        if len(found) < len(pairs):
             # The place is looked for in a recipe only: that takes the square of the time of reading.
             place = _duplicate_in_json(text) if len(text) <= _MAX_BYTES else "a key occurs twice in one object"
             raise file_error(source, place)
-        return dict(pairs)
+        return found
 
     try:
         return json.loads(text, object_pairs_hook=without_duplicates)

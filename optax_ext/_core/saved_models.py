@@ -1,5 +1,6 @@
 """Where the config of an optimizer stands in what Keras saves about a model, or in a file that holds such a thing."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ _OF_TRAINING = {
     *("sample_weight_mode", "steps_per_execution", "weighted_metrics"),
 }
 _OF_MODELS = {*_TRAINING, "build_config", "keras_version", "model_config", "modelTopology"}
+_MAX_NODES = 100_000  # mappings and lists that are looked into, those nearest to the root
+_MAX_FOUND = 100
 # Words of keys that may change what an optimizer does, so that it is not read without them.
 _CHANGES = re.compile(
     "accumulat(?:e|ion)|average|averaging|clip|clipnorm|clipping|clipvalue|decay|ema|learning|lr|momentum|optim"
@@ -53,24 +56,30 @@ def is_model(data: Any) -> bool:
 
 
 def find_optimizers(data: Any) -> list[Found]:
-    """Return the optimizers of Keras that stand nearest to the root, and what is nearest is at the same depth.
+    """Return the optimizers of Keras that stand nearest to the root, all of which are at the same depth.
 
     Args:
-      data: What JSON holds, of any depth.
+      data: What JSON holds, of any size and depth.
 
     Returns:
       None of what is within the layers of a model, which may have been compiled on their own.
     """
     level: list[tuple[tuple[str, ...], Any, tuple[str, ...]]] = [((), data, ())]
-    while level:
+    left = _MAX_NODES
+    while level and left > 0:
         found: list[Found] = []
         below: list[tuple[tuple[str, ...], Any, tuple[str, ...]]] = []
         for keys, node, beside in level:
-            here = list(_optimizers_of(keys, node))
+            here = [*itertools.islice(_optimizers_of(keys, node), left)]
             taken = {keys_of[len(keys)] for keys_of, _ in here}
-            beside = (*beside, *(join_keys((*keys, key)) for key in _changing(node) if key not in taken))
+            changing = itertools.islice(_changing(node), _MAX_FOUND)
+            beside = (*beside, *(join_keys((*keys, key)) for key in changing if key not in taken))
             found.extend(Found(keys_of, config, beside) for keys_of, config in here)
-            below.extend(((*keys, key), child, beside) for key, child in _children(node))
+            children = [((*keys, key), child, beside) for key, child in itertools.islice(_children(node), left)]
+            below.extend(children)
+            left -= 1 + len(children)
+            if left <= 0 or len(found) > _MAX_FOUND:
+                break
         if found:
             return found
         level = below
@@ -83,13 +92,14 @@ def is_optimizer(value: Any) -> bool:
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
+    if isinstance(node, list):
+        yield from ((str(index), child) for index, child in enumerate(node) if isinstance(child, dict | list))
+    elif isinstance(node, Mapping):
         of_class = "class_name" in node
-        pairs = ((key, value) for key, value in node.items() if not (of_class and key == "config"))
-    else:
-        pairs = ((str(index), value) for index, value in enumerate(node)) if isinstance(node, list) else ()
-    opened = ((str(key), _open_json(key, value)) for key, value in pairs)
-    yield from ((key, value) for key, value in opened if isinstance(value, Mapping | list))
+        for key, value in node.items():
+            child = _open_json(key, value)
+            if isinstance(child, dict | list) and not (of_class and key == "config"):
+                yield str(key), child
 
 
 def _open_json(key: Any, value: Any) -> Any:
@@ -157,9 +167,6 @@ def compile_adds_loss_scale(model: Any, optimizer: Found) -> bool:
         holder = holder.get(key) if isinstance(holder, Mapping) else None
     training = holder.get("compile_config") if isinstance(holder, Mapping) else None
     if not isinstance(training, Mapping) or training.get("auto_scale_loss") is False:
-        return False
-    written = optimizer.data.get("class_name") if isinstance(optimizer.data, Mapping) else None
-    if isinstance(written, str) and "LossScaleOptimizer" in written:
         return False
     config = holder.get("config")
     if not isinstance(config, Mapping):

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-MAX_BYTES = 16 * 2**20  # of JSON; the largest models have a few million
+MAX_BYTES = 8 * 2**20  # of JSON; the largest models have two or three
 
 
 class Contents(NamedTuple):
