@@ -17,7 +17,7 @@ from optax_ext.interop._keras_classes import (
 from optax_ext.interop._report import Report, is_number, join
 
 _KEYS = {"class_name", "config", "module", "registered_name"}
-_PACKAGES = frozenset({"Addons", "Keras", "Text", "keras", "builtins"})  # whose names stand before a ">"
+_PACKAGES = frozenset({"Addons", "Custom", "Keras", "Text", "keras", "builtins"})  # whose names stand before a ">"
 _OTHER_SPELLINGS = {"Sgd": "SGD", "Rmsprop": "RMSprop", "RMSProp": "RMSprop", "AdaGrad": "Adagrad"}
 _OF_EVERY_OPTIMIZER = {"learning_rate", "lr", "decay", "clipnorm", "clipvalue", "global_clipnorm"}
 
