@@ -10,6 +10,7 @@ the averages.
 """
 
 import itertools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -187,22 +188,19 @@ _UNUSED = Slot((), (), "")  # that of an SGD without momentum, which newer tf_ke
 
 def _by_position(saved: SavedOptimizer, optimizer: Optimizer, slots: Sequence[Slot], count: int) -> Slots:
     """Find slots by the order in which Keras creates them."""
-    variables = list(saved.variables)
-    is_old = any(
-        variable.name is not None for variable in variables
-    )  # names that say nothing: ``training/Adam/Variable``
-    if is_old and type(optimizer) is Adam and not optimizer.amsgrad:
-        hats = variables[1 + 2 * count :]
-        if len(hats) == count and all(hat.shape == (1,) for hat in hats):  # which it keeps without amsgrad too
-            del variables[1 + 2 * count :]
+    name = type(optimizer).__name__
+    has_names = any(variable.name is not None for variable in saved.variables)
+    for variable in saved.variables if has_names else ():
+        if not _OF_KERAS_2.search(variable.name or ""):
+            text = f"has a variable {variable.name!r}, which is none that Keras keeps for the {name} of its config"
+            raise file_error(saved.path, text)
+    variables = saved.variables[: len(saved.variables) - _unused(saved.variables, optimizer, slots, count)]
     scalars = len(variables) - len(slots) * count
-    if type(optimizer) is SGD and not slots and scalars > 2:  # newer tf_keras keeps a momentum that is always 0
-        scalars -= count
-    least = 0 if is_old and type(optimizer) in (RMSprop, Adagrad) else 1
+    least = 0 if has_names and type(optimizer) in (RMSprop, Adagrad) else 1  # whose iterations Keras 2.2 leaves out
     if not least <= scalars <= 2:
         raise ValueError(
-            f"order must list all trainable variables: for {count} of them Keras's {type(optimizer).__name__} keeps "
-            f"{len(slots) * count} variables besides 1 or 2 numbers, and the file has {len(variables)}"
+            f"order must list all trainable variables: for {count} of them Keras's {name} keeps {len(slots) * count} "
+            f"variables besides 1 or 2 numbers, and the file has {len(saved.variables)}"
         )
     numbers, rest = variables[:scalars], iter(variables[scalars:])
     kinds = [variable.dtype.kind in kinds for variable, kinds in zip(numbers, ("iu", "fV"), strict=False)]
@@ -210,10 +208,24 @@ def _by_position(saved: SavedOptimizer, optimizer: Optimizer, slots: Sequence[Sl
         text = "must begin with the iterations, an integer, and perhaps the learning rate: order may lack variables"
         raise file_error(saved.path, f"the optimizer's variables {text}")
     found: dict[Slot, list[SavedVariable]] = {slot: [] for slot in slots}
-    for block in _blocks(slots, is_old):
+    for block in _blocks(slots, is_old=has_names):
         for _, slot in itertools.product(range(count), block):
             found[slot].append(next(rest))
-    return Slots(*[*numbers, None, None][:2], found)
+    iterations, learning_rate = (*numbers, None, None)[:2]
+    return Slots(iterations, learning_rate, found)
+
+
+_OF_KERAS_2 = re.compile(r"(^|/)(iterations|[A-Za-z]+(_\d+)?):0$")  # "training/Adam/Variable_3:0", which says nothing
+
+
+def _unused(variables: Sequence[SavedVariable], optimizer: Optimizer, slots: Sequence[Slot], count: int) -> int:
+    """Return how many variables at the end stand for what the optimizer does not use."""
+    rest = variables[1 + len(slots) * count :]
+    if type(optimizer) is Adam and not optimizer.amsgrad and len(rest) == count:
+        return count if all(variable.shape == (1,) for variable in rest) else 0  # the largest moments of Keras 2
+    if type(optimizer) is SGD and optimizer.momentum == 0 and len(rest) >= count:
+        return count if len(rest) > 1 or rest[0].shape != () else 0  # a momentum that is 0; one number may be the rate
+    return 0
 
 
 def _blocks(slots: Sequence[Slot], is_old: bool) -> list[list[Slot]]:

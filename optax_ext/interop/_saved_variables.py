@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import IO, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ _MAX_CONFIG_BYTES = 2**26  # of a model's whole config
 _MAX_NAMES = 2**20  # variables in one file
 _SMALL, _MAX_RATIO = 2**26, 100  # what a zip may unpack to: this many bytes, or this many times its own size
 _FILTERS = frozenset({1, 2, 3})  # of HDF5's own: deflate, shuffle, checksum; others load a library
+_NUMBERS = frozenset({"float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint32", "uint64"})
 _MAX_DEFLATE = 1032  # times, that deflate can shrink anything
 _INNER = "inner_optimizer"  # of a loss-scale optimizer
 
@@ -67,7 +68,7 @@ class SavedOptimizer:
 
 
 @contextlib.contextmanager
-def open_saved(path: str | os.PathLike[str]) -> Iterator[SavedOptimizer]:
+def open_saved(path: str | os.PathLike[str]) -> Generator[SavedOptimizer, None, None]:
     """Open a ``.keras`` or ``.h5`` file, and find the config and the variables of its optimizer.
 
     Args:
@@ -141,7 +142,7 @@ def _unpack(file: IO[bytes], weights: IO[bytes], path: str) -> Any:
 
 
 @contextlib.contextmanager
-def _open_hdf5(file: IO[bytes], path: str) -> Iterator[Any]:
+def _open_hdf5(file: IO[bytes], path: str) -> Generator[Any, None, None]:
     """Open HDF5; what goes wrong in it, here or while variables are read, is the file's fault."""
     try:
         import h5py  # pyright: ignore[reportMissingTypeStubs] # an extra, which nothing else needs
@@ -247,7 +248,7 @@ def _variable(group: Any, place: str, name: str | None, path: str) -> SavedVaria
     dtype: Any = dataset.dtype
     if dtype.kind == "V" and dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":  # as Keras marks it
         dtype = np.dtype(jnp.bfloat16)
-    elif dtype.kind not in "fiu":
+    elif dtype.newbyteorder("=").name not in _NUMBERS:
         raise file_error(path, f"{where} must hold numbers, got {shorten(dtype)}")
     plist = dataset.id.get_create_plist()
     filters = {plist.get_filter(n)[0] for n in range(plist.get_nfilters())}
@@ -261,7 +262,7 @@ def _variable(group: Any, place: str, name: str | None, path: str) -> SavedVaria
 
 
 @contextlib.contextmanager
-def reading(path: str) -> Iterator[None]:
+def reading(path: str) -> Generator[None, None, None]:
     """Turn what h5py raises into an error of the file."""
     try:
         yield

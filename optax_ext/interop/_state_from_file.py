@@ -135,7 +135,7 @@ def _params(order: Sequence[str], slots: Slots) -> dict[str, Any]:
         if name in place:
             raise ValueError(f"order must name parameters, got {path!r} above another one")
         shape, dtype = (variable.shape, variable.dtype) if variable else ((), jnp.float32)
-        place[name] = jnp.zeros(shape, jax.dtypes.canonicalize_dtype(dtype))
+        place[name] = jnp.zeros(shape, jax.dtypes.canonicalize_dtype(np.dtype(dtype).newbyteorder("=")))
     return params
 
 
@@ -213,8 +213,8 @@ def _fill_loss_scale(
             )
             notes.append(Note("loss_scale", text, surprising=True))
         return state
-    *_, counter, scale = (None, *saved.of_loss_scale)
-    if counter is None or counter.shape or scale.shape or counter.dtype.kind not in "iu" or scale.dtype.kind != "f":
+    counter, scale = saved.of_loss_scale[-2:] if len(saved.of_loss_scale) > 1 else 2 * [saved.of_loss_scale[0]]
+    if counter.shape or scale.shape or counter.dtype.kind not in "iu" or scale.dtype.kind != "f":
         raise file_error(
             saved.path, "must have a step_counter, an integer, and a dynamic_scale, a number, of the loss scale"
         )

@@ -157,6 +157,28 @@ def test_names_of_other_models_contradict_nothing(tmp_path):
     assert optax.tree.get(state, "trace")["Dense_1"]["kernel"].tolist() == [2, 2]
 
 
+def test_names_of_tensorflow_1(tmp_path):
+    path = write_sgd(tmp_path / "model.h5", ["SGD/iter:0", *(f"training/{name}" for name in MOMENTUM)], SGD_ARRAYS)
+    assert optax.tree.get(interop.state_from_file(path, AB), "trace")["b"]["kernel"].tolist() == [2, 2]
+    with pytest.raises(ValueError, match="has 'b/kernel' at 0, where the file has 'training/SGD/a/kernel'"):
+        interop.state_from_file(path, AB[::-1])
+
+
+def test_a_momentum_of_one_variable_that_is_not_used(unpack):
+    """Newer tf_keras keeps it for an SGD without momentum."""
+    path = unpack("newer_sgd_plain.keras")
+
+    def keep_one(content):
+        file = io.BytesIO(content)
+        with h5py.File(file, "r+") as opened:
+            for place in "234":
+                del opened[f"optimizer/vars/{place}"]
+        return file.getvalue()
+
+    rewrite(path, "model.weights.h5", keep_one)
+    assert optax.tree.get(interop.state_from_file(path, ["dense/kernel"]), "count") == SAVED
+
+
 def test_names_in_several_attributes(tmp_path):
     """As Keras writes them where they are longer than one attribute may be."""
     path = write_sgd(tmp_path / "model.h5", ITER + MOMENTUM, SGD_ARRAYS)
@@ -292,6 +314,7 @@ def test_a_variable_that_is_not_plain_numbers_in_the_file(kind, tmp_path):
     ("names", "arrays", "fields", "message"),
     [
         (ITER, [0], {}, "holds no m"),
+        (["SGD/iter:0", "SGD/a/the_spin:0"], [0, np.ones(2)], {}, "'SGD/a/the_spin:0', which is none that Keras keeps"),
         (ITER + MOMENTUM, [-1, *SGD_ARRAYS[1:]], {}, "iterations must be in"),
         (ITER + MOMENTUM, [2**40, *SGD_ARRAYS[1:]], {}, "iterations must be in"),
         (ITER + MOMENTUM, [1, np.ones(2, int), np.ones(2)], {}, "floating-point"),
