@@ -90,7 +90,7 @@ def test_files_stay_readable(file):
 
 def test_an_uninstalled_checkout_imports_without_the_extras():
     """A stand-in for a bare environment: the extras are there but cannot be imported."""
-    extras = ("chex", "equinox", "flax", "hypothesis", "matplotlib", "rich", "sklearn", "tqdm")
+    extras = ("chex", "equinox", "flax", "h5py", "hypothesis", "matplotlib", "rich", "sklearn", "tqdm")
     block = f"import sys; sys.modules.update(dict.fromkeys({extras})); import optax_ext; print(optax_ext.__version__)"
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", block], cwd=PACKAGE.parent, capture_output=True, text=True

@@ -14,6 +14,9 @@ from optax_ext._core.errors import ConfigError, Problem, did_you_mean, shorten
 
 _MAX_BYTES = 100_000  # bytes; real recipes have a few thousand
 _SUFFIXES = (".json", ".yaml", ".yml")
+# Of saved models, and of model cards, in which there may be a recipe.
+_MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".md")
+_SAVED_MODEL = ": an optimizer of Keras in it is read by `optax-ext convert FILE`, or in Python by interop.from_file"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -59,7 +62,10 @@ def file_suffix(path: str | os.PathLike[str], *, existing: bool = False) -> str:
     suffix = file.suffix.lower()
     if suffix not in _SUFFIXES:
         if os.fspath(path) and file.is_dir():
-            raise file_error(path, "must be a file, got a directory")
+            hint = _SAVED_MODEL if existing and (file / "saved_model.pb").exists() else ""
+            raise file_error(path, f"must be a file, got a directory{hint}")
+        if existing and suffix in _MODEL_SUFFIXES and file.exists():
+            raise file_error(path, f"is no recipe of ours{_SAVED_MODEL}")
         names = os.listdir(file.parent) if existing and file.parent.is_dir() else []
         near = did_you_mean(file.name, (name for name in names if name.endswith(_SUFFIXES)))
         raise file_error(path, f"the file's name must end in .json, .yaml or .yml, got {suffix!r}{near}")
@@ -72,25 +78,44 @@ def file_error(path: object, message: str) -> ConfigError:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
+    return decode_text(read_bytes(path, _MAX_BYTES), path)
+
+
+def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return what a file of limited size holds."""
+    try:
+        size = require_file(path)
+        if size > max_bytes:
+            raise file_error(path, f"must have at most {max_bytes} bytes, got {size}")
+        with open(path, "rb") as file:
+            return file.read(max_bytes + 1)
+    except OSError as error:
+        raise file_error(path, f"cannot be read: {error}") from None
+
+
+def require_file(path: str | os.PathLike[str]) -> int:
+    """Return the size of a file; raise an error for what is none, such as a pipe, which would be waited for."""
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device"
-            raise file_error(path, f"must be a file, got {kind}")
-        if status.st_size > _MAX_BYTES:
-            raise file_error(path, f"must have at most {_MAX_BYTES} bytes, got {status.st_size}")
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise file_error(path, f"there is no such file{_near(os.fspath(path))}") from None
+    except (OSError, ValueError) as error:
+        raise file_error(path, f"cannot be read: {error}") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device"
+        raise file_error(path, f"must be a file, got {kind}")
+    return status.st_size
+
+
+def decode_text(content: bytes, path: object) -> str:
+    """Return the UTF-8 text that a file holds; raise an error if it is none."""
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        hint = _UTF16 if error.object.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
+        hint = _UTF16 if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
         found = f"byte {error.object[error.start]:#x} at {error.start}"
         raise file_error(path, f"must be UTF-8 text, got {found}{hint}") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise file_error(path, f"cannot be read: {error}") from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # as text files are read
     if not text.strip():
         raise file_error(path, "is empty")
     if "\0" in text:
@@ -118,7 +143,9 @@ def _near(path: str) -> str:
 def read_json(text: str, source: str) -> Any:
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if duplicates(key for key, _ in pairs):
-            raise file_error(source, _duplicate_in_json(text))
+            # The place is looked for in a recipe only: that takes the square of the time of reading.
+            place = _duplicate_in_json(text) if len(text) <= _MAX_BYTES else "a key occurs twice in one object"
+            raise file_error(source, place)
         return dict(pairs)
 
     try:

@@ -1,4 +1,7 @@
-"""Recipes of TensorFlow: configs of Keras and their way back, recipes of Model Garden, and the weights of its LARS."""
+"""Recipes of TensorFlow: configs of Keras and their way back, recipes of Model Garden, and the weights of its LARS.
+
+[`from_file`][optax_ext.interop.from_file] reads them from whatever they were saved in.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +11,7 @@ __all__ = [
     "Note",
     "Translation",
     "TranslationWarning",
+    "from_file",
     "from_keras",
     "from_model_garden",
     "identify_writer",
@@ -19,6 +23,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from optax_ext.interop._from_file import from_file
     from optax_ext.interop._state_from_file import state_from_file
     from optax_ext.interop._translate import identify_writer, translate
     from optax_ext.interop._translation import Note, Translation, TranslationWarning
@@ -27,5 +32,7 @@ if TYPE_CHECKING:
     from optax_ext.interop.model_garden import from_model_garden
 else:
     __getattr__, __dir__ = lazy_names(
-        __name__, __all__, ["_translation", "keras", "model_garden", "_translate", "_weights", "_state_from_file"]
+        __name__,
+        __all__,
+        ["_translation", "keras", "model_garden", "_translate", "_from_file", "_weights", "_state_from_file"],
     )

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_ext._core.errors import ConfigError, shorten
-from optax_ext._core.files import file_error, read_json
+from optax_ext._core.files import file_error
+from optax_ext.interop._hdf5_heaps import check_heaps
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file of HDF5
-_MAX_CONFIG_BYTES = 2**26  # of a model's whole config
-_MAX_NAMES = 2**20  # variables in one file
+_MAX_VARIABLES = 2**20  # in one file
+_MAX_ATTRIBUTE = 2**20  # bytes; HDF5 takes no more than 2**16 as Keras writes them
 _SMALL, _MAX_RATIO = 2**26, 100  # what a zip may unpack to: this many bytes, or this many times its own size
 _FILTERS = frozenset({1, 2, 3})  # of HDF5's own: deflate, shuffle, checksum; others load a library
 _NUMBERS = frozenset({"float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint32", "uint64"})
@@ -56,20 +57,18 @@ class SavedOptimizer:
 
     Args:
       path: The file.
-      config: The optimizer as Keras serialized it.
       variables: Those of the optimizer itself, in Keras's order.
       of_loss_scale: Those that a loss-scale optimizer around it has besides.
     """
 
     path: str
-    config: Any
     variables: Sequence[SavedVariable]
     of_loss_scale: Sequence[SavedVariable] = ()
 
 
 @contextlib.contextmanager
 def open_saved(path: str | os.PathLike[str]) -> Generator[SavedOptimizer, None, None]:
-    """Open a ``.keras`` or ``.h5`` file, and find the config and the variables of its optimizer.
+    """Open a ``.keras`` or ``.h5`` file, and find the variables of its optimizer.
 
     Args:
       path: The file.
@@ -101,8 +100,8 @@ def open_saved(path: str | os.PathLike[str]) -> Generator[SavedOptimizer, None, 
             yield _in_hdf5(stack.enter_context(_open_hdf5(file, name)), name)
         elif is_zip:
             weights = stack.enter_context(tempfile.TemporaryFile())
-            config = _unpack(file, weights, name)
-            yield _in_weights(stack.enter_context(_open_hdf5(weights, name)), config, name)
+            _unpack(file, weights, name)
+            yield _in_weights(stack.enter_context(_open_hdf5(weights, name)), name)
         else:
             raise file_error(name, "must be a .keras file, which is a zip, or an .h5 file, which is HDF5")
 
@@ -111,34 +110,28 @@ def open_saved(path: str | os.PathLike[str]) -> Generator[SavedOptimizer, None, 
 # The containers
 
 
-def _unpack(file: IO[bytes], weights: IO[bytes], path: str) -> Any:
-    """Return the config in a .keras file, and copy its weights to a file of their own, since HDF5 jumps about in it."""
+def _unpack(file: IO[bytes], weights: IO[bytes], path: str) -> None:
+    """Copy the weights in a .keras file to a file of their own, since HDF5 jumps about in it."""
     try:
         with zipfile.ZipFile(file) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            if "model.weights.json" in members:
+            names = archive.namelist()
+            if "model.weights.json" in names:
                 raise file_error(
                     path, "has its weights in several shards: save it as one, by model.save('model.keras')"
                 )
-            if missing := {"config.json", "model.weights.h5"} - members.keys():
-                raise file_error(
-                    path, f"must be as model.save('model.keras') writes it, {sorted(missing)[0]} is missing"
-                )
-            if members["config.json"].file_size > _MAX_CONFIG_BYTES:
-                raise file_error(path, f"config.json must have at most {_MAX_CONFIG_BYTES} bytes")
-            size = members["model.weights.h5"].file_size
+            if "model.weights.h5" not in names:
+                text = f"must hold model.weights.h5, as model.save('model.keras') writes it, got {shorten(names)}"
+                raise file_error(path, text)
+            size = archive.getinfo("model.weights.h5").file_size
             if size > max(_SMALL, _MAX_RATIO * os.fstat(file.fileno()).st_size):
                 raise file_error(path, f"model.weights.h5 unpacks to {size} bytes, too many for a file of this size")
-            with archive.open("config.json") as member:
-                config = read_json(member.read(_MAX_CONFIG_BYTES).decode(), path)
             with archive.open("model.weights.h5") as member:
                 shutil.copyfileobj(member, weights)
     except ConfigError:
         raise
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from None
-    weights.seek(0)
-    return config
+    weights.flush()
 
 
 @contextlib.contextmanager
@@ -149,6 +142,7 @@ def _open_hdf5(file: IO[bytes], path: str) -> Generator[Any, None, None]:
     except ImportError:
         text = "is or holds HDF5, which needs h5py, an extra: pip install 'optax_ext[keras]'"
         raise file_error(path, text) from None
+    check_heaps(file, path)
     try:
         opened = h5py.File(file, "r")
     except (OSError, RuntimeError, ValueError) as error:
@@ -160,40 +154,26 @@ def _open_hdf5(file: IO[bytes], path: str) -> Generator[Any, None, None]:
 def _in_hdf5(file: Any, path: str) -> SavedOptimizer:
     """Find the optimizer in a whole model that is one file of HDF5, in which variables have names."""
     with reading(path):
-        text = file.attrs.get("training_config")
         group = _child(file, "optimizer_weights", path)
-        if text is None:
-            raise file_error(path, _NO_OPTIMIZER)
-        config = read_json(text if isinstance(text, str) else bytes(text).decode(), path)
-        config = config.get("optimizer_config") if isinstance(config, dict) else None
-        if config is None:
-            raise file_error(path, _NO_OPTIMIZER)
         if group is None:
             raise file_error(path, _NO_STATE)
         variables = [_variable(group, name, name, path) for name in _names(group, path)]
     ends = [n for n, variable in enumerate(variables, 1) if (variable.name or "").endswith("/dynamic_scale")]
     end = ends[0] if ends else 0
-    return SavedOptimizer(path, config, variables[end:], variables[:end])
+    return SavedOptimizer(path, variables[end:], variables[:end])
 
 
-def _in_weights(file: Any, config: Any, path: str) -> SavedOptimizer:
+def _in_weights(file: Any, path: str) -> SavedOptimizer:
     """Find the optimizer in the weights of a .keras file, in which variables have positions."""
-    config = config.get("compile_config") if isinstance(config, dict) else None
-    config = config.get("optimizer") if isinstance(config, dict) else None
-    if config is None:
-        raise file_error(path, _NO_OPTIMIZER)
     with reading(path):
         whole, inner = (_positions(file, place, path) for place in ("optimizer/vars", f"optimizer/{_INNER}/vars"))
     if not whole:
         raise file_error(path, f"{_NO_STATE}. tf_keras.optimizers.legacy are saved whole in .h5 files only")
     if not inner:
-        return SavedOptimizer(path, config, whole)
-    return SavedOptimizer(path, config, inner, whole[: max(0, len(whole) - len(inner))])
+        return SavedOptimizer(path, whole)
+    return SavedOptimizer(path, inner, whole[: max(0, len(whole) - len(inner))])
 
 
-_NO_OPTIMIZER = (
-    "holds no optimizer: the model was not compiled, or was saved without it. Give model.save of a whole model"
-)
 _NO_STATE = "holds no state of the optimizer: it was saved before the first step, or without the optimizer"
 
 
@@ -208,18 +188,30 @@ def _names(group: Any, path: str) -> list[str]:
         keys.append(f"weight_names{len(keys)}")
     if not keys:
         raise file_error(path, "must list the optimizer's variables in weight_names, which is missing")
-    if sum(group.attrs.get_id(key).get_space().get_simple_extent_npoints() for key in keys) > _MAX_NAMES:
-        raise file_error(path, f"weight_names must list at most {_MAX_NAMES} variables")
-    names = [name for key in keys for name in np.asarray(group.attrs[key]).ravel()]
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    names = [name for key in keys for name in _texts(group, key, path)]
+    if len(names) > _MAX_VARIABLES:
+        raise file_error(path, f"weight_names must list at most {_MAX_VARIABLES} variables, got {len(names)}")
+    return names
+
+
+def _texts(group: Any, key: str, path: str) -> list[str]:
+    """Return an attribute that is a list of texts, and of no more than Keras writes in one."""
+    import h5py  # pyright: ignore[reportMissingTypeStubs]
+
+    attribute = group.attrs.get_id(key)
+    size = attribute.get_storage_size()
+    if not isinstance(attribute.get_type(), h5py.h5t.TypeStringID) or size > _MAX_ATTRIBUTE:
+        raise file_error(path, f"{key} must be a list of texts of at most {_MAX_ATTRIBUTE} bytes in all")
+    texts = np.asarray(group.attrs[key]).ravel()
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
 
 
 def _positions(file: Any, place: str, path: str) -> list[SavedVariable]:
     group = _child(file, place, path)
     if group is None:
         return []
-    if len(group) > _MAX_NAMES:
-        raise file_error(path, f"{place} must hold at most {_MAX_NAMES} variables")
+    if len(group) > _MAX_VARIABLES:
+        raise file_error(path, f"{place} must hold at most {_MAX_VARIABLES} variables")
     return [_variable(group, str(position), None, path) for position in range(len(group))]
 
 

@@ -25,9 +25,9 @@ from optax_ext.interop._fill_state import (
 )
 from optax_ext.interop._keras_slots import AVERAGE, SLOTS, Slot, Slots, find_slots
 from optax_ext.interop._saved_variables import SavedOptimizer, SavedVariable, open_saved
+from optax_ext.interop._translate import translate
 from optax_ext.interop._translation import Note, warn_about
 from optax_ext.interop._variable_names import check_names
-from optax_ext.interop.keras import translate_keras
 from optax_ext.loss_scaling import LossScaleState
 from optax_ext.schedules import Schedule
 
@@ -53,8 +53,8 @@ def state_from_file(
       order: The paths of the parameters, such as ``"dense/kernel"``, in the order of Keras's
         ``model.trainable_variables``. A parameter must have the shape that the variable has.
       state: What ``tx.init(params)`` returned, of the optimizer that the file's config describes, at any depth of a
-        chain. None for the state of ``from_keras(config).make()`` for parameters in a nested dict of the paths.
-      translate_patterns: As [`from_keras`][optax_ext.interop.from_keras] takes it. Only with ``state=None``.
+        chain. None for the state of ``from_file(path).make()`` for parameters in a nested dict of the paths.
+      translate_patterns: As [`from_file`][optax_ext.interop.from_file] takes it. Only with ``state=None``.
 
     Returns:
       The state, with Keras's slots in our fields and signs, in the dtypes of the state; the iterations in every
@@ -98,7 +98,7 @@ def state_from_file(
     if state is not None:
         check_opt_state(state)
     with open_saved(path) as saved:
-        translation = translate_keras(saved.config, translate_patterns=translate_patterns, source=saved.path)
+        translation = translate(path, translate_patterns=translate_patterns)
         recipe = translation.config
         if isinstance(recipe, Schedule):
             raise file_error(saved.path, f"must hold an optimizer, got {type(recipe).__name__}")

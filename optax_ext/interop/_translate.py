@@ -6,9 +6,9 @@ from typing import Any
 
 from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
 from optax_ext._core.public import public
-from optax_ext._core.writers import foreign_writer
+from optax_ext._core.writers import Foreign, foreign_writer
 from optax_ext.config import OptimizationConfig, Optimizer
-from optax_ext.interop._files import read_mapping
+from optax_ext.interop._source import locate, read_contents, translate_there, writer_of
 from optax_ext.interop._translation import Translation, Writer
 from optax_ext.interop.keras import translate_keras
 from optax_ext.interop.model_garden import translate_model_garden
@@ -22,11 +22,11 @@ def identify_writer(source: Mapping[str, Any] | str | os.PathLike[str]) -> Write
     """Say who wrote a mapping or a file, by its keys.
 
     Args:
-      source: The mapping, or the path of a YAML or JSON file.
+      source: The mapping, or the path of anything that [`from_file`][optax_ext.interop.from_file] reads.
 
     Returns:
-      ``"keras"`` if there is a ``class_name``, ``"model_garden"`` for a part of an experiment, and None otherwise, as
-      for a config of ours, for a bare ``get_config`` of Keras, or for something that only contains a config of Keras.
+      ``"keras"`` if there is a ``class_name``, for a ``get_config`` that can be of no one else, and for what holds an
+      optimizer of Keras; ``"model_garden"`` for a part of an experiment; and None otherwise, as for a config of ours.
 
     Raises:
       ConfigError: If the file cannot be read.
@@ -38,8 +38,7 @@ def identify_writer(source: Mapping[str, Any] | str | os.PathLike[str]) -> Write
       >>> interop.identify_writer({"type": "sgd", "learning_rate": 0.1}) is None  # ours
       True
     """
-    writer = foreign_writer(read_mapping(source, "source"))
-    return None if writer == "get_config" else writer
+    return _known(writer_of(read_contents(source, "source")))
 
 
 @public
@@ -57,7 +56,8 @@ def translate(
     the config alone, and warn about the notes that are surprising.
 
     Args:
-      source: The mapping, or the path of a YAML or JSON file.
+      source: The mapping, or the path of anything that [`from_file`][optax_ext.interop.from_file] reads. Notes and
+        problems have the path to the place of the optimizer in it.
       base: For a recipe of Model Garden, the experiment that it overrides, likewise.
       written_by: Who wrote it: ``"keras"`` or ``"model_garden"``. None asks
         [`identify_writer`][optax_ext.interop.identify_writer].
@@ -85,9 +85,9 @@ def translate(
     """
     if written_by not in (None, *_WRITERS):
         raise ValueError(f"written_by must be one of {join_words(_WRITERS)} or None, got {shorten(written_by)}")
-    data = read_mapping(source, "source")
-    name = str(source) if isinstance(source, str | os.PathLike) else "config"
-    writer = written_by or identify_writer(data)
+    found = locate(read_contents(source, "source"))
+    data, name = found.data, found.name
+    writer = written_by or _known(foreign_writer(data)) or ("keras" if found.place else None)
     if writer is None:
         text = "must have the keys of Keras ('class_name') or of Model Garden ('optimizer_config' or 'learning_rate')"
         text = f"{text}, got {shorten(list(data))}: give written_by, or read a config of optax_ext with config.load"
@@ -95,7 +95,15 @@ def translate(
     if writer == "keras":
         if base is not None:
             raise ValueError("base is for recipes of Model Garden, and the source is written by 'keras'")
-        return translate_keras(data, class_name=class_name, translate_patterns=translate_patterns, source=name)
+
+        def read(data: Any) -> Translation[Schedule | Optimizer | OptimizationConfig]:
+            return translate_keras(data, class_name=class_name, translate_patterns=translate_patterns, source=name)
+
+        return translate_there(found, read)
     if class_name is not None:
         raise ValueError("class_name is for configs of Keras, and the source is written by 'model_garden'")
     return translate_model_garden(data, base, translate_patterns=translate_patterns, source=name)
+
+
+def _known(writer: Foreign | None) -> Writer | None:
+    return "keras" if writer == "get_config" else writer

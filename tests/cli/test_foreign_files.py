@@ -9,22 +9,26 @@ from optax_ext import cli, config, interop
 
 KERAS = {"class_name": "Adam", "config": {"learning_rate": 0.1, "beta_1": 0.9}}
 RATE = {"learning_rate": {"type": "constant", "constant": {"learning_rate": 0.1}}}
-BARE, WHOLE, INSIDE = "convert --from keras FILE", "convert FILE", "interop.from_keras"
+WHOLE, INSIDE, ALONE = "convert FILE", "interop.translate", "translate it alone, with interop.from_keras"
 GARDEN = "is a recipe of Model Garden"
 SGD = {"type": "sgd"}
 
 FOREIGN = [
-    ({"name": "Adam", "learning_rate": 0.1, "beta_1": 0.9}, BARE, config.Adam(0.1, 0.9)),
-    ({"name": "adam", "learning_rate": 0.1}, BARE, config.Adam(0.1)),
-    ({"name": "SGD", "lr": 0.1}, BARE, config.SGD(0.1)),
-    ({"name": "SGD", "lr": 0.1, "momentum": 0.9, "nesterov": True}, BARE, config.SGD(0.1, 0.9, nesterov=True)),
-    ({"name": "CosineDecay", "initial_learning_rate": 0.1, "decay_steps": 9}, BARE, None),
+    ({"name": "Adam", "learning_rate": 0.1, "beta_1": 0.9}, WHOLE, config.Adam(0.1, 0.9)),
+    ({"name": "adam", "learning_rate": 0.1}, WHOLE, config.Adam(0.1)),
+    ({"name": "SGD", "lr": 0.1}, WHOLE, config.SGD(0.1)),
+    ({"name": "SGD", "lr": 0.1, "momentum": 0.9, "nesterov": True}, WHOLE, config.SGD(0.1, 0.9, nesterov=True)),
+    ({"name": "CosineDecay", "initial_learning_rate": 0.1, "decay_steps": 9}, WHOLE, None),
     ({"class_name": "SGD"}, WHOLE, config.SGD(0.01)),
     (KERAS, WHOLE, config.Adam(0.1)),
     ({"optimizer_config": KERAS}, INSIDE, config.Adam(0.1)),
     ({"optimizer_config": KERAS, "loss": "mse", "metrics": []}, INSIDE, config.Adam(0.1)),
     ({"optimizer": KERAS}, INSIDE, config.Adam(0.1)),
-    ({"optimizer": KERAS, "learning_rate": {"type": "constant"}}, INSIDE, config.Adam(0.1)),
+    ({"optimizer": KERAS, "learning_rate": {"type": "constant"}}, ALONE, config.Adam(0.1)),
+    ({"optimizer": KERAS, "optimizer_config": KERAS}, ALONE, config.Adam(0.1)),
+    ({"compile_config": {"optimizer": KERAS, "loss": "mse"}}, INSIDE, config.Adam(0.1)),
+    ({"modelTopology": {"training_config": {"optimizer_config": KERAS}}}, INSIDE, config.Adam(0.1)),
+    ({"training_config": json.dumps({"optimizer_config": KERAS})}, INSIDE, config.Adam(0.1)),
     ({"optimizer": SGD, "learning_rate": {"type": "constant"}}, WHOLE, config.SGD(0.1)),
     ({"optimizer": SGD, "learning_rate": {"type": "constant", "learning_rate": 0.1}}, WHOLE, config.SGD(0.1)),
     ({"optimizer": SGD, "learning_rate": {}}, WHOLE, config.SGD(0.1)),
@@ -71,20 +75,18 @@ def test_what_the_error_names_reads_the_file(data, way, expected, capsys, in_a_f
     error = error_of_check(data, capsys, in_a_folder)
     command = re.search(r"`optax-ext (.*) FILE`", error)
     assert way in error
+    told = "model_garden" if GARDEN in error else "keras"
+    assert interop.identify_writer(data) == told
     if command is None:
-        (key,) = re.findall(r"^  (\w+): is a config of Keras", error, re.MULTILINE)
-        assert interop.from_keras(data[key]) == expected
-        assert interop.identify_writer(data) is None
+        keys = re.findall(r"^  (\w+): is a config of Keras", error, re.MULTILINE)
+        assert [interop.from_keras(data[key]) for key in keys] == [expected] * len(keys)
+        assert cli.main(["convert", "FILE.json"]) == 1  # the other way of reading says the same
+        assert "alone, with interop.from_keras" in capsys.readouterr().err
     else:
         base = ["--base", "base.json"] if "--base" in error else []
         assert cli.main([*command[1].split(), "FILE.json", "-o", "ours.json", *base]) == 0, capsys.readouterr().err
         loaded = config.load("ours.json")
         assert expected in (None, loaded, getattr(loaded, "optimizer", None))
-        told = {BARE: None, WHOLE: "model_garden" if GARDEN in error else "keras"}
-        assert interop.identify_writer(data) == told[way]
-    if way != WHOLE:  # the other ways of reading say the same
-        assert cli.main(["convert", "FILE.json"]) == 1
-        assert way in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", OURS_OR_NOBODYS, ids=str)

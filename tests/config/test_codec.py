@@ -195,14 +195,14 @@ FROM_GARDEN = (
         (
             {"name": "SGD", "learning_rate": 0.1, "momentum": 0.9},
             "",
-            "is a get_config of Keras: translate it with `optax-ext convert --from keras FILE`, or in Python with",
+            "is a config of Keras: translate it with `optax-ext convert FILE`, or in Python with interop.from_keras",
         ),
         (
             {"optimizer": KERAS, "loss": "mse"},
             "optimizer",
-            "is a config of Keras: translate it with interop.from_keras",
+            "is a config of Keras: translate it with `optax-ext convert FILE`, or in Python with interop.translate",
         ),
-        ({"training_config": {"optimizer_config": KERAS}}, "training_config.optimizer_config", "interop.from_keras"),
+        ({"training_config": {"optimizer_config": KERAS}}, "training_config.optimizer_config", "interop.translate"),
         ({"type": "sgd", "learning_rate": KERAS}, "learning_rate", "interop.from_keras"),
         (GARDEN, "", FROM_GARDEN),
         ({"optimizer_config": GARDEN}, "", FROM_GARDEN),

@@ -86,6 +86,7 @@ def read_all(data):
     yield read(lambda: config.from_dict(data))
     yield read(lambda: interop.from_keras(data))
     yield read(lambda: interop.from_keras(data, class_name="LARS", translate_patterns=False))
+    yield read(lambda: interop.translate({"compile_config": {"optimizer": data}}).config)
     yield read(lambda: interop.from_model_garden(data))
     yield read(lambda: interop.from_model_garden(data, MODEL_GARDEN[0]))
     yield read(lambda: interop.from_model_garden(MODEL_GARDEN[0], data, translate_patterns=False))
@@ -108,12 +109,13 @@ WORDS = [
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=25).map("".join)
 contents = st.binary(max_size=300) | texts.map(lambda text: text.encode("utf-8", "replace"))
-suffixes = st.sampled_from([".json", ".yaml", ".yml", ".YAML", ".txt", ""])
+suffixes = st.sampled_from([".json", ".yaml", ".yml", ".YAML", ".txt", "", ".keras", ".h5", ".pb", ".md"])
 
 
 def check_any_file(content, suffix):
     check(read_bytes(content, suffix, config.load))
     check(read_bytes(content, suffix, interop.from_model_garden))
+    check(read_bytes(content, suffix, interop.from_file))
 
 
 @settings(quietly, max_examples=600)

@@ -19,8 +19,6 @@ import pytest
 import optax_ext
 from optax_ext import config, interop
 from optax_ext.interop import _state_from_file
-from optax_ext.interop._saved_variables import open_saved  # until from_file reads all of these files
-from optax_ext.interop.keras import translate_keras
 from tests.interop.generate_states import DATA, END, SAVED
 from tests.parity import golden_data, translation
 
@@ -51,26 +49,22 @@ def read(path, *arguments):
 
 def recipe_of(path):
     """Return the recipe of a file; with the 0 for the norm to clip by that Model Garden's get_config leaves out."""
-    with open_saved(path) as saved, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", interop.TranslationWarning)
-        recipe = _state_from_file.translate_keras(saved.config).config
+        recipe = _state_from_file.translate(path).config
     return dataclasses.replace(recipe, gradient_clip_norm=0.0) if "older_adamw" in str(path) else recipe
 
 
-@pytest.fixture(autouse=True)
-def _read_use_ema(monkeypatch):
-    """Read use_ema as what it is, until from_keras does."""
+@pytest.fixture
+def _with_use_ema(unpack, monkeypatch):
+    """Read use_ema, which from_keras refuses, as the average that it is."""
 
-    def translate(data, **arguments):
-        is_averaged = data["config"].pop("use_ema", False)
-        translation = translate_keras(data, **arguments)
-        if not is_averaged:
-            return translation
-        ema = config.ParamsEma(data["config"]["ema_momentum"], dynamic_decay=False, initial="params")
-        recipe = config.OptimizationConfig(translation.config, ema=ema)
-        return interop.Translation(recipe, translation.notes, translation.written_by)
+    def translate(path, **arguments):
+        translation = interop.translate(unpack(path.name.replace("_ema", "")), **arguments)
+        ema = config.ParamsEma(0.5, dynamic_decay=False, initial="params")
+        return dataclasses.replace(translation, config=config.OptimizationConfig(translation.config, ema=ema))
 
-    monkeypatch.setattr(_state_from_file, "translate_keras", translate)
+    monkeypatch.setattr(_state_from_file, "translate", translate)
 
 
 def parameters(variables):
@@ -88,7 +82,13 @@ def go_on(tx, state, params):
     return params, state
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.usefixtures("_with_use_ema")
+@pytest.mark.parametrize("name", ["keras_adamw_ema.h5", "keras_adamw_ema.keras"])
+def test_a_run_with_averages_goes_on(name, unpack):
+    test_a_run_goes_on(name, unpack)
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if "ema" not in name])
 def test_a_run_goes_on(name, unpack):
     run, path = RUNS[name], unpack(name)
     tx, params = recipe_of(path).make(), parameters(run["saved"])
@@ -307,7 +307,7 @@ def test_a_variable_that_is_not_plain_numbers_in_the_file(kind, tmp_path):
             file.create_dataset(place, data=np.ones(2, np.float32), compression="lzf")
         elif kind == "group":
             file.create_group(place)
-    refused(path, f"optimizer_weights/{MOMENTUM[0]} (must|of shape)", AB)
+    refused(path, "is damaged" if kind == "virtual" else f"optimizer_weights/{MOMENTUM[0]} (must|of shape)", AB)
 
 
 @pytest.mark.parametrize(
@@ -342,13 +342,31 @@ def test_other_files(unpack, tmp_path):
     refused(path, "is damaged")
     with zipfile.ZipFile(tmp_path / "empty.keras", "w") as archive:
         archive.writestr("config.json", "{}")
-    refused(tmp_path / "empty.keras", "model.weights.h5 is missing")
+    refused(tmp_path / "empty.keras", "must hold model.weights.h5, .*, got .'config.json'")
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("model.weights.h5", bytes(2**27))
     refused(path, "unpacks to 134217728 bytes")
     path = unpack("keras_sgd.keras")
     rewrite(path, "config.json", lambda content: content.replace(b'"optimizer"', b'"other"'))
-    refused(path, "holds no optimizer")
+    refused(path, "without an optimizer")
+
+
+@pytest.mark.parametrize("damage", ["length of a text", "size of an object"])
+def test_damage_at_which_the_hdf5_library_would_not_return(damage, sgd):
+    content = bytearray(sgd.read_bytes())
+    heap = content.index(b"GCOL")
+    if damage == "length of a text":
+        with h5py.File(sgd) as file:
+            length = len(file.attrs["training_config"])
+        place = content.index(length.to_bytes(4, "little") + heap.to_bytes(8, "little"))
+        content[place : place + 4] = b"\xff\xff\xff\xff"
+    else:
+        free = heap + 16
+        while content[free : free + 2] != b"\0\0":
+            free += 16 + (int.from_bytes(content[free + 8 : free + 16], "little") + 7) // 8 * 8
+        content[free + 8 : free + 16] = bytes(8)
+    sgd.write_bytes(content)
+    refused(sgd, "is damaged: the (text|global heap) at byte", AB)
 
 
 @pytest.mark.parametrize("name", ["keras_rmsprop.keras", "older_adam.h5"])
