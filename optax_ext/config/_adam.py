@@ -20,7 +20,8 @@ class Adam(Optimizer):
     ```
 
     ``optax.adam`` adds epsilon to the corrected ``sqrt(v / (1 - beta_2**t))``. The same epsilon therefore counts more
-    here: more than 31 times as much in the first step, ``t = 1``, with the default ``beta_2``.
+    here: more than 31 times as much in the first step, ``t = 1``, with the default ``beta_2``. ``epsilon_hat=False``
+    adds it as ``optax.adam`` and PyTorch do.
 
     Args:
       learning_rate: At least 0, or a schedule.
@@ -36,6 +37,8 @@ class Adam(Optimizer):
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
+      epsilon_hat: Whether epsilon is added to the uncorrected root, as in TensorFlow, rather than to the corrected one,
+        as in PyTorch and Optax.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -61,15 +64,19 @@ class Adam(Optimizer):
     beta_2: FractionBelowOne = 0.999
     epsilon: PositiveNumber = 1e-7
     amsgrad: bool = False
+    epsilon_hat: bool = dataclasses.field(default=True, kw_only=True)
 
     def _stages(self) -> list[Stage]:
-        return [moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad), self._learning_rate_stage()]
+        moments = moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad, self.epsilon_hat)
+        return [moments, self._learning_rate_stage()]
 
 
-def moments_stage(beta_1: float, beta_2: float, epsilon: float, amsgrad: bool) -> Stage:
+def moments_stage(beta_1: float, beta_2: float, epsilon: float, amsgrad: bool, epsilon_hat: bool) -> Stage:
     """Return the scaling of Adam and of those that begin as it does."""
-    scale = transforms.scale_by_adam(*round_decays(beta_1, beta_2), epsilon, amsgrad=amsgrad)
-    return Stage("moments", moments_in_words(beta_1, beta_2, epsilon, "TensorFlow's epsilon hat", amsgrad), scale)
+    b1, b2 = round_decays(beta_1, beta_2)
+    scale = transforms.scale_by_adam(b1, b2, epsilon, amsgrad=amsgrad, epsilon_hat=epsilon_hat)
+    where = "TensorFlow's epsilon hat" if epsilon_hat else "beside the corrected root"
+    return Stage("moments", moments_in_words(beta_1, beta_2, epsilon, where, amsgrad), scale)
 
 
 def moments_in_words(beta_1: float, beta_2: float, epsilon: float, where: str, amsgrad: bool = False) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
 from optax_ext.config._adam import moments_stage
+from optax_ext.config._decaying import decoupled_decay_in_words
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._stage import Stage
@@ -42,6 +43,10 @@ class AdamW(Optimizer):
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
+      epsilon_hat: Whether epsilon is added to the uncorrected root, as in TensorFlow, rather than to the corrected one,
+        as in PyTorch and Optax.
+      weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Model
+        Garden, Keras and PyTorch; if not, ``p = p - weight_decay_rate * p``, as in tensorflow_addons.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -71,6 +76,8 @@ class AdamW(Optimizer):
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeNumber = 1.0
+    epsilon_hat: bool = dataclasses.field(default=True, kw_only=True)
+    weight_decay_times_learning_rate: bool = dataclasses.field(default=True, kw_only=True)
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the two lists of weight decay, of which the one that includes has the last word."""
@@ -91,10 +98,12 @@ class AdamW(Optimizer):
         return [Stage("clip by gradient_clip_norm", effect, clip), *clipping]
 
     def _stages(self) -> list[Stage]:
-        effect = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
-        decay = transforms.add_decayed_weights(self.weight_decay_rate, self.masks()["weight decay"])
-        return [
-            moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad),
-            Stage("weight decay", effect, decay),
-            self._learning_rate_stage(),
-        ]
+        exceptions, mask = self._exceptions_in_words("weight decay"), self.masks()["weight decay"]
+        moments = moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad, self.epsilon_hat)
+        if self.weight_decay_times_learning_rate:
+            effect = weight_decay_in_words(self.weight_decay_rate, exceptions)
+            decay = transforms.add_decayed_weights(self.weight_decay_rate, mask)
+            return [moments, Stage("weight decay", effect, decay), self._learning_rate_stage()]
+        effect = decoupled_decay_in_words(self.weight_decay_rate, False, exceptions)
+        decay = transforms.subtract_decayed_weights(self.weight_decay_rate, mask)
+        return [moments, self._learning_rate_stage(), Stage("weight decay", effect, decay)]

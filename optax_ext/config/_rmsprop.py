@@ -4,12 +4,13 @@ import dataclasses
 
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, FractionBelowOne, PositiveNumber
-from optax_ext.config._optimizer import Optimizer, momentum_in_words
+from optax_ext.config._decaying import DecayingOptimizer
+from optax_ext.config._optimizer import momentum_in_words
 from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class RMSprop(Optimizer):
+class RMSprop(DecayingOptimizer):
     """RMSprop as TensorFlow computes it: with momentum, epsilon moves inside the root.
 
     ```text
@@ -24,12 +25,19 @@ class RMSprop(Optimizer):
 
     ``optax.rmsprop`` adds epsilon inside the root with and without momentum, unless ``eps_in_sqrt`` is False.
 
+    Weight decay precedes each step: ``p = p - learning_rate * weight_decay_rate * p``.
+
     Args:
       learning_rate: At least 0, or a schedule.
       rho: The decay of the running means, in [0, 1).
       momentum: The momentum coefficient, in [0, 1].
       epsilon: Positive.
       centered: Whether to divide by the standard deviation rather than by the root of the mean square.
+      weight_decay_rate: At least 0.
+      exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
+        ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
+      weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;
+        if not, ``p = p - weight_decay_rate * p``, as in tensorflow_addons.
       stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
         a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. ``clipnorm`` is
         then of each layer.

@@ -18,7 +18,6 @@ import pytest
 
 import optax_ext
 from optax_ext import config, interop
-from optax_ext.interop import _state_from_file
 from tests.interop.generate_states import DATA, END, SAVED
 from tests.parity import golden_data, translation
 
@@ -48,23 +47,9 @@ def read(path, *arguments):
 
 
 def recipe_of(path):
-    """Return the recipe of a file; with the 0 for the norm to clip by that Model Garden's get_config leaves out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", interop.TranslationWarning)
-        recipe = _state_from_file.translate(path).config
-    return dataclasses.replace(recipe, gradient_clip_norm=0.0) if "older_adamw" in str(path) else recipe
-
-
-@pytest.fixture
-def _with_use_ema(unpack, monkeypatch):
-    """Read use_ema, which from_keras refuses, as the average that it is."""
-
-    def translate(path, **arguments):
-        translation = interop.translate(unpack(path.name.replace("_ema", "")), **arguments)
-        ema = config.ParamsEma(0.5, dynamic_decay=False, initial="params")
-        return dataclasses.replace(translation, config=config.OptimizationConfig(translation.config, ema=ema))
-
-    monkeypatch.setattr(_state_from_file, "translate", translate)
+        return interop.from_file(path)
 
 
 def parameters(variables):
@@ -82,19 +67,12 @@ def go_on(tx, state, params):
     return params, state
 
 
-@pytest.mark.usefixtures("_with_use_ema")
-@pytest.mark.parametrize("name", ["keras_adamw_ema.h5", "keras_adamw_ema.keras"])
-def test_a_run_with_averages_goes_on(name, unpack):
-    test_a_run_goes_on(name, unpack)
-
-
-@pytest.mark.parametrize("name", [name for name in RUNS if "ema" not in name])
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_goes_on(name, unpack):
     run, path = RUNS[name], unpack(name)
     tx, params = recipe_of(path).make(), parameters(run["saved"])
     state = read(path, tx.init(params))
-    if "older_adamw" not in name:
-        chex.assert_trees_all_equal(read(path), state)
+    chex.assert_trees_all_equal(read(path), state)
     params, state = go_on(tx, state, params)
     for path, end in translation.flatten(params).items():
         moved = np.abs(run["end"][path] - run["saved"][path]).max()

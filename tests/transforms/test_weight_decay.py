@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from optax_ext.transforms._weight_decay import add_decayed_weights
+from optax_ext.transforms import add_decayed_weights, after_weight_decay, subtract_decayed_weights
 
 PARAMS = {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array(3.0)}
 GRADS = {"kernel": jnp.array([0.5, 0.25]), "bias": jnp.array(1.0)}
@@ -60,3 +60,47 @@ def test_parameters_are_required(rate):
     tx = add_decayed_weights(rate, True)
     with pytest.raises(ValueError, match=r"weight decay needs the parameters: call update\(updates, state, params\)"):
         tx.update(GRADS, tx.init(PARAMS))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Apart from the rest of the step
+
+
+@pytest.mark.parametrize("amount", [0.5, lambda count: 0.5 * (count + 1)])
+def test_what_is_subtracted_is_the_part_of_the_parameter_that_a_step_takes_away(amount):
+    tx = subtract_decayed_weights(amount, KERNELS)
+    state = tx.init(PARAMS)
+    for part in (0.5, 1.0 if callable(amount) else 0.5):
+        updates, state = tx.update(GRADS, state, PARAMS)
+        np.testing.assert_array_equal(updates["kernel"], GRADS["kernel"] - part * PARAMS["kernel"])
+        assert updates["bias"] == GRADS["bias"]
+
+
+def test_a_transformation_that_reads_parameters_sees_the_decayed_ones():
+    seen = []
+
+    def update(updates, state, params, **extra_args):
+        seen.append((params, extra_args))
+        return updates, state
+
+    inner = optax.GradientTransformationExtraArgs(optax.identity().init, update)
+    tx = after_weight_decay(inner, lambda count: 0.5 * (count + 1), KERNELS)
+    state = tx.init(PARAMS)
+    updates, state = tx.update(GRADS, state, PARAMS, value=7)
+    chex.assert_trees_all_equal(seen[0], ({**PARAMS, "kernel": jnp.array([0.5, -1.0])}, {"value": 7}))
+    np.testing.assert_array_equal(updates["kernel"], GRADS["kernel"] - 0.5 * PARAMS["kernel"])
+    assert updates["bias"] == GRADS["bias"]
+    updates, _ = tx.update({**GRADS, "kernel": None}, state, PARAMS)
+    assert updates["kernel"] is None
+    np.testing.assert_array_equal(seen[1][0]["kernel"], PARAMS["kernel"])  # without a gradient, nothing decays
+    with pytest.raises(ValueError, match="needs the parameters"):
+        tx.update(GRADS, state)
+
+
+@pytest.mark.parametrize(("update", "param"), [("bfloat16", "bfloat16"), ("bfloat16", "float32")])
+def test_the_sum_has_the_wider_of_two_dtypes(update, param):
+    tx, params = after_weight_decay(optax.identity(), 0.5, True), jnp.full(2, 1.0, param)
+    with jax.numpy_dtype_promotion("strict" if update == param else "standard"):
+        updates, _ = tx.update(jnp.full(2, 2.0, update), tx.init(params), params)
+    assert updates.dtype == param
+    np.testing.assert_array_equal(updates, 1.5)

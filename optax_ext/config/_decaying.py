@@ -1,0 +1,84 @@
+"""The base class of optimizers whose parameters decay before each step, as those of Keras's newer optimizers do."""
+
+import dataclasses
+from typing import ClassVar
+
+from optax_ext import transforms
+from optax_ext._core.field_types import NonNegativeNumber, Patterns
+from optax_ext._core.lazy import optax
+from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._patterns import PatternField
+from optax_ext.config._stage import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class DecayingOptimizer(Optimizer):
+    """An optimizer with decoupled weight decay, which neither its moments nor its momentum see.
+
+    ```text
+    p = p - learning_rate * weight_decay_rate * p     before the optimizer's own step
+    ```
+
+    Without a rate and without patterns there is no stage of weight decay, and the state is as if there were no such
+    fields. Where the optimizer's own step reads parameters, it reads those that have decayed.
+
+    Args:
+      learning_rate: At least 0, or a schedule.
+      weight_decay_rate: At least 0.
+      exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
+        ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
+      weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;
+        if not, ``p = p - weight_decay_rate * p``, as in tensorflow_addons.
+    """
+
+    _reads_params: ClassVar[bool] = False  # whether the optimizer's own stages read parameters
+
+    weight_decay_rate: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
+    exclude_from_weight_decay: Patterns = dataclasses.field(default=(), kw_only=True)
+    weight_decay_times_learning_rate: bool = dataclasses.field(default=True, kw_only=True)
+
+    def stages(self) -> list[Stage]:
+        """Return what happens to gradients, in order: clipping, the optimizer's own stages, and weight decay."""
+        before, own = [*self._checking(), *self._clipping()], self._stages()
+        if not self.pattern_fields():
+            return [*before, *own]
+        decay = decoupled_decay_in_words(
+            self.weight_decay_rate,
+            self.weight_decay_times_learning_rate,
+            self._exceptions_in_words("weight decay"),
+        )
+        amount, mask = self._decay_of_a_step(), self.masks()["weight decay"]
+        if self._reads_params and self.weight_decay_rate > 0:
+            name = " and ".join(["weight decay", *(stage.name for stage in own)])
+            effect = ", and then ".join([decay, *(stage.effect for stage in own)])
+            step = optax.chain(*(stage.transformation for stage in own if stage.transformation is not None))
+            return [*before, Stage(name, effect, transforms.after_weight_decay(step, amount, mask))]
+        return [*before, *own, Stage("weight decay", decay, transforms.subtract_decayed_weights(amount, mask))]
+
+    def pattern_fields(self) -> list[PatternField]:
+        """Return the list of weight decay, if anything decays or is said not to."""
+        excluded = self.exclude_from_weight_decay
+        if self.weight_decay_rate == 0 and not excluded:
+            return []
+        return [PatternField("exclude_from_weight_decay", "weight decay", False, excluded, None, self.allow_unmatched)]
+
+    def _decay_of_a_step(self) -> "optax.ScalarOrSchedule":
+        """Return which part of a parameter decays in a step: a number where it is constant."""
+        return decay_of_a_step(self._rate(), self.weight_decay_rate, self.weight_decay_times_learning_rate)
+
+
+def decay_of_a_step(
+    rate: "optax.ScalarOrSchedule", weight_decay_rate: float, times_learning_rate: bool
+) -> "optax.ScalarOrSchedule":
+    """Return which part of a parameter decays in a step: a number where the rate is one, or does not count."""
+    if not times_learning_rate or weight_decay_rate == 0:
+        return weight_decay_rate
+    return (lambda step: rate(step) * weight_decay_rate) if callable(rate) else rate * weight_decay_rate
+
+
+def decoupled_decay_in_words(weight_decay_rate: float, times_learning_rate: bool, exceptions: str) -> str:
+    """Say what decay does that is apart from the rest of the update."""
+    if weight_decay_rate == 0:
+        return "nothing: weight_decay_rate is 0"
+    rate = "the learning rate x " if times_learning_rate else ""
+    return f"subtract {rate}{weight_decay_rate:.10g} x parameter{exceptions}"
