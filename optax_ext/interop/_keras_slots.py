@@ -6,7 +6,7 @@
 | newer tf_keras, and Keras 3 | all other slots | the moments of Adam, ``m`` and ``v`` |
 
 Before the slots come the iterations and, in Keras 3, the learning rate where it is a number; then, with ``use_ema``,
-the averages.
+the averages, and with ``gradient_accumulation_steps`` the sums of gradients.
 """
 
 import itertools
@@ -56,6 +56,7 @@ class Slots(NamedTuple):
 
 
 AVERAGE = Slot(("average",), (ParamsEmaState,), "ema")
+ACCUMULATOR = Slot(("gradient_accumulator",), (optax.MultiStepsState,), "acc_grads")  # a sum, and a mean here
 _ADAM_STATES = (optax.ScaleByAdamState, optax.ScaleByAmsgradState)
 _RMS_STATES = (optax.ScaleByRmsState, optax.ScaleByRStdDevState)
 _MOMENTUM = Slot(("momentum", "m"), (optax.TraceState,), "trace")  # which is of steps already, downhill as ours
@@ -65,7 +66,7 @@ _LARGEST = Slot(("vhat", "velocity_hat"), (optax.ScaleByAmsgradState,), "nu_max"
 _SQUARE = Slot(("rms", "velocity"), _RMS_STATES, "nu")
 _MEAN = Slot(("mg", "average_gradient"), (optax.ScaleByRStdDevState,), "mu")
 _SUM = Slot(("accumulator",), (optax.ScaleByRssState,), "sum_of_squares")
-SLOTS = (AVERAGE, _MOMENTUM, _FIRST, _SECOND, _LARGEST, _SQUARE, _MEAN, _SUM)
+SLOTS = (AVERAGE, ACCUMULATOR, _MOMENTUM, _FIRST, _SECOND, _LARGEST, _SQUARE, _MEAN, _SUM)
 
 _ACCEPTED = ("LARS", "SGD", "Adam", "AdamW", "AdamWeightDecay", "RMSprop", "Adagrad")
 _ITERATIONS = frozenset({"iter", "iteration", "iterations"})
@@ -87,9 +88,8 @@ def find_slots(saved: SavedOptimizer, recipe: OptimizationConfig, count: int) ->
       ConfigError: If the optimizer is none of those whose slots are known.
       ValueError: If the variables do not fit the number of parameters.
     """
-    slots = _slots_of(recipe.optimizer, saved.path)
-    if recipe.ema is not None:
-        slots = [AVERAGE, *slots]
+    around = [*([AVERAGE] if recipe.ema is not None else []), *([ACCUMULATOR] if recipe.accumulate_steps > 1 else [])]
+    slots = [*around, *_slots_of(recipe.optimizer, saved.path)]
     found = _by_name(saved, recipe.optimizer, slots) or _by_position(saved, recipe.optimizer, slots, count)
     for slot, variables in found.variables.items():
         if not variables:
@@ -228,9 +228,8 @@ def _unused(variables: Sequence[SavedVariable], optimizer: Optimizer, slots: Seq
     return 0
 
 
-def _blocks(slots: Sequence[Slot], is_old: bool) -> list[list[Slot]]:
+def _blocks(slots: Sequence[Slot], *, is_old: bool) -> list[list[Slot]]:
     """Return slots in the order in which they are created; those of a block are created together for each variable."""
-    pair = [] if is_old else [slot for slot in slots if slot in (_FIRST, _SECOND)]
-    rest = [[slot] for slot in slots if slot not in pair]
-    before = [block for block in rest if block == [AVERAGE]]
-    return [*before, *([pair] if pair else []), *(block for block in rest if block != [AVERAGE])]
+    if is_old or _FIRST not in slots:
+        return [[slot] for slot in slots]
+    return [[_FIRST, _SECOND] if slot == _FIRST else [slot] for slot in slots if slot != _SECOND]

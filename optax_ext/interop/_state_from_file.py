@@ -23,7 +23,7 @@ from optax_ext.interop._fill_state import (
     map_nodes,
     set_counts,
 )
-from optax_ext.interop._keras_slots import AVERAGE, SLOTS, Slot, Slots, find_slots
+from optax_ext.interop._keras_slots import ACCUMULATOR, AVERAGE, SLOTS, Slot, Slots, find_slots
 from optax_ext.interop._saved_variables import SavedOptimizer, SavedVariable, open_saved
 from optax_ext.interop._translate import translate
 from optax_ext.interop._translation import Note, warn_about
@@ -58,8 +58,8 @@ def state_from_file(
 
     Returns:
       The state, with Keras's slots in our fields and signs, in the dtypes of the state; the iterations in every
-      ``count``; and where the file has them, averages, the loss scale and its counter. The parameters themselves are
-      those of the model, not of the optimizer: take them from Keras's ``get_weights``.
+      ``count``; and where the file has them, averages, accumulated gradients, the loss scale and its counter. The
+      parameters themselves are the model's, not the optimizer's: take them from Keras's ``get_weights``.
 
     Raises:
       ConfigError: If the file is of another kind or damaged, holds no state, or holds that of another optimizer, or if
@@ -147,8 +147,13 @@ def _fill(
     recipe: OptimizationConfig,
     notes: list[Note],
 ) -> optax.OptState:
+    iterations = 0 if slots.iterations is None else int(slots.iterations.read())
+    if not 0 <= iterations <= _INT32_MAX:
+        raise file_error(saved.path, f"the iterations must be in [0, {_INT32_MAX}], got {iterations}")
+    steps, mini_step = divmod(iterations, recipe.accumulate_steps)
     for slot, variables in slots.variables.items():
-        state = _fill_slot(state, order, slot, variables)
+        factor = 1 / max(mini_step, 1) if slot is ACCUMULATOR else slot.sign
+        state = _fill_slot(state, order, slot, variables, factor)
     _check_that_all_is_filled(state, slots, type(recipe.optimizer).__name__)
     if find_nodes(state, optax.TraceState):
         is_popular = isinstance(recipe.optimizer, LARS) and not recipe.optimizer.classic_momentum
@@ -158,15 +163,16 @@ def _fill(
     if slots.iterations is None:
         text = "are not in the file, as Keras 2.2 leaves them out: every count starts at 0, as there"
         notes.append(Note("iterations", text, surprising=True))
-        return state
-    iterations = int(slots.iterations.read())
-    if not 0 <= iterations <= _INT32_MAX:
-        raise file_error(saved.path, f"the iterations must be in [0, {_INT32_MAX}], got {iterations}")
-    return set_counts(state, iterations)
+
+    def set_steps(node: Any) -> Any:
+        fields = {"mini_step": mini_step, "gradient_step": steps}
+        return node._replace(**{field: like(getattr(node, field), value) for field, value in fields.items()})
+
+    return set_counts(map_nodes(set_steps, state, optax.MultiStepsState), steps)
 
 
 def _fill_slot(
-    state: optax.OptState, order: Sequence[str], slot: Slot, variables: Sequence[SavedVariable]
+    state: optax.OptState, order: Sequence[str], slot: Slot, variables: Sequence[SavedVariable], factor: float
 ) -> optax.OptState:
     nodes = [node for kind in slot.states for node in find_nodes(state, kind)]
     if len(nodes) != 1:
@@ -181,7 +187,7 @@ def _fill_slot(
                 f"order must fit the file: {path!r} has shape {jnp.shape(leaves[path])}, and the variable at its place"
                 f"{named} has {variable.shape}"
             )
-        values[path] = slot.sign * variable.read()
+        values[path] = factor * variable.read()
     return map_nodes(
         lambda node: node._replace(**{slot.field: fill_tree(getattr(node, slot.field), values)}), state, *slot.states
     )

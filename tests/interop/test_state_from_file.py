@@ -1,7 +1,6 @@
 """A run of the real Keras, split in the middle, goes on here from its file and ends where it ends there."""
 
 import contextlib
-import dataclasses
 import gzip
 import io
 import json
