@@ -191,7 +191,7 @@ def _by_position(saved: SavedOptimizer, optimizer: Optimizer, slots: Sequence[Sl
     name = type(optimizer).__name__
     has_names = any(variable.name is not None for variable in saved.variables)
     for variable in saved.variables if has_names else ():
-        if not _OF_KERAS_2.search(variable.name or ""):
+        if not _OF_KERAS_2.fullmatch(variable.name or ""):
             text = f"has a variable {variable.name!r}, which is none that Keras keeps for the {name} of its config"
             raise file_error(saved.path, text)
     variables = saved.variables[: len(saved.variables) - _unused(saved.variables, optimizer, slots, count)]
@@ -215,7 +215,9 @@ def _by_position(saved: SavedOptimizer, optimizer: Optimizer, slots: Sequence[Sl
     return Slots(iterations, learning_rate, found)
 
 
-_OF_KERAS_2 = re.compile(r"(^|/)(iterations|[A-Za-z]+(_\d+)?):0$")  # "training/Adam/Variable_3:0", which says nothing
+_OF_KERAS_2 = re.compile(
+    r"(training(_\d+)?/)?\w+/[a-zA-Z]+(_\d+)?:0"
+)  # "training/Adam/Variable_3:0", which says nothing
 
 
 def _unused(variables: Sequence[SavedVariable], optimizer: Optimizer, slots: Sequence[Slot], count: int) -> int:

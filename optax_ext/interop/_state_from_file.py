@@ -104,7 +104,7 @@ def state_from_file(
             raise file_error(saved.path, f"must hold an optimizer, got {type(recipe).__name__}")
         recipe = OptimizationConfig(recipe) if isinstance(recipe, Optimizer) else recipe
         slots = find_slots(saved, recipe, len(order))
-        check_names(order, slots.names, [variable.shape for variable in next(iter(slots.variables.values()), ())])
+        check_names(order, slots.names)
         notes: list[Note] = []
         if state is None:
             notes += translation.notes

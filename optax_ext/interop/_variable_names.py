@@ -4,23 +4,22 @@ import re
 from collections.abc import Sequence
 
 
-def check_names(order: Sequence[str], names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> None:
-    """Raise ValueError if names say that parameters of one shape are in another order.
+def check_names(order: Sequence[str], names: Sequence[str]) -> None:
+    """Raise ValueError if names say that parameters are in another order.
 
     Names need not be those of the parameters: ``Dense_0`` is often Keras's ``dense``, or its ``dense_7``. What chance
-    does not explain is a circle: names of other parameters of the same shape, each at the place of another.
+    does not explain is a circle: names of other parameters, each at the place of another.
 
     Args:
       order: The paths of the parameters.
       names: What Keras called them, ``"dense/kernel"`` or ``"sequential_dense_kernel"``, perhaps below other names;
         empty if that is not known.
-      shapes: Their shapes.
     """
     words = [_words(path) for path in order]
     meant: dict[int, int] = {}  # by position, the position of the parameter that has the name there
     for position, name in enumerate(names):
         fits = [other for other, path in enumerate(words) if _ends_alike(path, _words(name))]
-        if len(fits) == 1 and shapes[fits[0]] == shapes[position]:
+        if len(fits) == 1:
             meant[position] = fits[0]
     for position in meant:
         circle = [position]

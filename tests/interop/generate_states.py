@@ -134,6 +134,7 @@ def of_keras() -> list[dict[str, Any]]:
         "adam": lambda: optimizers.Adam(cosine, amsgrad=True),
         "adamw": lambda: optimizers.AdamW(0.1, weight_decay=0.05),
         "adamw_ema": lambda: optimizers.AdamW(0.1, weight_decay=0.05, use_ema=True, ema_momentum=0.5),
+        "sgd_accumulated": lambda: optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=4),
         "adam_accumulated": lambda: optimizers.Adam(0.1, gradient_accumulation_steps=2),
         "rmsprop": lambda: optimizers.RMSprop(0.1, momentum=0.9, centered=True),
         "adagrad": lambda: optimizers.Adagrad(cosine),

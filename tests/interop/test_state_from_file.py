@@ -122,9 +122,33 @@ def test_a_state_at_any_depth_of_a_chain_in_its_own_dtype_and_structure(sgd):
     assert optax.tree.get(state, "trace")["a"]["kernel"].dtype == jnp.bfloat16
 
 
+def test_a_state_on_its_own_device(sgd):
+    state = jax.device_put(config.SGD(0.1, momentum=0.9).make().init(PARAMS), jax.devices()[3])
+    state = interop.state_from_file(sgd, AB, state)
+    assert optax.tree.get(state, "trace")["a"]["kernel"].devices() == {jax.devices()[3]}
+
+
+def test_numbers_in_the_other_byte_order(tmp_path):
+    path = write_sgd(
+        tmp_path / "model.h5", ITER + MOMENTUM, [array.astype(array.dtype.newbyteorder(">")) for array in SGD_ARRAYS]
+    )
+    assert optax.tree.get(interop.state_from_file(path, AB), "trace")["b"]["kernel"].tolist() == [2, 2]
+
+
 def test_the_other_order_contradicts_the_names(sgd):
     with pytest.raises(ValueError, match="has 'b/kernel' at 0, where the file has 'SGD/a/kernel'"):
         interop.state_from_file(sgd, AB[::-1])
+
+
+def test_the_other_order_of_other_shapes_contradicts_the_names(unpack):
+    with pytest.raises(ValueError, match="has 'dense/bias' at 0, where the file has 'Adam/dense/kernel'"):
+        interop.state_from_file(unpack("older_adam.h5"), ["dense/bias", "dense/kernel", *ORDER[2:]])
+
+
+def test_slots_in_different_orders(tmp_path):
+    names = ["Adam/iter:0", "Adam/a/kernel/m:0", "Adam/b/kernel/m:0", "Adam/b/kernel/v:0", "Adam/a/kernel/v:0"]
+    adam = {"class_name": "Adam", "config": {"learning_rate": 0.1}}
+    refused(write_sgd(tmp_path / "model.h5", names, SGD_ARRAYS + SGD_ARRAYS[1:], **adam), "every slot in one order", AB)
 
 
 def test_names_of_other_models_contradict_nothing(tmp_path):
