@@ -17,12 +17,14 @@ __all__ = [
     "identify_writer",
     "lars_state_from_weights",
     "lars_weights_from_state",
+    "state_from_file",
     "to_keras",
     "translate",
 ]
 
 if TYPE_CHECKING:
     from optax_ext.interop._from_file import from_file
+    from optax_ext.interop._state_from_file import state_from_file
     from optax_ext.interop._translate import identify_writer, translate
     from optax_ext.interop._translation import Note, Translation, TranslationWarning
     from optax_ext.interop._weights import lars_state_from_weights, lars_weights_from_state
@@ -30,5 +32,7 @@ if TYPE_CHECKING:
     from optax_ext.interop.model_garden import from_model_garden
 else:
     __getattr__, __dir__ = lazy_names(
-        __name__, __all__, ["_translation", "keras", "model_garden", "_translate", "_from_file", "_weights"]
+        __name__,
+        __all__,
+        ["_translation", "keras", "model_garden", "_translate", "_from_file", "_weights", "_state_from_file"],
     )

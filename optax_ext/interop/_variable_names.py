@@ -1,0 +1,43 @@
+"""Whether the names of Keras's variables contradict the order in which parameters are given."""
+
+import re
+from collections.abc import Sequence
+
+
+def check_names(order: Sequence[str], names: Sequence[str]) -> None:
+    """Raise ValueError if names say that parameters are in another order.
+
+    Names need not be those of the parameters: ``Dense_0`` is often Keras's ``dense``, or its ``dense_7``. What chance
+    does not explain is a circle: names of other parameters, each at the place of another.
+
+    Args:
+      order: The paths of the parameters.
+      names: What Keras called them, ``"dense/kernel"`` or ``"sequential_dense_kernel"``, perhaps below other names;
+        empty if that is not known.
+    """
+    words = [_words(path) for path in order]
+    meant: dict[int, int] = {}  # by position, the position of the parameter that has the name there
+    for position, name in enumerate(names):
+        fits = [other for other, path in enumerate(words) if _ends_alike(path, _words(name))]
+        if len(fits) == 1:
+            meant[position] = fits[0]
+    for position in meant:
+        circle = [position]
+        while (following := meant.get(circle[-1])) not in (None, *circle):
+            circle.append(following)  # pyright: ignore[reportArgumentType] # it is not None
+        if len(circle) > 1 and meant.get(circle[-1]) == position:
+            right = ", ".join(f"{order[meant[place]]!r} at {place}" for place in sorted(circle))
+            raise ValueError(
+                f"order must be that of the file: it has {order[position]!r} at {position}, where the file has "
+                f"{names[position]!r}; by the names of the file, {right}"
+            )
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+
+
+def _ends_alike(path: list[str], name: list[str]) -> bool:
+    """Return whether one is the end of the other, which may have the names of models and scopes before it."""
+    shorter = min(len(path), len(name))
+    return shorter > 0 and path[-shorter:] == name[-shorter:]
