@@ -24,7 +24,8 @@ from optax_ext.schedules import (
 
 # Fields that no class of Keras or Model Garden has.
 _OF_LAYERS = frozenset({"stacked_axes", "separate_norms", "min_ratio", "max_ratio", "record"})
-_OF_DECAY = frozenset({"epsilon_hat", "weight_decay_times_learning_rate"})
+_OF_PYTORCH = frozenset({"weight_decay_in_gradient", "learning_rate_in_momentum"})
+_OF_DECAY = frozenset({"epsilon_hat", "weight_decay_times_learning_rate"}) | _OF_PYTORCH
 _ONLY_OURS = frozenset({"before_offset", "allow_unmatched", "epsilon_in_root"}) | _OF_LAYERS | _OF_DECAY
 
 
