@@ -1,6 +1,7 @@
 """Recipes as data: schemas of optimizers, schedules and loss scales, read, written and checked."""
 
 from optax_ext._core.errors import ConfigError, Problem
+from optax_ext.config._adafactor import Adafactor
 from optax_ext.config._adagrad import Adagrad
 from optax_ext.config._adam import Adam
 from optax_ext.config._adamw import AdamW
@@ -10,15 +11,18 @@ from optax_ext.config._json_schema import json_schema
 from optax_ext.config._lamb import LAMB
 from optax_ext.config._lars import LARS
 from optax_ext.config._loss_scale import DynamicLossScale, FixedLossScale, LossScale
+from optax_ext.config._muon import Muon
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._recipe import OptimizationConfig
 from optax_ext.config._rmsprop import RMSprop
+from optax_ext.config._schedule_free_adamw import ScheduleFreeAdamW
 from optax_ext.config._sgd import SGD
 from optax_ext.config._stage import Stage
 
 __all__ = [
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
@@ -28,6 +32,7 @@ __all__ = [
     "LAMB",
     "LARS",
     "LossScale",
+    "Muon",
     "OptimizationConfig",
     "Optimizer",
     "ParamsEma",
@@ -35,6 +40,7 @@ __all__ = [
     "Problem",
     "RMSprop",
     "SGD",
+    "ScheduleFreeAdamW",
     "Stage",
     "from_dict",
     "json_schema",

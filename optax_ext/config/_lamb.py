@@ -7,7 +7,9 @@ import pydantic
 
 from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
+from optax_ext._core.lazy import optax
 from optax_ext.config._adam import moments_in_words, round_decays
+from optax_ext.config._decaying import decay_of_a_step, decoupled_decay_in_words
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
 from optax_ext.config._stacked_axes import layers_in_words
@@ -32,6 +34,9 @@ class LAMB(Optimizer):
       min_ratio: The smallest trust ratio, at least 0.
       max_ratio: The largest trust ratio, positive and at least ``min_ratio``; None for no limit,
         and 10 in many recipes.
+      decoupled_weight_decay: Whether parameters decay before the step, as in Keras 3:
+        ``p = p - learning_rate * weight_decay_rate * p``. The trust ratio is then of parameters that have decayed and
+        of Adam's update alone; if not, decay is part of the update, as in the paper and in Model Garden.
       record: Whether the state keeps the trust ratio and the norm of each layer, for [`metrics`][optax_ext.metrics].
       stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
         a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. Norms are
@@ -70,6 +75,7 @@ class LAMB(Optimizer):
     exclude_from_layer_adaptation: Patterns | None = None
     min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
     max_ratio: PositiveNumber | None = dataclasses.field(default=None, kw_only=True)
+    decoupled_weight_decay: bool = dataclasses.field(default=False, kw_only=True)
     record: bool = dataclasses.field(default=False, kw_only=True)
 
     _norms_per_layer: ClassVar[bool] = True
@@ -82,14 +88,14 @@ class LAMB(Optimizer):
         )
 
     def _stages(self) -> list[Stage]:
-        masks = self.masks()
+        masks, is_decoupled = self.masks(), self.decoupled_weight_decay and self.weight_decay_rate > 0
         b1, b2 = round_decays(self.beta_1, self.beta_2)
         lamb = transforms.lamb(
             self._rate(),
             b1=b1,
             b2=b2,
             eps=self.epsilon,
-            weight_decay=self.weight_decay_rate,
+            weight_decay=0.0 if is_decoupled else self.weight_decay_rate,
             weight_decay_mask=masks["weight decay"],
             trust_ratio_mask=masks["trust ratio"],
             min_ratio=self.min_ratio,
@@ -105,6 +111,17 @@ class LAMB(Optimizer):
             "trust ratio": trust_ratio + layers_in_words(self.stacked_axes) + record_in_words(self.record),
             "learning rate": self._learning_rate_in_words(),
         }
+        by_name = transforms.stages_of(lamb)
+        if not is_decoupled:
+            return [Stage(name, effects[name], transformation) for name, transformation in by_name.items()]
+        effects["weight decay"] = decoupled_decay_in_words(
+            self.weight_decay_rate, True, self._exceptions_in_words("weight decay")
+        )
+        step = optax.chain(by_name["trust ratio"], by_name["learning rate"])
+        amount = decay_of_a_step(self._rate(), self.weight_decay_rate, True)
+        decayed = transforms.after_weight_decay(step, amount, masks["weight decay"])
+        names = ["weight decay", "trust ratio", "learning rate"]
         return [
-            Stage(name, effects[name], transformation) for name, transformation in transforms.stages_of(lamb).items()
+            Stage("moments", effects["moments"], by_name["moments"]),
+            Stage(" and ".join(names), ", and then ".join(effects[name] for name in names), decayed),
         ]

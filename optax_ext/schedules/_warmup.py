@@ -2,8 +2,11 @@
 
 import dataclasses
 
+import pydantic
+
 from optax_ext._core.field_types import NonNegativeInteger, NonNegativeNumber, Number
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step, true_divide
 from optax_ext._core.user_warnings import warn_user
 from optax_ext.schedules._compile_eager import compile_eager
@@ -16,8 +19,11 @@ class _Warmup(Schedule):
 
     after: ScalarOrSchedule
     warmup_steps: NonNegativeInteger
+    warmup_target: NonNegativeNumber | None
 
     def __post_init__(self) -> None:
+        if self.warmup_target is not None:  # what the rate is after the warm-up is then said apart from it
+            return
         over = self._after_is_zero_from()
         if over is not None and self._zero_from() is not None and 0 < self.warmup_steps >= over:
             warn_user(
@@ -33,6 +39,15 @@ class _Warmup(Schedule):
             return after
         end = Milestone(self.warmup_steps, "end of warmup_steps")
         return in_order([end, *(milestone for milestone in after if milestone.step >= self.warmup_steps)])
+
+    def _target(self) -> "float | jax.Array":
+        """Return the rate to which the warm-up rises."""
+        return evaluate(self.after, self.warmup_steps) if self.warmup_target is None else jnp.float32(self.warmup_target)
+
+    def _stays_zero(self) -> bool:
+        """Whether the warm-up, where it starts at 0, is 0 at every step, and so is the schedule after it."""
+        has_target = self.warmup_steps > 0 and bool(self.warmup_target)
+        return self._after_is_zero() and not has_target
 
     def _after_is_zero(self) -> bool:
         return self.after.is_zero() if isinstance(self.after, Schedule) else self.after == 0
@@ -50,7 +65,7 @@ class LinearWarmup(_Warmup):
     """A linear rise to a schedule, in place of its first steps.
 
     ```text
-    start, target = warmup_learning_rate, after(warmup_steps)
+    start, target = warmup_learning_rate, warmup_target, or after(warmup_steps)
     rate = start + step / warmup_steps * (target - start)  if step < warmup_steps
            after(step)                                     otherwise
     ```
@@ -61,6 +76,8 @@ class LinearWarmup(_Warmup):
       after: The schedule, or the constant learning rate, after the warm-up.
       warmup_steps: Number of steps of the warm-up, at least 0; 0 for none.
       warmup_learning_rate: The rate at step 0, at least 0.
+      warmup_target: The rate that the warm-up would reach at ``warmup_steps``, at least 0; None for that of ``after``
+        at that step. With another one the rate jumps there.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -82,20 +99,21 @@ class LinearWarmup(_Warmup):
     after: ScalarOrSchedule
     warmup_steps: NonNegativeInteger
     warmup_learning_rate: NonNegativeNumber = 0.0
+    warmup_target: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
         if self.warmup_steps == 0:
             return evaluate(self.after, step)
-        target = evaluate(self.after, self.warmup_steps)
+        target = self._target()
         fraction = true_divide(step, self.warmup_steps)
         rising = self.warmup_learning_rate + fraction * (target - self.warmup_learning_rate)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
 
     def is_zero(self) -> bool:
         """Whether the warm-up goes from 0 to a schedule that is 0 at every step."""
-        return self._after_is_zero() and (self.warmup_learning_rate == 0 or self.warmup_steps == 0)
+        return self._stays_zero() and (self.warmup_learning_rate == 0 or self.warmup_steps == 0)
 
     def _zero_from(self) -> int | None:
         return self._over_from()
@@ -106,9 +124,12 @@ class PolynomialWarmup(_Warmup):
     """A polynomial rise to a schedule, in place of its first steps.
 
     ```text
-    rate = after(warmup_steps) * (max(step, 1) / warmup_steps) ** power  if step < warmup_steps
-           after(step)                                                   otherwise
+    target = warmup_target, or after(warmup_steps)
+    rate = target * (max(step, 1) / warmup_steps) ** power  if step < warmup_steps
+           after(step)                                      otherwise
     ```
+
+    Step 0 thus takes the rate of step 1, as in Model Garden; with ``start_at_zero`` its rate is 0.
 
     The schedule ``after`` is not shifted: give it an ``offset`` of ``warmup_steps`` to start it where the warm-up ends.
     Model Garden calls it ``PolynomialWarmUp``.
@@ -117,6 +138,9 @@ class PolynomialWarmup(_Warmup):
       after: The schedule, or the constant learning rate, after the warm-up.
       warmup_steps: Number of steps of the warm-up, at least 0; 0 for none.
       power: The exponent.
+      warmup_target: The rate that the warm-up would reach at ``warmup_steps``, at least 0; None for that of ``after``
+        at that step. With another one the rate jumps there.
+      start_at_zero: Whether the rate of step 0 is 0, as in the ``WarmUp`` of transformers; ``power`` is then at least 0.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -134,19 +158,28 @@ class PolynomialWarmup(_Warmup):
     after: ScalarOrSchedule
     warmup_steps: NonNegativeInteger
     power: Number = 1.0
+    warmup_target: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
+    start_at_zero: bool = dataclasses.field(default=False, kw_only=True)
+
+    @pydantic.field_validator("start_at_zero")
+    @classmethod
+    def _is_finite(cls, start_at_zero: bool, info: pydantic.ValidationInfo) -> bool:
+        if start_at_zero and info.data.get("power", 0) < 0:
+            raise problem(f"needs a power of at least 0, got {info.data['power']}, with which step 0 has no rate")
+        return start_at_zero
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
         if self.warmup_steps == 0:
             return evaluate(self.after, step)
-        fraction = true_divide(jnp.maximum(step, 1), self.warmup_steps)
-        rising = evaluate(self.after, self.warmup_steps) * fraction ** jnp.float32(self.power)
+        fraction = true_divide(jnp.maximum(step, 0 if self.start_at_zero else 1), self.warmup_steps)
+        rising = self._target() * fraction ** jnp.float32(self.power)
         return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
 
     def is_zero(self) -> bool:
-        """Whether the schedule after the warm-up, to which it rises, is 0 at every step."""
-        return self._after_is_zero()
+        """Whether the schedule after the warm-up is 0 at every step, and the rate to which it rises is too."""
+        return self._stays_zero()
 
     def _zero_from(self) -> int | None:
         return self._over_from()

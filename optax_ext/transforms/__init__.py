@@ -6,6 +6,7 @@ from optax_ext._core.lazy import lazy_names
 
 __all__ = [
     "ParamsEmaState",
+    "ScheduleFreeState",
     "TrustRatioState",
     "add_decayed_weights",
     "add_momentum",
@@ -13,15 +14,21 @@ __all__ = [
     "chain",
     "clip_by_global_norm",
     "clip_by_norm",
+    "clip_by_rms",
     "ema_params",
     "lamb",
     "lars",
     "params_ema",
     "scale_by_adam",
+    "scale_by_factored_rms",
     "scale_by_learning_rate",
+    "scale_by_muon",
+    "scale_by_param_rms",
     "scale_by_rms",
     "scale_by_rss",
     "scale_by_trust_ratio",
+    "schedule_free",
+    "schedule_free_eval_params",
     "stages_of",
     "subtract_decayed_weights",
 ]
@@ -31,12 +38,16 @@ if TYPE_CHECKING:
     from optax_ext.transforms._adam import scale_by_adam
     from optax_ext.transforms._chain import chain, stages_of
     from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
+    from optax_ext.transforms._factored_rms import scale_by_factored_rms
     from optax_ext.transforms._lamb import lamb
     from optax_ext.transforms._lars import lars
     from optax_ext.transforms._learning_rate import scale_by_learning_rate
     from optax_ext.transforms._momentum import add_momentum
+    from optax_ext.transforms._muon import scale_by_muon
     from optax_ext.transforms._params_ema import ParamsEmaState, ema_params, params_ema
     from optax_ext.transforms._rmsprop import scale_by_rms
+    from optax_ext.transforms._root_mean_square import clip_by_rms, scale_by_param_rms
+    from optax_ext.transforms._schedule_free import ScheduleFreeState, schedule_free, schedule_free_eval_params
     from optax_ext.transforms._trust_ratio import TrustRatioState, scale_by_trust_ratio
     from optax_ext.transforms._weight_decay import add_decayed_weights, after_weight_decay, subtract_decayed_weights
 else:
@@ -48,12 +59,16 @@ else:
             "_adam",
             "_chain",
             "_clipping",
+            "_factored_rms",
             "_lamb",
             "_lars",
             "_learning_rate",
             "_momentum",
+            "_muon",
             "_params_ema",
             "_rmsprop",
+            "_root_mean_square",
+            "_schedule_free",
             "_trust_ratio",
             "_weight_decay",
         ],

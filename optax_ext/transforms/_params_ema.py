@@ -226,8 +226,8 @@ def ema_params(opt_state: "optax.OptState", params: "optax.Params | None" = None
         raise ValueError("opt_state must hold one ParamsEmaState, got 0: add params_ema to the chain")
     averages = states[0].ema
     for state in states[1:]:
-        averages = _fill(averages, state.ema, _refuse)
-    return averages if params is None else _fill(averages, params, _cast)
+        averages = fill(averages, state.ema, _refuse)
+    return averages if params is None else fill(averages, params, _cast)
 
 
 def _check_decay(average_decay: "optax.ScalarOrSchedule") -> None:
@@ -246,7 +246,7 @@ def _check_decay(average_decay: "optax.ScalarOrSchedule") -> None:
 _Both = Callable[[tuple[Any, ...], Any, Any], Any]
 
 
-def _fill(upper: Any, lower: Any, both: _Both, path: tuple[Any, ...] = ()) -> Any:
+def fill(upper: Any, lower: Any, both: _Both, path: tuple[Any, ...] = ()) -> Any:
     """Return the lower tree under the upper one, whose masked nodes are holes, even for whole branches.
 
     Node by node, since either tree may have a hole where the other has a branch, and a box of NNX's optimizer is of
@@ -267,7 +267,7 @@ def _fill(upper: Any, lower: Any, both: _Both, path: tuple[Any, ...] = ()) -> An
             f"{join_path(path)!r} where {upper_structure} is averaged"
         )
     nodes = zip(uppers, lowers, strict=True)
-    return structure.unflatten(_fill(u, lo, both, (*path, *key)) for (_, u), (key, lo) in nodes)
+    return structure.unflatten(fill(u, lo, both, (*path, *key)) for (_, u), (key, lo) in nodes)
 
 
 def _refuse(path: tuple[Any, ...], upper: Any, lower: Any) -> Any:

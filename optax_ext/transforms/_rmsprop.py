@@ -15,7 +15,9 @@ from optax_ext.transforms._moments import average, divide, square
 
 
 @public
-def scale_by_rms(decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool) -> optax.GradientTransformation:
+def scale_by_rms(
+    decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool, bias_correction: bool = False
+) -> optax.GradientTransformation:
     """Scale gradients by the root of their mean square or, with ``centered``, by their standard deviation.
 
     ```text
@@ -24,15 +26,22 @@ def scale_by_rms(decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool)
     u = g / (sqrt(n - m**2) + eps)      or, with eps_in_sqrt: g / sqrt(n - m**2 + eps)
     ```
 
+    With ``bias_correction``, ``n / (1 - decay**t)`` takes the place of ``n`` in the last line, as in Adam.
+
     Args:
       decay: The decay of the running means, in [0, 1).
       eps: At least 0.
       eps_in_sqrt: Whether epsilon is added inside the root.
       centered: Whether to subtract the square of the mean gradient.
+      bias_correction: Whether the mean is of the gradients so far only, rather than of a zero before them too; not with
+        ``centered``.
 
     Returns:
       A transformation with the state of ``optax.scale_by_rms``, or with ``centered`` of ``optax.scale_by_stddev``, in
       at least float32.
+
+    Raises:
+      ValueError: If ``bias_correction`` is given with ``centered``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -48,7 +57,13 @@ def scale_by_rms(decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool)
       make it so, and then ``optax.scale_by_stddev`` returns NaN, as TensorFlow does. Here strict promotion is
       supported, and the derivative is finite where a gradient is zero.
     """
-    init = optax.scale_by_stddev(decay, eps).init if centered else optax.scale_by_rms(decay, eps).init
+    if centered and bias_correction:
+        raise ValueError("bias_correction must be False with centered, whose mean gradient it does not correct")
+    init = (
+        optax.scale_by_stddev(decay, eps).init
+        if centered
+        else optax.scale_by_rms(decay, eps, bias_correction=bias_correction).init
+    )
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
@@ -60,6 +75,12 @@ def scale_by_rms(decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool)
             mu = jax.tree.map(lambda g, m: average(m, g, decay), updates, state.mu)
             variances = jax.tree.map(lambda m, n: jnp.maximum((n - square(m)).real, 0), mu, nu)
             new_state = new_state._replace(mu=mu)
+        if bias_correction:
+            count = jnp.asarray(optax.safe_increment(state.count))
+            steps = count.astype(jnp.result_type(float))
+            correction = 1 - jnp.asarray(decay, steps.dtype) ** steps
+            variances = jax.tree.map(lambda n: n / correction.astype(n.dtype), nu)
+            new_state = new_state._replace(count=count)
 
         def scale(update: jax.Array, variance: jax.Array) -> jax.Array:
             if eps_in_sqrt:
