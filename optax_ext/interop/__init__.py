@@ -1,4 +1,4 @@
-"""Recipes of TensorFlow: configs of Keras and their way back, recipes of Model Garden, and the weights of its LARS."""
+"""Recipes of TensorFlow and PyTorch: of Keras, with a way back, Model Garden, transformers' Trainer and timm."""
 
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,15 @@ __all__ = [
     "TranslationWarning",
     "from_keras",
     "from_model_garden",
+    "from_timm",
+    "from_training_arguments",
     "identify_writer",
     "lars_state_from_weights",
     "lars_weights_from_state",
     "to_keras",
     "translate",
+    "translate_timm",
+    "translate_training_arguments",
 ]
 
 if TYPE_CHECKING:
@@ -23,7 +27,13 @@ if TYPE_CHECKING:
     from optax_ext.interop._weights import lars_state_from_weights, lars_weights_from_state
     from optax_ext.interop.keras import from_keras, to_keras
     from optax_ext.interop.model_garden import from_model_garden
+    from optax_ext.interop.pytorch import (
+        from_timm,
+        from_training_arguments,
+        translate_timm,
+        translate_training_arguments,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
-        __name__, __all__, ["_translation", "keras", "model_garden", "_translate", "_weights"]
+        __name__, __all__, ["_translation", "keras", "model_garden", "pytorch", "_translate", "_weights"]
     )

@@ -51,7 +51,6 @@ DECAYING = [  # of every optimizer that derives from DecayingOptimizer
 IN_GRADIENT = [  # of every optimizer that derives from GradientDecayingOptimizer
     {"weight_decay_rate": 0.0625, "weight_decay_in_gradient": True, "learning_rate": SCHEDULE},
     {"weight_decay_rate": 0.0625, "weight_decay_in_gradient": True, "exclude_from_weight_decay": ["bias"]},
-    {"weight_decay_in_gradient": True},
 ]
 MOMENTS = [{"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.03125}]
 OWN = {
