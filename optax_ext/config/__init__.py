@@ -1,17 +1,22 @@
 """Recipes as data: schemas of optimizers, schedules and loss scales, read, written and checked."""
 
 from optax_ext._core.errors import ConfigError, Problem
+from optax_ext.config._adadelta import Adadelta
 from optax_ext.config._adafactor import Adafactor
 from optax_ext.config._adagrad import Adagrad
 from optax_ext.config._adam import Adam
+from optax_ext.config._adamax import Adamax
 from optax_ext.config._adamw import AdamW
 from optax_ext.config._codec import from_dict, to_dict
 from optax_ext.config._files import load, save
+from optax_ext.config._ftrl import Ftrl
 from optax_ext.config._json_schema import json_schema
 from optax_ext.config._lamb import LAMB
 from optax_ext.config._lars import LARS
+from optax_ext.config._lion import Lion
 from optax_ext.config._loss_scale import DynamicLossScale, FixedLossScale, LossScale
 from optax_ext.config._muon import Muon
+from optax_ext.config._nadam import Nadam
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._patterns import PatternField
@@ -23,16 +28,21 @@ from optax_ext.config._stage import Stage
 
 __all__ = [
     "Adafactor",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "ConfigError",
     "DynamicLossScale",
     "FixedLossScale",
+    "Ftrl",
     "LAMB",
     "LARS",
+    "Lion",
     "LossScale",
     "Muon",
+    "Nadam",
     "OptimizationConfig",
     "Optimizer",
     "ParamsEma",

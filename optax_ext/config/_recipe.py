@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import pydantic
 
 from optax_ext import loss_scaling
+from optax_ext._core.field_types import PositiveInteger
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import Schema, problem
 from optax_ext._core.tagged import Nested
@@ -18,7 +19,9 @@ from optax_ext.schedules import Milestone
 
 @dataclasses.dataclass(frozen=True)
 class OptimizationConfig(Schema):
-    """An optimizer, a moving average after it, and master weights and a loss scale around both, as data.
+    """An optimizer, a moving average after it, and what is around both, as data.
+
+    Around them are the accumulation of gradients, master weights and a loss scale, in this order from the inside.
 
     Args:
       optimizer: The optimizer: a schema such as [`LARS`][optax_ext.config.LARS].
@@ -27,6 +30,8 @@ class OptimizationConfig(Schema):
       ema: The parameter average, a [`ParamsEma`][optax_ext.config.ParamsEma]; None for no average.
       master_weights: Whether the optimizer and its average work on float32 copies of narrower parameters, as
         [`optax_ext.master_weights`][] keeps them.
+      accumulate_steps: How many calls of ``update`` one update of the parameters takes, at least 1: their gradients are
+        averaged, and the updates before the last are zero. Schedules and the average count updates of parameters.
 
     Raises:
       ConfigError: If an argument is not valid.
@@ -49,6 +54,7 @@ class OptimizationConfig(Schema):
     loss_scale: LossScale | None = None
     ema: Annotated[ParamsEma, Nested()] | None = None
     master_weights: bool = dataclasses.field(default=False, kw_only=True)
+    accumulate_steps: PositiveInteger = dataclasses.field(default=1, kw_only=True)
 
     @pydantic.field_validator("optimizer", mode="before")
     @classmethod
@@ -65,11 +71,13 @@ class OptimizationConfig(Schema):
         """Return the transformation.
 
         Loss scaling is outermost, so that clipping sees unscaled, finite gradients, and neither averages nor master
-        weights move on a skipped step.
+        weights move on a skipped step. A non-finite gradient does not count as one of ``accumulate_steps``.
         """
         inner = self.optimizer.make()
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
+        if self.accumulate_steps > 1:
+            inner = optax.MultiSteps(inner, self.accumulate_steps).gradient_transformation()
         if self.master_weights:
             inner = loss_scaling.master_weights(inner)
         return inner if self.loss_scale is None else self.loss_scale.wrap(inner)
@@ -79,6 +87,9 @@ class OptimizationConfig(Schema):
         stages = self.optimizer.stages()
         if self.ema is not None:
             stages.append(self.ema.stage())
+        if self.accumulate_steps > 1:
+            effect = f"average the gradients of {self.accumulate_steps} steps; only the last of them goes on"
+            stages.insert(0, Stage("accumulation", effect, None))
         if self.master_weights:
             effect = "all that follows is in float32, with a copy of each narrower parameter"
             stages.insert(0, Stage("master weights", effect, None))

@@ -1,10 +1,26 @@
-"""The classes of Keras and Model Garden, and what each is here."""
+"""The classes that Keras serializes, its own and those of other packages, and what each is here."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from optax_ext._core.schema import Schema, init_fields
-from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from optax_ext.config import (
+    LAMB,
+    LARS,
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Ftrl,
+    Lion,
+    Muon,
+    Nadam,
+    RMSprop,
+    ScheduleFreeAdamW,
+)
 from optax_ext.interop._report import Report
 from optax_ext.schedules import (
     CosineDecay,
@@ -18,19 +34,22 @@ from optax_ext.schedules import (
     PolynomialWarmup,
     PowerAndLinearDecay,
     PowerDecay,
-    Schedule,
     StepCosineDecay,
 )
 
-# Fields that no class of Keras or Model Garden has.
+Package: TypeAlias = Literal["keras", "transformers", "model_garden", "tensorflow_addons"]
+
+# Fields that are no argument of any of these classes. What they are is a part of what a class does.
 _OF_LAYERS = frozenset({"stacked_axes", "separate_norms", "min_ratio", "max_ratio", "record"})
 _OF_PYTORCH = frozenset({"weight_decay_in_gradient", "learning_rate_in_momentum"})
-_OF_DECAY = frozenset({"epsilon_hat", "weight_decay_times_learning_rate"}) | _OF_PYTORCH
-_ONLY_OURS = frozenset({"before_offset", "allow_unmatched", "epsilon_in_root"}) | _OF_LAYERS | _OF_DECAY
+_OF_ARITHMETIC = frozenset(
+    {"decoupled_weight_decay", "epsilon_hat", "epsilon_in_root", "start_at_zero", "weight_decay_times_learning_rate"}
+)
+_ONLY_OURS = frozenset({"before_offset", "allow_unmatched"}) | _OF_LAYERS | _OF_ARITHMETIC | _OF_PYTORCH
 
 
 class KerasClass(NamedTuple):
-    """A class of Keras or Model Garden, as a schema of ours.
+    """A class that Keras serializes, as a schema of ours.
 
     Args:
       schema: Our schema.
@@ -58,6 +77,7 @@ class KerasClass(NamedTuple):
 
 
 _NO_OFFSET = frozenset({"offset"})
+_NO_TARGET = frozenset({"warmup_target"})
 _AFTER = {"after": "after_warmup_lr_sched"}
 
 SCHEDULES: dict[str, KerasClass] = {
@@ -75,78 +95,136 @@ SCHEDULES: dict[str, KerasClass] = {
     "PowerAndLinearDecay": KerasClass(PowerAndLinearDecay),
     "PowerDecayWithOffset": KerasClass(PowerDecay),
     "StepCosineDecayWithOffset": KerasClass(StepCosineDecay),
-    "LinearWarmup": KerasClass(LinearWarmup, renamed=_AFTER),
-    "PolynomialWarmUp": KerasClass(PolynomialWarmup, renamed=_AFTER),
+    "LinearWarmup": KerasClass(LinearWarmup, renamed=_AFTER, lacks=_NO_TARGET),
+    "PolynomialWarmUp": KerasClass(PolynomialWarmup, renamed=_AFTER, lacks=_NO_TARGET),
 }
 
-_ONLY_MODEL_GARDEN = frozenset({"include_in_weight_decay", "exclude_from_weight_decay", "gradient_clip_norm"})
+# A class of transformers and another of Model Garden, which `_warm_up` reads.
+WARM_UP = "WarmUp"
+WARM_UP_FIELDS = ("initial_learning_rate", "decay_schedule_fn", "warmup_steps", "power")
 
+_PATTERNS_OF_DECAY = frozenset({"include_in_weight_decay", "exclude_from_weight_decay"})
+_CLIP = frozenset({"gradient_clip_norm"})
 _NO_DECAY = frozenset({"weight_decay_rate", "exclude_from_weight_decay"})
+_WEIGHT_DECAY = {"weight_decay_rate": "weight_decay"}
+_RATE = {"learning_rate": 0.001}
+_NEVER_CLIPS = {**_RATE, "gradient_clip_norm": 0.0}
+_FULLY_DECOUPLED = {"weight_decay_times_learning_rate": False}
 
-OPTIMIZERS: dict[str, KerasClass] = {
-    "SGD": KerasClass(SGD, lacks=_NO_DECAY, defaults={"learning_rate": 0.01}),
-    "Adam": KerasClass(Adam, defaults={"learning_rate": 0.001}),
-    "AdamWeightDecay": KerasClass(AdamW, defaults={"learning_rate": 0.001}),
-    "AdamW": KerasClass(
-        AdamW,
-        renamed={"weight_decay_rate": "weight_decay"},
-        lacks=_ONLY_MODEL_GARDEN,
-        defaults={"learning_rate": 0.001, "weight_decay_rate": 0.004, "gradient_clip_norm": 0.0},
-    ),
-    "LAMB": KerasClass(LAMB, defaults={"learning_rate": 0.001}),
-    "LARS": KerasClass(LARS, defaults={"learning_rate": 0.01}),
-    "RMSprop": KerasClass(RMSprop, lacks=_NO_DECAY, defaults={"learning_rate": 0.001}),
-    "Adagrad": KerasClass(Adagrad, lacks=_NO_DECAY, defaults={"learning_rate": 0.001}),
-}
 
-# Keras has each optimizer twice since TensorFlow 2.11: the older, "legacy", generation and a newer one, in which these
+def _newer(schema: type[Schema], lacks: frozenset[str] = frozenset(), **defaults: Any) -> KerasClass:
+    """Return a class of Keras's newer generation: with weight decay, of all parameters, and without ``decay``."""
+    lacks |= {"decay", "include_in_weight_decay", "exclude_from_weight_decay"}
+    return KerasClass(schema, _WEIGHT_DECAY, lacks, {**_RATE, **defaults})
+
+
+# Keras has most optimizers twice since TensorFlow 2.11: the older, "legacy", generation and a newer one, in which some
 # differ. A config has one of the fields in NEWER only if it is of the newer generation.
-NEWER_OPTIMIZERS: dict[str, KerasClass] = {
-    "RMSprop": KerasClass(RMSprop, lacks=_NO_DECAY, defaults={"learning_rate": 0.001, "epsilon_in_root": True}),
-    "Adagrad": KerasClass(Adagrad, lacks=_NO_DECAY, defaults={"learning_rate": 0.001, "epsilon_in_root": True}),
+OLDER_KERAS: dict[str, KerasClass] = {
+    "SGD": KerasClass(SGD, lacks=_NO_DECAY, defaults={"learning_rate": 0.01}),
+    "Adam": KerasClass(Adam, defaults=_RATE),
+    "RMSprop": KerasClass(RMSprop, lacks=_NO_DECAY, defaults=_RATE),
+    "Adagrad": KerasClass(Adagrad, lacks=_NO_DECAY, defaults=_RATE),
+    "Adadelta": KerasClass(Adadelta, lacks=_NO_DECAY, defaults=_RATE),
+    "Adamax": KerasClass(Adamax, lacks=_NO_DECAY, defaults=_RATE),
+    "Nadam": KerasClass(
+        Nadam,
+        renamed={"momentum_decay": "schedule_decay"},
+        lacks=_NO_DECAY | {"decay"},
+        defaults={**_RATE, "momentum_decay": 0.004},
+    ),
+    "Ftrl": KerasClass(Ftrl, lacks=_NO_DECAY, defaults=_RATE),
 }
-NEWER = frozenset({"jit_compile", "use_ema", "weight_decay", "loss_scale_factor"})
+NEWER_KERAS: dict[str, KerasClass] = {
+    "SGD": _newer(SGD, learning_rate=0.01),
+    "Adam": KerasClass(Adam, lacks=frozenset({"decay"}), defaults=_RATE),
+    "AdamW": _newer(AdamW, _CLIP, gradient_clip_norm=0.0, weight_decay_rate=0.004),
+    "RMSprop": _newer(RMSprop, epsilon_in_root=True),
+    "Adagrad": _newer(Adagrad, epsilon_in_root=True),
+    "Adadelta": _newer(Adadelta),
+    "Adamax": _newer(Adamax),
+    "Nadam": _newer(Nadam, frozenset({"momentum_decay"})),
+    "Ftrl": _newer(Ftrl),
+    "Lion": _newer(Lion),
+    "Lamb": _newer(LAMB, frozenset({"exclude_from_layer_adaptation"}), epsilon=1e-7, decoupled_weight_decay=True),
+    "Adafactor": _newer(Adafactor),
+    "Muon": _newer(Muon),
+    "ScheduleFreeAdamW": _newer(ScheduleFreeAdamW, learning_rate=0.0025),
+}
+NEWER = frozenset({"jit_compile", "use_ema", "weight_decay", "loss_scale_factor", "gradient_accumulation_steps"})
+
+# The optimizers of each package. Where a config does not say whose class it names, it is that of the first package
+# which has a class of this name with all its fields: real files are mostly of that one.
+OPTIMIZERS: dict[Package, dict[str, KerasClass]] = {
+    "keras": {**NEWER_KERAS, **OLDER_KERAS},
+    "transformers": {
+        "AdamWeightDecay": KerasClass(AdamW, lacks=_CLIP, defaults=_NEVER_CLIPS),
+    },
+    "model_garden": {
+        "AdamWeightDecay": KerasClass(AdamW, defaults=_RATE),
+        "LAMB": KerasClass(LAMB, defaults=_RATE),
+        "LARS": KerasClass(LARS, defaults={"learning_rate": 0.01}),
+    },
+    "tensorflow_addons": {
+        "AdamW": KerasClass(
+            AdamW,
+            renamed=_WEIGHT_DECAY,
+            lacks=_CLIP | {"include_in_weight_decay"},
+            defaults={**_NEVER_CLIPS, **_FULLY_DECOUPLED},
+        ),
+        "SGDW": KerasClass(SGD, renamed=_WEIGHT_DECAY, defaults={**_RATE, **_FULLY_DECOUPLED}),
+        "LAMB": KerasClass(LAMB, renamed=_WEIGHT_DECAY, defaults=_RATE),
+        "LazyAdam": KerasClass(Adam, defaults=_RATE),
+    },
+}
 
 EMA_OPTIMIZER = "ExponentialMovingAverage"
+MOVING_AVERAGE = "MovingAverage"  # of tensorflow_addons
 LOSS_SCALE_OPTIMIZERS = ("LossScaleOptimizer", "LossScaleOptimizerV3", "LossScaleOptimizerV1")
-WRAPPERS = (EMA_OPTIMIZER, *LOSS_SCALE_OPTIMIZERS)
+WRAPPERS = (EMA_OPTIMIZER, MOVING_AVERAGE, *LOSS_SCALE_OPTIMIZERS)
 
 # What TensorFlow's `get_config` leaves out.
-LEFT_OUT: dict[str, tuple[str, ...]] = {
-    "PiecewiseConstantDecayWithOffset": ("offset",),
-    "ExponentialDecayWithOffset": ("offset",),
-    "PolynomialDecayWithOffset": ("offset",),
-    "CosineDecayWithOffset": ("offset",),
-    "LARS": ("exclude_from_weight_decay", "exclude_from_layer_adaptation"),
-    "LAMB": ("exclude_from_weight_decay", "exclude_from_layer_adaptation"),
-    "AdamWeightDecay": ("include_in_weight_decay", "exclude_from_weight_decay", "gradient_clip_norm"),
-    EMA_OPTIMIZER: ("trainable_weights_only",),
+LEFT_OUT: dict[tuple[Package, str], tuple[str, ...]] = {
+    ("keras", "PiecewiseConstantDecayWithOffset"): ("offset",),
+    ("keras", "ExponentialDecayWithOffset"): ("offset",),
+    ("keras", "PolynomialDecayWithOffset"): ("offset",),
+    ("keras", "CosineDecayWithOffset"): ("offset",),
+    ("model_garden", "LARS"): ("exclude_from_weight_decay", "exclude_from_layer_adaptation"),
+    ("model_garden", "LAMB"): ("exclude_from_weight_decay", "exclude_from_layer_adaptation"),
+    ("model_garden", "AdamWeightDecay"): (*sorted(_PATTERNS_OF_DECAY, reverse=True), "gradient_clip_norm"),
+    ("transformers", "AdamWeightDecay"): tuple(sorted(_PATTERNS_OF_DECAY, reverse=True)),
+    ("keras", EMA_OPTIMIZER): ("trainable_weights_only",),
 }
 
-# Classes that have no counterpart here.
-NO_COUNTERPART = frozenset({"Adadelta", "Adafactor", "Adamax", "Ftrl", "Lamb", "Lion", "Muon", "Nadam", "SLIDE"})
+# Classes that have no counterpart here, and why.
+_NOT_HERE = "has no counterpart here"
+NO_COUNTERPART: dict[str, str] = {
+    **dict.fromkeys(("AdaBelief", "COCOB", "ConditionalGradient", "NovoGrad", "ProximalAdagrad", "Yogi"), _NOT_HERE),
+    "SLIDE": _NOT_HERE,
+    "Lookahead": f"{_NOT_HERE}: read its `optimizer`, and wrap what make() returns in optax.lookahead",
+    "MultiOptimizer": f"{_NOT_HERE}: read each optimizer by itself, and combine what make() returns by optax.partition",
+    "RectifiedAdam": f"{_NOT_HERE}: optax.radam is the same idea with other arithmetic",
+    "SWA": f"{_NOT_HERE}: read its `optimizer`, and average parameters by ParamsEma or in your loop",
+}
 
-# Fields that Keras's newer optimizers have besides, and the values with which they change nothing; None: any value.
+# Fields that an optimizer may have besides, and the values with which they change nothing; None: any value.
 NEUTRAL: dict[str, tuple[Any, ...] | None] = {
     "name": None,
     "jit_compile": None,
     "is_legacy_optimizer": None,
-    "ema_momentum": None,  # of `use_ema`
-    "ema_overwrite_frequency": None,
-    "use_ema": (False, None),
-    "weight_decay": (None, 0, 0.0),
-    "loss_scale_factor": (None,),
-    "gradient_accumulation_steps": (None,),
+    "decay": (None, 0),
+    "weight_decay": (None, 0),
     "gradient_aggregator": (None,),
     "gradient_transformers": (None,),
 }
 
 
-def find_class(name: str) -> KerasClass:
-    """Return the class of a schedule, or of an optimizer of the older generation.
+def find_class(name: str, *, newer: bool = False) -> KerasClass:
+    """Return the class of a schedule, or of an optimizer of Model Garden or of Keras.
 
     Args:
-      name: Its name in Keras or Model Garden.
+      name: Its name.
+      newer: Whether it is of Keras's newer generation.
 
     Returns:
       The class, as a schema of ours.
@@ -154,18 +232,15 @@ def find_class(name: str) -> KerasClass:
     Raises:
       KeyError: If there is no class of this name.
     """
-    return SCHEDULES[name] if name in SCHEDULES else OPTIMIZERS[name]
+    if name in SCHEDULES:
+        return SCHEDULES[name]
+    package: Package = "model_garden" if name in OPTIMIZERS["model_garden"] else "keras"
+    return optimizer_class(name, package, newer=newer)
 
 
-def optimizer_class(name: str, *, newer: bool) -> KerasClass:
-    """Return the class of an optimizer, of the newer generation or the older one."""
-    return NEWER_OPTIMIZERS.get(name, OPTIMIZERS[name]) if newer else OPTIMIZERS[name]
-
-
-def class_of(config: Schedule | Optimizer) -> tuple[str, KerasClass] | None:
-    """Return the class to write a config as, with or without an offset as it needs; None where Keras has none."""
-    table = SCHEDULES if isinstance(config, Schedule) else OPTIMIZERS
-    fits = [(name, known) for name, known in table.items() if known.schema is type(config) and name != "AdamW"]
-    if len(fits) > 1 and getattr(config, "offset", 0) != 0:
-        return fits[-1]
-    return fits[0] if fits else None
+def optimizer_class(name: str, package: Package, *, newer: bool) -> KerasClass:
+    """Return the class of an optimizer of a package; of Keras's, that of a generation, if it has the class."""
+    if package != "keras":
+        return OPTIMIZERS[package][name]
+    first, second = (NEWER_KERAS, OLDER_KERAS) if newer else (OLDER_KERAS, NEWER_KERAS)
+    return first[name] if name in first else second[name]

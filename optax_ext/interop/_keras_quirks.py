@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from optax_ext._core.errors import shorten
 from optax_ext.config import AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma
-from optax_ext.interop._keras_classes import optimizer_class
+from optax_ext.interop._keras_classes import OPTIMIZERS, Package, optimizer_class
 from optax_ext.interop._patterns import PATTERN_FIELDS, read_patterns
 from optax_ext.interop._report import Report, is_number, join
 
@@ -28,6 +28,7 @@ class Arguments:
       values: The arguments under Keras's names, the learning rate as ours.
       path: Where they were written.
       report: What collects problems and notes.
+      package: Whose class it is; None for that of Model Garden or, where it has none of this name, of Keras.
       newer: Whether the class is of Keras's newer generation.
       in_recipe: Whether a recipe of Model Garden has them, rather than a config of Keras.
       translate_patterns: Whether patterns are translated to match JAX parameter paths.
@@ -38,6 +39,7 @@ class Arguments:
     path: str
     report: Report
     _: dataclasses.KW_ONLY
+    package: Package | None = None
     newer: bool = False
     in_recipe: bool = False
     translate_patterns: bool = True
@@ -45,6 +47,8 @@ class Arguments:
 
     def __post_init__(self) -> None:
         self.written = dict(self.values)
+        if self.package is None:
+            self.package = "model_garden" if self.class_name in OPTIMIZERS["model_garden"] else "keras"
 
     def note(self, field: str, text: str, *, surprising: bool = False) -> None:
         """Say something about one argument."""
@@ -76,12 +80,18 @@ def build_optimizer(arguments: Arguments) -> Optimizer | None:
     for quirk in QUIRKS:
         if quirk.applies(arguments):
             quirk.apply(arguments)
-    known = optimizer_class(arguments.class_name, newer=arguments.newer)
+    known = optimizer_class(arguments.class_name, arguments.package or "keras", newer=arguments.newer)
     return known.build(arguments.values, arguments.path, arguments.report)
 
 
 def build_recipe(
-    optimizer: Optimizer, loss_scale: LossScale | None, ema: ParamsEma | None, path: str, report: Report
+    optimizer: Optimizer,
+    loss_scale: LossScale | None,
+    ema: ParamsEma | None,
+    path: str,
+    report: Report,
+    *,
+    accumulate_steps: int = 1,
 ) -> OptimizationConfig:
     """Put an optimizer that was written at `path` into a whole recipe.
 
@@ -91,6 +101,7 @@ def build_recipe(
       ema: The moving average of its parameters, or None.
       path: Where the optimizer was written.
       report: What collects notes.
+      accumulate_steps: How many steps of gradients an update is made of.
 
     Returns:
       The recipe. AdamW's own clipping also applies inside loss scaling, which is noted: TensorFlow's does not.
@@ -98,7 +109,7 @@ def build_recipe(
     if loss_scale is not None and isinstance(optimizer, AdamW) and optimizer.gradient_clip_norm > 0:
         text = "also applies inside loss scaling, where TensorFlow skips it by mistake; 0 gives TensorFlow's numbers"
         report.note(join(path, "gradient_clip_norm"), text, surprising=True)
-    return OptimizationConfig(optimizer, loss_scale=loss_scale, ema=ema)
+    return OptimizationConfig(optimizer, loss_scale=loss_scale, ema=ema, accumulate_steps=accumulate_steps)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -137,6 +148,11 @@ def _use_the_epsilon_of_the_backend(arguments: Arguments) -> None:
 def _note_that_adamw_clips(arguments: Arguments) -> None:
     if arguments.number("gradient_clip_norm") == 1:
         arguments.note("gradient_clip_norm", "is 1.0, the default of adamw: gradients are clipped")
+
+
+def _drop_no_weight_decay(arguments: Arguments) -> None:
+    if arguments.values.get("weight_decay", 0) is None:
+        arguments.values["weight_decay"] = 0.0
 
 
 def _read_empty_lists_as_none(arguments: Arguments) -> None:
@@ -182,6 +198,11 @@ QUIRKS: tuple[Quirk, ...] = (
         "Newer optimizers clip once: by the first positive norm, or else by value.",
         lambda arguments: arguments.newer,
         _clip_once,
+    ),
+    Quirk(
+        "Newer optimizers do not decay parameters by a weight_decay of None.",
+        lambda arguments: arguments.newer,
+        _drop_no_weight_decay,
     ),
     Quirk(
         "Older optimizers replace an epsilon of 0 or None by the backend's, 1e-7; newer ones do not.",

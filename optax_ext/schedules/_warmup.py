@@ -42,7 +42,9 @@ class _Warmup(Schedule):
 
     def _target(self) -> "float | jax.Array":
         """Return the rate to which the warm-up rises."""
-        return evaluate(self.after, self.warmup_steps) if self.warmup_target is None else jnp.float32(self.warmup_target)
+        return (
+            evaluate(self.after, self.warmup_steps) if self.warmup_target is None else jnp.float32(self.warmup_target)
+        )
 
     def _stays_zero(self) -> bool:
         """Whether the warm-up, where it starts at 0, is 0 at every step, and so is the schedule after it."""
@@ -140,7 +142,7 @@ class PolynomialWarmup(_Warmup):
       power: The exponent.
       warmup_target: The rate that the warm-up would reach at ``warmup_steps``, at least 0; None for that of ``after``
         at that step. With another one the rate jumps there.
-      start_at_zero: Whether the rate of step 0 is 0, as in the ``WarmUp`` of transformers; ``power`` is then at least 0.
+      start_at_zero: Whether step 0 has a rate of 0, as in the ``WarmUp`` of transformers; ``power`` is then at least 0.
 
     Raises:
       ConfigError: If an argument is out of its range.

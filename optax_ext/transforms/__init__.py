@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from optax_ext._core.lazy import lazy_names
 
 __all__ = [
+    "FtrlState",
+    "NadamState",
     "ParamsEmaState",
     "ScheduleFreeState",
     "TrustRatioState",
@@ -16,14 +18,19 @@ __all__ = [
     "clip_by_norm",
     "clip_by_rms",
     "ema_params",
+    "ftrl",
     "lamb",
     "lars",
     "params_ema",
+    "scale_by_adadelta",
     "scale_by_adam",
     "scale_by_factored_rms",
     "scale_by_learning_rate",
     "scale_by_muon",
     "scale_by_param_rms",
+    "scale_by_adamax",
+    "scale_by_lion",
+    "scale_by_nadam",
     "scale_by_rms",
     "scale_by_rss",
     "scale_by_trust_ratio",
@@ -34,16 +41,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from optax_ext.transforms._adadelta import scale_by_adadelta
     from optax_ext.transforms._adagrad import scale_by_rss
     from optax_ext.transforms._adam import scale_by_adam
+    from optax_ext.transforms._adamax import scale_by_adamax
     from optax_ext.transforms._chain import chain, stages_of
     from optax_ext.transforms._clipping import clip_by_global_norm, clip_by_norm
     from optax_ext.transforms._factored_rms import scale_by_factored_rms
+    from optax_ext.transforms._ftrl import FtrlState, ftrl
     from optax_ext.transforms._lamb import lamb
     from optax_ext.transforms._lars import lars
     from optax_ext.transforms._learning_rate import scale_by_learning_rate
+    from optax_ext.transforms._lion import scale_by_lion
     from optax_ext.transforms._momentum import add_momentum
     from optax_ext.transforms._muon import scale_by_muon
+    from optax_ext.transforms._nadam import NadamState, scale_by_nadam
     from optax_ext.transforms._params_ema import ParamsEmaState, ema_params, params_ema
     from optax_ext.transforms._rmsprop import scale_by_rms
     from optax_ext.transforms._root_mean_square import clip_by_rms, scale_by_param_rms
@@ -55,16 +67,21 @@ else:
         __name__,
         __all__,
         [
+            "_adadelta",
             "_adagrad",
             "_adam",
+            "_adamax",
             "_chain",
             "_clipping",
             "_factored_rms",
+            "_ftrl",
             "_lamb",
             "_lars",
             "_learning_rate",
+            "_lion",
             "_momentum",
             "_muon",
+            "_nadam",
             "_params_ema",
             "_rmsprop",
             "_root_mean_square",

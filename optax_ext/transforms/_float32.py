@@ -17,12 +17,14 @@ def accumulator_dtype_of(param: Any, dtype: Any) -> Any:
     return dtype if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating) == is_complex else param.dtype
 
 
-def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+def in_float32(
+    inner: optax.GradientTransformation, *, scalars: tuple[str, ...] = ("count",)
+) -> optax.GradientTransformation:
     """Run a transformation that reads only gradients in at least float32, its state included; updates keep their dtype.
 
     In float16 the square of a gradient of 256 overflows and the square of 1e-4 underflows; in bfloat16 a moment with a
     decay of 0.999 never moves. A parameter without a gradient keeps its part of the state, which `inner` does not see;
-    this requires a state in which every field but `count` is a tree like the parameters.
+    this requires a state in which every field but the `scalars` is a tree like the parameters.
     """
 
     def init_fn(params: optax.Params) -> optax.OptState:
@@ -36,7 +38,7 @@ def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformat
         def hide(update: Any, leaf: jax.Array) -> jax.Array | None:
             return None if update is None else leaf
 
-        trees = {name: tree for name, tree in state._asdict().items() if name != "count"}
+        trees = {name: tree for name, tree in state._asdict().items() if name not in scalars}
         seen = {name: jax.tree.map(hide, updates, tree, is_leaf=is_none) for name, tree in trees.items()}
         wide, new_state = inner.update(jax.tree.map(widen, updates), state._replace(**seen))
         narrow = jax.tree.map(_cast_like, wide, updates)

@@ -23,11 +23,23 @@ SCHEMAS: dict[str, type[config.Optimizer]] = {
     "AdamW": config.AdamW,
     "RMSprop": config.RMSprop,
     "Adagrad": config.Adagrad,
+    "Adadelta": config.Adadelta,
+    "Adamax": config.Adamax,
+    "Nadam": config.Nadam,
+    "NAdam": config.Nadam,
+    "Ftrl": config.Ftrl,
+    "Lion": config.Lion,
 }
-RENAMED = {"weight_decay": "weight_decay_rate", "lr": "learning_rate", "eps": "epsilon"}
+RENAMED = {
+    "weight_decay": "weight_decay_rate",
+    "lr": "learning_rate",
+    "eps": "epsilon",
+    "schedule_decay": "momentum_decay",
+}
 # What classes do besides, by the generation and the class.
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     **{(generation, name): {"epsilon_in_root": True} for generation in KERAS for name in ("RMSprop", "Adagrad")},
+    ("tf_keras legacy", "Nadam"): {"momentum_decay": 0.004},
     ("tensorflow_addons", "AdamW"): {"weight_decay_times_learning_rate": False, "gradient_clip_norm": 0.0},
     ("tensorflow_addons", "SGDW"): {"weight_decay_times_learning_rate": False},
     ("torch", "Adam"): {"epsilon_hat": False},
@@ -41,7 +53,7 @@ def make_schema(case: dict[str, Any]) -> config.Optimizer:
     fields["learning_rate"] = translation.make_learning_rate(fields["learning_rate"])
     if "exclude" in case:
         fields["exclude_from_weight_decay"] = case["exclude"]
-    return SCHEMAS[case["class"]](**fields, **OPTIONS.get((case["generation"], case["class"]), {}))
+    return SCHEMAS[case["class"]](**OPTIONS.get((case["generation"], case["class"]), {}) | fields)
 
 
 def distances(case: dict[str, Any]) -> dict[str, float]:

@@ -1,111 +1,122 @@
-"""Which class a config of Keras is of, and its fields."""
+"""What is in a config of Keras: which class it is of, and its fields."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.interop._keras_classes import (
     EMA_OPTIMIZER,
-    LEFT_OUT,
     LOSS_SCALE_OPTIMIZERS,
+    MOVING_AVERAGE,
     NEUTRAL,
+    NEWER,
     NO_COUNTERPART,
     OPTIMIZERS,
     SCHEDULES,
-    WRAPPERS,
+    WARM_UP,
+    WARM_UP_FIELDS,
+    Package,
 )
 from optax_ext.interop._report import Report, is_number, join
+from optax_ext.interop.keras._packages import Origin, find_origin
 
 _KEYS = {"class_name", "config", "module", "registered_name"}
-_PACKAGES = frozenset({"Addons", "Keras", "Text", "keras", "builtins"})  # whose names stand before a ">"
-_OTHER_SPELLINGS = {"Sgd": "SGD", "Rmsprop": "RMSprop", "RMSProp": "RMSprop", "AdaGrad": "Adagrad"}
+# Keys beside these that say nothing about the class: of an older spelling, or of how Keras restores objects.
+_NO_NUMBERS = {"module_name", "shared_object_id", "__passive_serialization__", "build_config"}
 _OF_EVERY_OPTIMIZER = {"learning_rate", "lr", "decay", "clipnorm", "clipvalue", "global_clipnorm"}
+# Fields that a `get_config` has beside those of its class.
+_COMMON = _OF_EVERY_OPTIMIZER | NEUTRAL.keys() | NEWER | {"ema_momentum", "ema_overwrite_frequency"}
 
 
 class Opened(NamedTuple):
-    """What was in an envelope: the name of a known class, its fields, and the path to them."""
+    """What was in an envelope: a class, its fields, and the path to them."""
 
-    class_name: str
+    origin: Origin
     fields: dict[str, Any]
     path: str
 
 
-def open_envelope(data: Any, class_name: str | None, path: str, report: Report) -> Opened | None:
-    """Open ``{"class_name": …, "config": …}``, or a bare ``get_config``; return None if there is a problem."""
+def open_envelope(
+    data: Any, class_name: str | None, written_by: Package | None, path: str, report: Report
+) -> Opened | None:
+    """Open ``{"class_name": …, "config": …}``, a bare ``get_config`` or a name; return None if there is a problem."""
+    if isinstance(data, str):  # as in compile(optimizer="adam"), which is one of the newer generation
+        data = {"class_name": data, "config": {"jit_compile": True}}
     if not isinstance(data, Mapping):
         report.problem(path, f"must be a mapping with a 'class_name' and a 'config', got {shorten(data)}")
         return None
     if "class_name" not in data:
         name = class_name or _infer_class(data, path, report)
-        config, place_of_fields, place_of_name = data, path, join(path, "class_name")
         if name is None:
             return None
+        named, config, place_of_fields = {"class_name": name}, data, path
     else:
-        name, config = data["class_name"], data.get("config")
-        place_of_fields, place_of_name = join(path, "config"), join(path, "class_name")
-        for key in data:
+        named, config, place_of_fields = data, data.get("config"), join(path, "config")
+        for key in data.keys() - _NO_NUMBERS:
             if key not in _KEYS:
                 report.problem(join(path, str(key)), f"unknown field{did_you_mean(key, _KEYS)}")
         if config is not None and not isinstance(config, Mapping):
             report.problem(place_of_fields, f"must be a mapping, got {shorten(config)}")
             return None
-    name = _known_class(name, data.get("registered_name"), place_of_name, report)
-    if name is None:
-        return None
-    return Opened(name, {key: _unwrap(value) for key, value in (config or {}).items()}, place_of_fields)
-
-
-def _known_class(name: Any, registered_name: Any, place: str, report: Report) -> str | None:
-    """Return the name of a class as the tables have it; None if it is in none of them."""
-    for written in (name, registered_name):
-        package = written.rpartition(">")[0] if isinstance(written, str) else ""
-        if package and package not in _PACKAGES:
-            text = f"{written!r} is a class of another package: what it computes is not known here"
-            report.problem(place, text)
-            return None
-    if isinstance(name, str):
-        name = name.rpartition(">")[2]  # "Addons>LAMB"
-        name = _OTHER_SPELLINGS.get(name, name)
-    known = [*SCHEDULES, *OPTIMIZERS, *WRAPPERS]
-    if isinstance(name, str) and name in known:
-        return name
-    if isinstance(name, str) and name in NO_COUNTERPART:
-        report.problem(place, f"{name} has no counterpart here, accepted: {join_words(OPTIMIZERS)}")
-    else:
-        hint = did_you_mean(name, known)
-        report.problem(place, f"unknown class {shorten(name)}{hint}, accepted: {join_words(known)}")
-    return None
+    fields = {key: _unwrap(value) for key, value in (config or {}).items()}
+    origin = find_origin(named, fields, written_by, join(path, "class_name"), report)
+    return None if origin is None else Opened(origin, fields, place_of_fields)
 
 
 def _infer_class(data: Mapping[str, Any], path: str, report: Report) -> str | None:
     """Return the one class that has all these fields and no others in its `get_config`, or the one in the `name`."""
-    if "inner_optimizer" in data or "loss_scale" in data:
-        return LOSS_SCALE_OPTIMIZERS[0]
-    if "optimizer" in data and "average_decay" in data:
-        return EMA_OPTIMIZER
-    common = _OF_EVERY_OPTIMIZER | NEUTRAL.keys()
-    keys = data.keys() - common
+    if wrapper := _infer_wrapper(data):
+        return wrapper
+    if WARM_UP_FIELDS[1] in data:
+        return WARM_UP
+    name = re.sub(r"_\d+$", "", str(data.get("name")).lower())  # Keras 3 counts: "adam_1"
+    keys = data.keys() - _COMMON
     fits: list[str] = []
     named: list[str] = []
-    for name, known in {**SCHEDULES, **OPTIMIZERS}.items():
-        names = set(known.names().values()) - common
-        if names - {"warmup_target", *LEFT_OUT.get(name, ())} <= keys <= names:
-            fits.append(name)
-        if name.lower() == str(data.get("name")).lower() and keys <= names:
-            named.append(name)
-    fits = fits or named  # a part of a `get_config`, written by hand; the name is by default that of the class
-    if "AdamW" in fits:  # what tells it from Adam of the newer generation is that there is a weight decay
+    for known, names, left_out in _candidates():
+        if names - left_out <= keys <= names:
+            fits.append(known)
+        if known.lower() == name and keys <= names:
+            named.append(known)
+    fits = list(dict.fromkeys(named or fits))  # the name is by default that of the class
+    if set(fits) == {"Adam", "AdamW"}:  # what tells them apart is that there is a weight decay
         fits = ["AdamW" if is_number(data.get("weight_decay")) else "Adam"]
     if not path and len(fits) == 2 and fits[1] == f"{fits[0]}WithOffset" and "offset" not in data:
         fits = fits[1:]  # the same but for the offset, about which there will be a warning
-    if data.get("name") in fits:
-        fits = [data["name"]]
     if len(fits) == 1:
         return fits[0]
     which = f"its keys fit {join_words(fits)}" if fits else f"its keys fit no class, got {shorten(sorted(keys))}"
     text = f"the class cannot be inferred from a bare get_config: {which}; give it as"
     report.problem(path, f"{text} {{'class_name': …, 'config': …}}")
     return None
+
+
+def _infer_wrapper(data: Mapping[str, Any]) -> str | None:
+    if "inner_optimizer" in data or "loss_scale" in data:
+        return LOSS_SCALE_OPTIMIZERS[0]
+    if "optimizer" not in data:
+        return None
+    if "average_decay" in data:
+        return MOVING_AVERAGE if "num_updates" in data or data.get("name") == MOVING_AVERAGE else EMA_OPTIMIZER
+    return next((name for name in NO_COUNTERPART if name == data.get("name")), None)
+
+
+def _candidates() -> list[tuple[str, set[str], set[str]]]:
+    """Return each class by its name, the fields that tell it, and those of them that its `get_config` may lack."""
+    known = [*SCHEDULES.items(), *(item for of_package in OPTIMIZERS.values() for item in of_package.items())]
+    lost = {
+        "include_in_weight_decay",
+        "exclude_from_weight_decay",
+        "exclude_from_layer_adaptation",
+        "gradient_clip_norm",
+        "warmup_target",
+        "schedule_decay",
+    }
+    return [
+        (name, set(row.names().values()) - _COMMON, lost | ({"offset"} if name.endswith("WithOffset") else set()))
+        for name, row in known
+    ]
 
 
 def _unwrap(value: Any) -> Any:

@@ -1,0 +1,71 @@
+"""What Keras's newer optimizers have as arguments and is around an optimizer here: averages, scales, accumulation."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from optax_ext._core.errors import shorten
+from optax_ext.config import FixedLossScale, LossScale, OptimizationConfig, Optimizer, ParamsEma
+from optax_ext.interop._report import Report, is_number, join
+
+FIELDS = (
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
+_EMA_MOMENTUM = 0.99
+
+
+class Wrapping(NamedTuple):
+    """What is around an optimizer."""
+
+    loss_scale: LossScale | None
+    ema: ParamsEma | None
+    accumulate_steps: int
+
+    def around(self, optimizer: Optimizer) -> Optimizer | OptimizationConfig:
+        """Return the optimizer with what is around it, or by itself if nothing is."""
+        if self == Wrapping(None, None, 1):
+            return optimizer
+        return OptimizationConfig(optimizer, self.loss_scale, self.ema, accumulate_steps=self.accumulate_steps)
+
+
+def take_wrapping(fields: dict[str, Any], path: str, report: Report) -> Wrapping:
+    """Take the arguments for what is around an optimizer out of its fields."""
+    is_keras_3 = {"loss_scale_factor", "gradient_accumulation_steps"} & fields.keys() or not (
+        {"jit_compile", "is_legacy_optimizer"} & fields.keys()
+    )
+    given = {name: fields.pop(name) for name in FIELDS if name in fields}
+    ema = _ema(given, path, report, starts_at_params=not is_keras_3)
+    factor = given.get("loss_scale_factor")
+    loss_scale = None
+    if factor is not None:
+        loss_scale = report.build(FixedLossScale, {"scale": factor}, path, {"scale": "loss_scale_factor"})
+    steps = given.get("gradient_accumulation_steps")
+    if steps is not None and (not is_number(steps) or int(steps) != steps or steps < 2):
+        text = f"must be an integer of at least 2 or null, got {shorten(steps)}"
+        report.problem(join(path, "gradient_accumulation_steps"), text)
+        steps = None
+    if steps is not None and ema is not None:
+        text = "cannot be carried over with use_ema: Keras then averages at each step, not only where parameters move"
+        report.problem(join(path, "gradient_accumulation_steps"), text)
+    return Wrapping(loss_scale, ema, 1 if steps is None else int(steps))
+
+
+def _ema(given: Mapping[str, Any], path: str, report: Report, *, starts_at_params: bool) -> ParamsEma | None:
+    """Return the average of ``use_ema``: in tf_keras it starts at the first parameters, in Keras 3 one step later."""
+    use_ema = given.get("use_ema")
+    if use_ema not in (None, False, True):
+        report.problem(join(path, "use_ema"), f"must be true or false, got {shorten(use_ema)}")
+    if use_ema is not True:
+        return None
+    if given.get("ema_overwrite_frequency") is not None:
+        text = "cannot be carried over: nothing here overwrites the parameters by their average while they train, got"
+        report.problem(join(path, "ema_overwrite_frequency"), f"{text} {shorten(given['ema_overwrite_frequency'])}")
+    start = {"initial": "params"} if starts_at_params else {"start_step": 1}
+    fields = {"average_decay": given.get("ema_momentum", _EMA_MOMENTUM), "dynamic_decay": False, **start}
+    ema = report.build(ParamsEma, fields, path, {"average_decay": "ema_momentum"})
+    text = "becomes an average beside the parameters, which Keras copies into them when fit ends: use ema_params(state)"
+    report.note(join(path, "use_ema"), text)
+    return ema
