@@ -91,6 +91,8 @@ OWN = {
         {"epsilon_in_root": True},
         {"rho": 0.75, "momentum": 0.625, "epsilon": 0.03125},
         {"momentum": 0.625, "centered": True, "epsilon_in_root": True},
+        {"momentum": 0.625, "learning_rate_in_momentum": False, "initial_mean_square": 0.75, "learning_rate": SCHEDULE},
+        {"momentum": 0.625, "centered": True, "initial_mean_square": 0.75},
     ],
     config.Adagrad: [
         *DECAYING,

@@ -3,7 +3,7 @@
 They want an environment of their own:
 
     python3.11 -m venv /tmp/timm
-    /tmp/timm/bin/pip install torch==2.14.1 timm==1.0.31 transformers==5.24.0 accelerate
+    /tmp/timm/bin/pip install torch==2.14.1 timm==1.0.31 transformers==5.24.0 accelerate bitsandbytes
     /tmp/timm/bin/python -m tests.interop.generate_pytorch
 
 Each case has the arguments, the rates of all steps, and, where it has `steps`, the parameters after each of them.
@@ -99,7 +99,10 @@ TRAINER_STEPS: list[dict[str, Any]] = [
     {"optim": "sgd", "learning_rate": 0.1, "weight_decay": 0.05, "max_grad_norm": 2.0},
     {"optim": "sgd", "learning_rate": 0.1, "optim_args": "momentum=0.9, nesterov=True", "max_grad_norm": None},
     {"optim": "rmsprop", "learning_rate": 0.01, "weight_decay": 0.05, "optim_args": "alpha=0.8,centered=True"},
+    {"optim": "rmsprop", "learning_rate": 0.01, "weight_decay": 0.05, "optim_args": "momentum=0.8"},
     {"optim": "adagrad", "learning_rate": 0.1, "weight_decay": 0.05, "optim_args": "lr_decay=0.1,eps=1e-4"},
+    {"optim": "lion_32bit", "learning_rate": 0.01, "weight_decay": 0.05},
+    {"optim": "paged_adamw_32bit", "learning_rate": 1e-4, "weight_decay": 0.05},
 ]
 
 # All that train.py reads of the optimizer and the schedule, with its defaults.
@@ -187,6 +190,12 @@ TIMM_STEPS: list[dict[str, Any]] = [
     {**_MOVING, "opt": "nlars", "sched": "none"},
     {**_MOVING, "opt": "lars", "momentum": 0.0},
     {**_MOVING, "opt": "rmsprop", "lr": 0.01, "momentum": 0.0},
+    {**_MOVING, "opt": "rmsprop", "lr": 0.01, "opt_kwargs": {"centered": True}},
+    {**_MOVING, "opt": "rmsproptf", "lr": 0.01, "opt_eps": 1e-3},
+    {**_MOVING, "opt": "rmsproptfw", "lr": 0.01, "opt_kwargs": {"centered": True, "lr_in_momentum": False}},
+    {**_MOVING, "opt": "nadam", "lr": 0.01},
+    {**_MOVING, "opt": "lion", "lr": 0.01},
+    {**_MOVING, "opt": "adadelta", "lr": 0.5},
     {**_MOVING, "opt": "adagrad", "lr": 0.1},
 ]
 STEPS_PER_EPOCH = 5

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from optax_ext import schedules
+from tests.marks import slow_unless
 from tests.parity import golden_data
 
 GOLDEN = golden_data.loads((Path(__file__).parent / "data" / "pytorch.json").read_text())
@@ -26,6 +27,15 @@ def to_tree(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def cases(name: str, *keys: str) -> list[Any]:
+    """Return the cases of a kind, of which the first with each value of `keys` is quick, and the others are slow."""
+    quick: dict[str, int] = {}
+    for index, case in enumerate(GOLDEN[name]):
+        quick.setdefault(str([case["arguments"].get(key) for key in keys]), index)
+    first = [GOLDEN[name][index] for index in quick.values()]
+    return slow_unless(lambda case: any(case is one for one in first), GOLDEN[name])
+
+
 def case_id(case: dict[str, Any]) -> str:
     words = [f"{key}={value}" for key, value in case["arguments"].items()]
     return ",".join(words).replace(" ", "")[:90]
@@ -33,28 +43,25 @@ def case_id(case: dict[str, Any]) -> str:
 
 def assert_rates(recipe: Any, expected: list[float]) -> None:
     """Compare the rate of every step; that of PyTorch's Adagrad is without what divides it inside."""
-    rates = np.asarray(schedules.evaluate(recipe.optimizer.learning_rate, np.arange(len(expected))))
+    with jax.disable_jit():  # compiling each schedule would take longer
+        rates = np.asarray(schedules.evaluate(recipe.optimizer.learning_rate, np.arange(len(expected))))
     apart = np.abs(rates.astype(np.float64) - expected)
     assert apart.max() <= RATE_TOLERANCE * max(expected), (apart.argmax(), rates, expected)
 
 
 def run(recipe: Any, steps: int) -> tuple[dict[str, np.ndarray], Any]:
-    """Return the parameters after each step by torch's names, and the last state."""
+    """Return the parameters after each step by torch's names, and the states."""
     tx, params, series = recipe.make(), to_tree(DATA["params"]), []
     state = tx.init(params)
 
-    @jax.jit
-    def step(params, state, grads):
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    averages = []
+    states = []
     for index in range(steps):
         grads = to_tree({name: grad[index] for name, grad in DATA["grads"].items()})
-        params, state = step(params, state, grads)
+        updates, state = tx.update(grads, state, params)  # compiling each optimizer would take longer
+        params = optax.apply_updates(params, updates)
         series.append(params)
-        averages.append(state)
-    return {name: np.stack([_leaf(params, name) for params in series]) for name in DATA["params"]}, averages
+        states.append(state)
+    return {name: np.stack([_leaf(params, name) for params in series]) for name in DATA["params"]}, states
 
 
 def _leaf(tree: Any, name: str) -> np.ndarray:

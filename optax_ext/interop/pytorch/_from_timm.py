@@ -133,15 +133,12 @@ def _build_recipe(args: Arguments, optimizer: Optimizer | None) -> OptimizationC
     if smoothing:
         text = f"is part of the loss: give it labels of optax.smooth_labels(one_hot, {smoothing:g})"
         args.note("smoothing", text)
-    steps = args.integer("grad_accum_steps")
-    if steps > 1:
-        text = f"is for the training loop: take gradients of batches {steps} times as large, or use optax.MultiSteps"
-        args.note("grad_accum_steps", text, surprising=True)
     amp = args.flag("amp") or args.flag("native_amp") or args.flag("apex_amp")
     dtype = args.text("amp_dtype").removeprefix("torch.")
     loss_scale = GRAD_SCALER if amp and dtype in ("float16", "half") else None
-    ema = _read_ema(args)
-    return optimizer and OptimizationConfig(optimizer, loss_scale=loss_scale, ema=ema)
+    fields: dict[str, Any] = {"optimizer": optimizer, "loss_scale": loss_scale, "ema": _read_ema(args)}
+    fields["accumulate_steps"] = max(1, args.integer("grad_accum_steps"))  # as train.py does
+    return optimizer and args.report.build(OptimizationConfig, fields, "", {})
 
 
 def _read_ema(args: Arguments) -> ParamsEma | None:

@@ -192,7 +192,6 @@ def _note_the_rest(args: Arguments) -> None:
 def _build_recipe(args: Arguments, optimizer: Optimizer | None) -> OptimizationConfig | None:
     loss_scale = GRAD_SCALER if args.flag("fp16") else None
     steps = args.integer("gradient_accumulation_steps")
-    if steps > 1:
-        text = f"is for the training loop: take gradients of batches {steps} times as large, or use optax.MultiSteps"
-        args.note("gradient_accumulation_steps", text, surprising=True)
-    return optimizer and OptimizationConfig(optimizer, loss_scale=loss_scale)
+    fields: dict[str, Any] = {"optimizer": optimizer, "loss_scale": loss_scale, "accumulate_steps": steps}
+    names = {"accumulate_steps": "gradient_accumulation_steps"}
+    return optimizer and args.report.build(OptimizationConfig, fields, "", names)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
-from optax_ext.config import LAMB, LARS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from optax_ext.config import LAMB, LARS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Nadam, Optimizer, RMSprop
 from optax_ext.interop.pytorch._arguments import Arguments
 from optax_ext.schedules import Schedule
 
@@ -51,6 +51,7 @@ _NAMES = {
     "beta_1": "opt_betas",
     "beta_2": "opt_betas",
     "epsilon": "opt_eps",
+    "momentum": "momentum",
     "rho": "opt_kwargs.alpha",
     "global_clipnorm": "clip_grad",
     "clipvalue": "clip_grad",
@@ -127,12 +128,37 @@ def _lars(settings: Settings) -> Optimizer | None:
 
 
 def _rmsprop(settings: Settings) -> Optimizer | None:
+    outside = {"learning_rate_in_momentum": False} if settings.own.number("momentum") else {}
+    return settings.build(RMSprop, **_mean_square(settings), **outside, **settings.in_gradient())
+
+
+def _rmsprop_tf(settings: Settings) -> Optimizer | None:
     own = settings.own
-    if own.number("momentum"):
-        text = f"must be 0 for {settings.args.value('opt')!r}, got {own.number('momentum')}: PyTorch's epsilon and rate"
-        settings.args.problem("momentum", f"{text} stand elsewhere than in RMSprop here, where that has momentum")
+    outside = {} if own.flag("lr_in_momentum") or not own.number("momentum") else {"learning_rate_in_momentum": False}
+    fields = {**_mean_square(settings), "epsilon_in_root": True, "initial_mean_square": 1.0, **outside}
+    decay = settings.decay() if own.flag("decoupled_decay") else settings.in_gradient()
+    return settings.build(RMSprop, **fields, **decay)
+
+
+def _mean_square(settings: Settings) -> dict[str, Any]:
+    own = settings.own
     fields = {"rho": own.number("alpha"), "epsilon": own.number("eps"), "centered": own.flag("centered")}
-    return settings.build(RMSprop, **fields, **settings.in_gradient())
+    return {**fields, "momentum": own.number("momentum")}
+
+
+def _nadam(settings: Settings) -> Optimizer | None:
+    decay = settings.decay() if settings.own.flag("decoupled_weight_decay") else settings.in_gradient()
+    return settings.build(Nadam, **_moments(settings), momentum_decay=settings.own.number("momentum_decay"), **decay)
+
+
+def _lion(settings: Settings) -> Optimizer | None:
+    beta_1, beta_2 = settings.own.numbers("betas", 2)
+    return settings.build(Lion, beta_1=beta_1, beta_2=beta_2, **settings.decay())
+
+
+def _adadelta(settings: Settings) -> Optimizer | None:
+    own = settings.own
+    return settings.build(Adadelta, rho=own.number("rho"), epsilon=own.number("eps"), **settings.in_gradient())
 
 
 def _adagrad(settings: Settings) -> Optimizer | None:
@@ -164,6 +190,9 @@ _LARS = {
     "trust_clip": False,
     "always_adapt": False,
 }
+_RMSPROP = {"momentum": 0.9, "alpha": 0.9, "eps": 1e-8, "centered": False}
+_RMSPROP_TF = {**_RMSPROP, "eps": 1e-10, "lr_in_momentum": True, "decoupled_decay": False}
+_NADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum_decay": 4e-3, "decoupled_weight_decay": False}
 KINDS: dict[str, _Kind] = {
     "sgd": _Kind(_sgd, _SGD),
     "nesterov": _Kind(_sgd, _SGD),
@@ -181,16 +210,19 @@ KINDS: dict[str, _Kind] = {
     "nlars": _Kind(_lars, {**_LARS, "nesterov": True}),
     "larc": _Kind(_lars, {**_LARS, "trust_clip": True}),
     "nlarc": _Kind(_lars, {**_LARS, "nesterov": True, "trust_clip": True}),
-    "rmsprop": _Kind(_rmsprop, {"momentum": 0.9, "alpha": 0.9, "eps": 1e-8, "centered": False}),
+    "rmsprop": _Kind(_rmsprop, _RMSPROP),
+    "rmsproptf": _Kind(_rmsprop_tf, _RMSPROP_TF),
+    "rmsproptfw": _Kind(_rmsprop_tf, {**_RMSPROP_TF, "decoupled_decay": True}),
+    "nadam": _Kind(_nadam, _NADAM),
+    "lion": _Kind(_lion, {"betas": (0.9, 0.99)}),
+    "adadelta": _Kind(_adadelta, {"rho": 0.9, "eps": 1e-6}),
     "adagrad": _Kind(_adagrad, {"eps": 1e-8}),
 }
 
 _NO_COUNTERPART = "has no counterpart here that returns timm's numbers"
 _REFUSED = {
-    "rmsproptf": "starts its mean of squares at 1, as no RMSprop here does",
     "fusedlamb": "is apex's LAMB: 'lamb' is timm's",
     "fusednovograd": _NO_COUNTERPART,
-    "lion": f"{_NO_COUNTERPART}: in Optax it is optax.lion",
 }
 
 

@@ -54,10 +54,10 @@ _OTHERS = """
 """
 KNOWN = frozenset(READ) | frozenset(_OTHERS.split())
 
-# What trains as torch.optim.AdamW does, if faster.
-ADAMW = frozenset(
-    {"adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_apex_fused", "adamw_hf"}
-)
+# What trains as torch.optim.AdamW does, but for the order of weight decay and the rest of a step in the second set.
+DECAYS_AFTER = frozenset({"adamw_hf", "paged_adamw_32bit"})
+_ADAMW_TORCH = frozenset({"adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused"})
+ADAMW = frozenset({*_ADAMW_TORCH, "adamw_apex_fused"}) | DECAYS_AFTER
 
 # Why the other names of `optim` are refused, by the part of the name that tells; the first that is found counts.
 REFUSED_OPTIMIZERS = {
@@ -65,8 +65,7 @@ REFUSED_OPTIMIZERS = {
     "apollo": "projects gradients onto a low rank, which nothing here does",
     "8bit": "keeps its state in 8 bits, which nothing here does ('adamw_torch' is AdamW in float32)",
     "4bit": "keeps its state in 4 bits, which nothing here does ('adamw_torch' is AdamW in float32)",
-    "paged": "is bitsandbytes', whose steps round otherwise: 'adamw_torch' is AdamW in float32",
-    "bnb": "is bitsandbytes', whose steps round otherwise",
+    "bnb": "is bitsandbytes' RMSprop, which is not compared with any here: 'rmsprop' is PyTorch's",
     "anyprecision": "keeps its state in bfloat16 with compensated sums: 'adamw_torch' is AdamW in float32",
     "adafactor": "is transformers' Adafactor, whose arithmetic is not that of Optax's nor Keras's",
     "schedule_free": "averages parameters in a form of its own: in Optax it is optax.contrib.schedule_free",
@@ -74,5 +73,4 @@ REFUSED_OPTIMIZERS = {
     "lomo": "steps during the backward pass, which nothing here does",
     "grokadamw": "amplifies slow gradients, which nothing here does",
     "stable_adamw": "clips each update by its own size, which nothing here does",
-    "lion": "is bitsandbytes' Lion, whose steps round otherwise: in Optax it is optax.lion",
 }

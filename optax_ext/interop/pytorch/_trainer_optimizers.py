@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
-from optax_ext.config import SGD, Adagrad, AdamW, Optimizer, RMSprop
+from optax_ext.config import SGD, Adagrad, AdamW, Lion, Optimizer, RMSprop
 from optax_ext.interop.pytorch._arguments import Arguments
-from optax_ext.interop.pytorch._trainer_fields import ADAMW, REFUSED_OPTIMIZERS
+from optax_ext.interop.pytorch._trainer_fields import ADAMW, DECAYS_AFTER, REFUSED_OPTIMIZERS
 from optax_ext.schedules import Schedule
 
 # What the Trainer leaves out of weight decay by the classes and names of modules: biases and normalizations.
@@ -17,7 +17,7 @@ _SGD = {"momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": No
 _RMSPROP = {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False, "weight_decay": None}
 _ADAGRAD = {"eps": 1e-10, "lr_decay": 0.0, "weight_decay": None}
 _OWN: dict[str, dict[str, Any]] = {"sgd": _SGD, "rmsprop": _RMSPROP, "adagrad": _ADAGRAD}
-_CARRIED = (*sorted(ADAMW), *_OWN)
+_CARRIED = (*sorted(ADAMW), *_OWN, "lion_32bit", "paged_lion_32bit")
 
 
 def read_optimizer(args: Arguments, rate: float | Schedule) -> Optimizer | None:
@@ -39,6 +39,8 @@ def read_optimizer(args: Arguments, rate: float | Schedule) -> Optimizer | None:
         args.note("weight_decay", f"leaves out biases and normalizations, which are what {patterns} matches")
     if name in ADAMW:
         return _adamw(name, args, rate, clip, decay, excluded)
+    if "lion" in name:
+        return _lion(args, rate, clip, decay)
     own = _own_arguments(name, args)
     shared: dict[str, Any] = {"learning_rate": rate, "global_clipnorm": clip}
     if decay:
@@ -58,11 +60,10 @@ def _adamw(
 ) -> Optimizer | None:
     if args.given("optim_args") and args.value("optim_args"):
         args.note("optim_args", f"has no effect on {name!r}, as in transformers", surprising=True)
-    is_hf = name == "adamw_hf"
     peak = args.number("learning_rate")
-    if is_hf and decay * peak > 6e-6:  # by which part the two are apart
+    if name in DECAYS_AFTER and decay * peak > 6e-6:  # by which part of a step the two are apart
         text = f"lets the updated parameters decay, which at {peak:g} x {decay:g} is not what AdamW here does"
-        args.problem("optim", f"'adamw_hf' {text}: choose 'adamw_torch'")
+        args.problem("optim", f"{name!r} {text}: choose 'adamw_torch'")
     names = {"beta_1": "adam_beta1", "beta_2": "adam_beta2", "epsilon": "adam_epsilon", **_SHARED}
     fields = {
         "learning_rate": rate,
@@ -72,9 +73,17 @@ def _adamw(
         "weight_decay_rate": decay,
         "exclude_from_weight_decay": excluded,
         "gradient_clip_norm": clip or 0.0,
-        "epsilon_hat": is_hf,
+        "epsilon_hat": name == "adamw_hf",
     }
     return args.report.build(AdamW, fields, "", names)
+
+
+def _lion(args: Arguments, rate: float | Schedule, clip: float | None, decay: float) -> Optimizer | None:
+    fields: dict[str, Any] = {"learning_rate": rate, "global_clipnorm": clip}
+    fields |= {"beta_1": args.number("adam_beta1"), "beta_2": args.number("adam_beta2")}
+    if decay:
+        fields |= {"weight_decay_rate": decay, "exclude_from_weight_decay": EXCLUDED}
+    return args.report.build(Lion, fields, "", {"beta_1": "adam_beta1", "beta_2": "adam_beta2", **_SHARED})
 
 
 def _own_arguments(name: str, args: Arguments) -> Arguments:
@@ -111,11 +120,12 @@ def _sgd(own: Arguments, shared: dict[str, Any], args: Arguments) -> Optimizer |
 
 
 def _rmsprop(own: Arguments, shared: dict[str, Any], args: Arguments) -> Optimizer | None:
-    if own.number("momentum"):
-        text = "must be 0: with momentum, PyTorch's epsilon and rate stand elsewhere than in RMSprop here"
-        own.problem("momentum", f"{text}, got {own.number('momentum')}")
+    momentum = own.number("momentum")
+    if momentum:
+        shared["learning_rate_in_momentum"] = False
     fields = {"rho": own.number("alpha"), "epsilon": own.number("eps"), "centered": own.flag("centered")}
-    names = {"rho": "optim_args.alpha", "epsilon": "optim_args.eps", **_SHARED}
+    fields["momentum"] = momentum
+    names = {"rho": "optim_args.alpha", "epsilon": "optim_args.eps", "momentum": "optim_args.momentum", **_SHARED}
     return args.report.build(RMSprop, {**shared, **fields}, "", names)
 
 
