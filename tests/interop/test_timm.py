@@ -168,6 +168,15 @@ def test_rates_stay_as_they_are_after_the_last_epoch():
             {"sched": "wsd", "decay_epochs": 50},
             ["decay_epochs: must be between 0 and the 9 epochs after the warm-up, go"],
         ),
+        ({"cooldown_epochs": float("nan")}, ["cooldown_epochs: must be a number, got nan"]),
+        ({"epochs": 10**9}, ["epochs: the schedule may have 10000 epochs, got 1000000000"]),
+        ({"lr_cycle_mul": 1e30, "lr_cycle_limit": 99}, ["epochs: the schedule may have 10000 epochs, got inf"]),
+        (
+            {"sched_on_updates": True, "sched": "step", "decay_epochs": 1e-9},
+            ["decay_epochs: the rate may drop 10000 ti"],
+        ),
+        ({"lr_decay_fn": {}, "sched": "wsd", "decay_epochs": 4}, ["lr_decay_fn: must be text, got {}"]),
+        ({"lr": None, "lr_base_size": 0, "world_size": 1}, ["lr_base_size: must be greater than 0, got 0"]),
         ({"weigth_decay": 0.1}, ["weigth_decay: is not an argument of timm's train.py (did you mean 'weight_decay'?)"]),
         (
             {"epochs": "many", "warmup_prefix": 1},

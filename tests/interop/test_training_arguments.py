@@ -183,6 +183,11 @@ def test_says_what_is_left_to_do():
             {"max_steps": 9, "optim": "rmsprop", "optim_args": "momentum=2"},
             ["optim_args.momentum: must be less than or e"],
         ),
+        ({"max_steps": 9, "warmup_steps": float("inf")}, ["warmup_steps: must be a number, got inf"]),
+        (
+            {"max_steps": 10**9, "lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 10**8}},
+            ["lr_scheduler_kwargs.num_cycles: must be greater than 0, and at most 10000, got 100000000"],
+        ),
         (
             {"max_steps": 9, "deepspeed": {"optimizer": {}}},
             ["deepspeed: has an optimizer or a scheduler of DeepSpeed's"],

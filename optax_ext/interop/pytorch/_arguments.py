@@ -6,7 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
+from optax_ext._core.field_types import FLOAT32_MAX
 from optax_ext.interop._report import Report, is_number
+
+
+def is_finite(value: object) -> bool:
+    """Return whether this is a number that floating point can hold; a bool is not."""
+    return is_number(value) and -FLOAT32_MAX <= value <= FLOAT32_MAX  # pyright: ignore[reportOperatorIssue]
 
 
 class Arguments:
@@ -38,7 +44,7 @@ class Arguments:
         value = self.value(name)
         with contextlib.suppress(ValueError):
             value = float(value) if isinstance(value, str) else value
-        return self._checked(name, value, is_number(value) or value is None, "a number")
+        return self._checked(name, value, is_finite(value) or value is None, "a number")
 
     def number_or_none(self, name: str) -> float | None:
         """Return a number, or None where null is written, which is not the default."""
@@ -63,7 +69,7 @@ class Arguments:
     def numbers(self, name: str, count: int | None = None) -> Any:
         """Return a list of numbers, or the default where it is none; of `count` of them, if that is given."""
         value = self.value(name)
-        fits = isinstance(value, list | tuple) and all(map(is_number, value)) and count in (None, len(value))
+        fits = isinstance(value, list | tuple) and all(map(is_finite, value)) and count in (None, len(value))
         wanted = "a list of numbers" if count is None else f"a list of {count} numbers"
         return self._checked(name, value, fits or value is None, wanted)
 

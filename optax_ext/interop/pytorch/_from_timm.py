@@ -122,6 +122,10 @@ def _base_rate(args: Arguments, global_batch_size: int | None) -> float:
         args.problem("lr_base_scale", f"must be 'sqrt' or 'linear', got {shorten(scale)}")
     adaptive = any(part in args.text("opt").lower() for part in ("ada", "lamb"))
     power = 0.5 if scale == "sqrt" or (not scale and adaptive) else 1.0
+    for name in ("lr_base", "lr_base_size"):
+        if args.number(name) <= 0:
+            args.problem(name, f"must be greater than 0, got {args.number(name)}")
+            return PLACEHOLDER_RATE
     rate = args.number("lr_base") * (global_batch_size / size) ** power
     root = " ** 0.5" if power == 0.5 else ""
     args.note("lr", f"is {rate:g}, lr_base x ({global_batch_size} / {size}){root}")

@@ -1,11 +1,13 @@
 """timm's schedulers as schedules: constant over each epoch, or smooth where timm changes the rate at each update."""
 
+import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.interop._report import PLACEHOLDER_RATE
-from optax_ext.interop.pytorch._arguments import Arguments
+from optax_ext.interop.pytorch._arguments import Arguments, is_finite
 from optax_ext.interop.pytorch._timm_rates import CYCLIC, DECAYS, KINDS, Scheduler
 from optax_ext.schedules import CosineDecay, LinearWarmup, PiecewiseConstantDecay, PolynomialDecay, Schedule
 
@@ -41,7 +43,8 @@ def read_schedule(args: Arguments, base: float, steps_per_epoch: int | None) -> 
 def _scheduler(args: Arguments, kind: str, base: float, unit: int) -> Scheduler | None:
     """Return the scheduler in epochs, or in updates, of which `unit` are an epoch."""
     epochs, warmup, decay = args.number("epochs"), args.number("warmup_epochs"), args.number("decay_epochs")
-    prefix, timescale, shape = args.flag("warmup_prefix"), args.number("lr_stable_timescale"), args.value("lr_decay_fn")
+    prefix, timescale = args.flag("warmup_prefix"), args.number("lr_stable_timescale")
+    shape = args.text("lr_decay_fn") if args.given("lr_decay_fn") else None
     for name, lowest in {"epochs": 1, "warmup_epochs": 0, "cooldown_epochs": 0, "lr_cycle_limit": 1}.items():
         if args.number(name) < lowest:
             args.problem(name, f"must be at least {lowest}, got {args.number(name)}")
@@ -58,8 +61,10 @@ def _scheduler(args: Arguments, kind: str, base: float, unit: int) -> Scheduler 
         shape = shape or ("linear" if kind == "rsqrt" else "1-sqrt")
         if shape not in DECAYS:
             args.problem("lr_decay_fn", f"must be one of {join_words(DECAYS)}, got {shorten(shape)}")
-        if kind == "rsqrt" and not (timescale or warmup) > 0:
-            args.problem("lr_stable_timescale", "must be greater than 0 where there is no warm-up")
+        timescale = warmup if timescale is None else timescale
+        if kind == "rsqrt" and timescale <= 0:
+            text = f"must be greater than 0, as warmup_epochs is where it is not set, got {timescale}"
+            args.problem("lr_stable_timescale", text)
     if args.report.problems:
         return None
     return Scheduler(
@@ -83,18 +88,29 @@ def _scheduler(args: Arguments, kind: str, base: float, unit: int) -> Scheduler 
 
 
 def _by_epoch(args: Arguments, scheduler: Scheduler, steps_per_epoch: int) -> float | Schedule:
-    epochs = math.ceil(scheduler.total() + args.number("cooldown_epochs"))
-    if epochs > _MAX_EPOCHS:
+    try:
+        epochs = scheduler.total() + args.number("cooldown_epochs")
+    except ArithmeticError:  # cycles that grow without end
+        epochs = math.inf
+    if not 0 < epochs <= _MAX_EPOCHS:
         args.problem("epochs", f"the schedule may have {_MAX_EPOCHS} epochs, got {epochs}")
         return PLACEHOLDER_RATE
+    rates = _rates(args, scheduler, range(math.ceil(epochs)))
+    return PLACEHOLDER_RATE if rates is None else _piecewise(args, rates, steps_per_epoch)
+
+
+def _rates(args: Arguments, scheduler: Scheduler, times: Iterable[int]) -> list[float] | None:
+    """Return the rates at some times; None if there was a problem."""
     try:
-        rates = [scheduler.rate(epoch) for epoch in range(epochs)]
-    except (ArithmeticError, ValueError):
-        rates = [math.nan]
-    if not all(isinstance(rate, float | int) and math.isfinite(rate) and rate >= 0 for rate in rates):
-        args.problem("sched", f"gives a rate that is no number of at least 0, got {shorten(rates)}")
-        return PLACEHOLDER_RATE
-    return _piecewise(args, rates, steps_per_epoch)
+        rates = [scheduler.rate(time) for time in times]
+    except (ArithmeticError, ValueError) as error:
+        args.problem("sched", f"gives a rate that cannot be computed: {error}")
+        return None
+    for rate in rates:
+        if not is_finite(rate) or rate < 0:
+            args.problem("sched", f"gives a rate that is no number of at least 0, got {rate}")
+            return None
+    return rates
 
 
 def _piecewise(args: Arguments, rates: list[float], steps: int) -> float | Schedule:
@@ -120,7 +136,8 @@ def _smooth(args: Arguments, scheduler: Scheduler) -> float | Schedule:
         "warmup_steps": scheduler.warmup,
         "warmup_learning_rate": scheduler.warmup_start,
     }
-    if not math.isclose(KINDS[scheduler.kind](scheduler, scheduler.warmup), scheduler.base, rel_tol=1e-12):
+    rates = _rates(args, scheduler, [scheduler.warmup])  # a whole number, or refused below
+    if rates and not math.isclose(rates[0], scheduler.base, rel_tol=1e-12):
         fields["warmup_target"] = scheduler.base
     names = {"warmup_steps": "warmup_epochs", "warmup_learning_rate": "warmup_lr"}
     return args.report.build(LinearWarmup, fields, "", names) or PLACEHOLDER_RATE
@@ -154,19 +171,19 @@ def _after_warmup(args: Arguments, scheduler: Scheduler) -> Any:
 
 
 def _drops(args: Arguments, scheduler: Scheduler) -> float | Schedule | None:
-    """Return the schedule of a rate that drops at updates far apart."""
-    total = math.ceil(scheduler.total())
-    offset = -scheduler.since_start(0)
-    if scheduler.kind == "step":
-        times = [
-            math.ceil(n * scheduler.decay_every + offset) for n in range(1, int(total / scheduler.decay_every) + 1)
-        ]
-    else:
-        times = [math.ceil(milestone + offset) - 1 for milestone in scheduler.milestones]
-    times = sorted({max(time, 1) for time in times if time < total})
-    if len(times) > _MAX_EPOCHS:
-        args.problem("decay_epochs", f"the rate may drop {_MAX_EPOCHS} times, got {len(times)}")
+    """Return the schedule of a rate that drops now and then, without its warm-up."""
+    offset, length = -scheduler.since_start(0), scheduler.length
+    drops = length / scheduler.decay_every if scheduler.kind == "step" else len(scheduler.milestones)
+    if drops > _MAX_EPOCHS:
+        args.problem("decay_epochs", f"the rate may drop {_MAX_EPOCHS} times, got {drops:g}")
         return None
-    rates = [scheduler.base, *(KINDS[scheduler.kind](scheduler, time) for time in times)]
-    fields = {"boundaries": [time - 1 for time in times], "values": rates}
+    if scheduler.kind == "step":
+        times = [math.ceil(n * scheduler.decay_every) for n in range(1, int(drops) + 1)]
+    else:
+        times = [math.ceil(milestone) - 1 for milestone in scheduler.milestones]
+    times = sorted({max(time, 1) for time in times if time < length})
+    rates = _rates(args, dataclasses.replace(scheduler, warmup=0), [0, *times])
+    if rates is None:
+        return None
+    fields = {"boundaries": [time - 1 for time in times], "values": rates, "offset": offset}
     return args.report.build(PiecewiseConstantDecay, fields, "sched", {}) if times else scheduler.base

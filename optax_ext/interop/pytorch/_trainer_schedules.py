@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
-from optax_ext.interop._report import PLACEHOLDER_RATE, Report, is_number
+from optax_ext.interop._report import PLACEHOLDER_RATE, Report
+from optax_ext.interop.pytorch._arguments import is_finite
 from optax_ext.schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -22,6 +23,7 @@ from optax_ext.schedules import (
 )
 
 _KWARGS = "lr_scheduler_kwargs"
+_MAX_CYCLES = 10_000
 _NO_STEPS_AFTER = "gives a rate that depends on the {}, which no function of the step can: choose another"
 REFUSED = {
     "reduce_lr_on_plateau": _NO_STEPS_AFTER.format("evaluation"),
@@ -55,7 +57,7 @@ class Asked:
     def number(self, name: str, default: float | None = None) -> Any:
         """Return one of the schedule's own arguments."""
         value = self.kwargs.get(name)
-        if value is None or is_number(value):
+        if value is None or is_finite(value):
             return default if value is None else value
         self.problem(name, f"must be a number, got {shorten(value)}")
         return default
@@ -97,8 +99,8 @@ def _cosine(asked: Asked) -> Any:
 def _waves(asked: Asked, steps: int, offset: int, lowest: float) -> Schedule | None:
     """Return a cosine of ``num_cycles`` waves, each of which falls to a part of the peak and rises again."""
     cycles = asked.number("num_cycles", 0.5)
-    if cycles <= 0:
-        asked.problem("num_cycles", f"must be greater than 0, got {shorten(cycles)}")
+    if not 0 < cycles <= _MAX_CYCLES:
+        asked.problem("num_cycles", f"must be greater than 0, and at most {_MAX_CYCLES}, got {shorten(cycles)}")
         return None
     half = _whole(steps / (2 * cycles))
     if half is None:
@@ -117,7 +119,7 @@ def _waves(asked: Asked, steps: int, offset: int, lowest: float) -> Schedule | N
 def _cosine_with_restarts(asked: Asked) -> Any:
     cycles = asked.number("num_cycles", 1)
     steps, offset = asked.steps_after, asked.warmup_steps
-    period = _whole(steps / cycles) if cycles > 0 else None
+    period = _whole(steps / cycles) if 0 < cycles <= _MAX_CYCLES else None
     if period is None:
         text = f"must divide the {steps} steps after the warm-up into periods of whole steps, got {shorten(cycles)}"
         asked.problem("num_cycles", f"{text}: choose another number of steps or of cycles")
