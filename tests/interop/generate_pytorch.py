@@ -184,7 +184,7 @@ TIMM_STEPS: list[dict[str, Any]] = [
     },
     {**_MOVING, "opt": "adamw", "lr": 0.02, "opt_eps": 1e-3, "opt_betas": [0.8, 0.95], "clip_grad": 2.0},
     {**_MOVING, "opt": "adam", "lr": 0.02, "weight_decay": 0.0},
-    {**_MOVING, "opt": "lamb", "lr": 0.02, "clip_grad": 3.0},
+    {**_MOVING, "opt": "lamb", "lr": 0.02, "clip_grad": 0.3},
     {**_MOVING, "opt": "lambc", "lr": 0.02, "weight_decay": 0.0, "opt_kwargs": {"max_grad_norm": None}},
     {**_MOVING, "opt": "lamb", "lr": 0.02, "opt_kwargs": {"always_adapt": True, "trust_clip": True}},
     {**_MOVING, "opt": "nlars", "sched": "none"},
