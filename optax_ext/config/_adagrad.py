@@ -4,12 +4,12 @@ import dataclasses
 
 from optax_ext import transforms
 from optax_ext._core.field_types import NonNegativeNumber, PositiveNumber
-from optax_ext.config._decaying import DecayingOptimizer
+from optax_ext.config._gradient_decay import GradientDecayingOptimizer
 from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Adagrad(DecayingOptimizer):
+class Adagrad(GradientDecayingOptimizer):
     """Adagrad as TensorFlow computes it.
 
     ```text
@@ -30,6 +30,7 @@ class Adagrad(DecayingOptimizer):
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;
         if not, ``p = p - weight_decay_rate * p``, as in tensorflow_addons.
+      weight_decay_in_gradient: Whether weight decay is added to the gradient, as in PyTorch, rather than apart from it.
       stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
         a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. ``clipnorm`` is
         then of each layer.

@@ -3,14 +3,14 @@
 import dataclasses
 
 from optax_ext import transforms
-from optax_ext._core.field_types import Fraction, FractionBelowOne, PositiveNumber
-from optax_ext.config._decaying import DecayingOptimizer
+from optax_ext._core.field_types import Fraction, FractionBelowOne, NonNegativeNumber, PositiveNumber
+from optax_ext.config._gradient_decay import GradientDecayingOptimizer
 from optax_ext.config._optimizer import momentum_in_words
 from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class RMSprop(DecayingOptimizer):
+class RMSprop(GradientDecayingOptimizer):
     """RMSprop as TensorFlow computes it: with momentum, epsilon moves inside the root.
 
     ```text
@@ -23,7 +23,13 @@ class RMSprop(DecayingOptimizer):
                        p = p - v
     ```
 
-    ``optax.rmsprop`` adds epsilon inside the root with and without momentum, unless ``eps_in_sqrt`` is False.
+    ``optax.rmsprop`` adds epsilon inside the root with and without momentum, unless ``eps_in_sqrt`` is False. PyTorch's
+    differs with momentum:
+
+    ```text
+    with learning_rate_in_momentum=False:  v = momentum * v + g / (sqrt(n - a**2) + epsilon)
+                                           p = p - learning_rate * v
+    ```
 
     Weight decay precedes each step: ``p = p - learning_rate * weight_decay_rate * p``.
 
@@ -38,6 +44,7 @@ class RMSprop(DecayingOptimizer):
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;
         if not, ``p = p - weight_decay_rate * p``, as in tensorflow_addons.
+      weight_decay_in_gradient: Whether weight decay is added to the gradient, as in PyTorch, rather than apart from it.
       stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
         a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. ``clipnorm`` is
         then of each layer.
@@ -47,6 +54,9 @@ class RMSprop(DecayingOptimizer):
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
       epsilon_in_root: Whether epsilon is added inside the root, as in Keras's newer optimizers.
+      learning_rate_in_momentum: Whether the momentum sums updates times their rates, and moves epsilon inside the root,
+        as in TensorFlow, rather than updates, whose sum is then multiplied by the newest rate, as in PyTorch.
+      initial_mean_square: The first ``n``, at least 0: 1 in timm's ``RMSpropTF``.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -74,17 +84,28 @@ class RMSprop(DecayingOptimizer):
     epsilon: PositiveNumber = 1e-7
     centered: bool = False
     epsilon_in_root: bool = dataclasses.field(default=False, kw_only=True)
+    learning_rate_in_momentum: bool = dataclasses.field(default=True, kw_only=True)
+    initial_mean_square: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
 
     def _stages(self) -> list[Stage]:
         has_momentum = self.momentum > 0
-        eps_in_sqrt = has_momentum or self.epsilon_in_root
-        scale = transforms.scale_by_rms(self.rho, self.epsilon, eps_in_sqrt=eps_in_sqrt, centered=self.centered)
+        moves_epsilon = has_momentum and self.learning_rate_in_momentum
+        eps_in_sqrt = moves_epsilon or self.epsilon_in_root
+        scale = transforms.scale_by_rms(
+            self.rho,
+            self.epsilon,
+            eps_in_sqrt=eps_in_sqrt,
+            centered=self.centered,
+            initial_scale=self.initial_mean_square,
+        )
         by = "running standard deviation (centered)" if self.centered else "root of the running mean square"
         where = "inside" if eps_in_sqrt else "outside"
-        why = ", as always with momentum" if has_momentum and not self.epsilon_in_root else ""
-        effect = f"divide by the {by}, decay {self.rho:.10g}, epsilon {self.epsilon:.10g} {where} the root{why}"
+        why = ", as always with momentum" if moves_epsilon and not self.epsilon_in_root else ""
+        first = f", at first {self.initial_mean_square:.10g}" if self.initial_mean_square > 0 else ""
+        effect = f"divide by the {by}, decay {self.rho:.10g}{first}, epsilon {self.epsilon:.10g} {where} the root{why}"
         stages = [Stage("mean square", effect, scale), self._learning_rate_stage()]
         if has_momentum:
             momentum = transforms.add_momentum(self.momentum, nesterov=False)
-            stages.append(Stage("momentum", momentum_in_words(self.momentum, nesterov=False), momentum))
+            place = 2 if self.learning_rate_in_momentum else 1
+            stages.insert(place, Stage("momentum", momentum_in_words(self.momentum, nesterov=False), momentum))
         return stages

@@ -4,13 +4,13 @@ import dataclasses
 
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction
-from optax_ext.config._decaying import DecayingOptimizer
+from optax_ext.config._gradient_decay import GradientDecayingOptimizer
 from optax_ext.config._optimizer import momentum_in_words
 from optax_ext.config._stage import Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class SGD(DecayingOptimizer):
+class SGD(GradientDecayingOptimizer):
     """Stochastic gradient descent with Keras's momentum.
 
     ```text
@@ -20,7 +20,7 @@ class SGD(DecayingOptimizer):
 
     The momentum sums gradients times their learning rates, so that after a drop of the rate older gradients still
     count at the old rate. ``optax.sgd`` multiplies the summed gradients by the newest rate. The two are the same while
-    the rate is constant.
+    the rate is constant; with ``learning_rate_in_momentum=False`` this one is as that.
 
     Weight decay precedes each step: ``p = p - learning_rate * weight_decay_rate * p``.
 
@@ -28,11 +28,14 @@ class SGD(DecayingOptimizer):
       learning_rate: At least 0, or a schedule.
       momentum: The momentum coefficient, in [0, 1].
       nesterov: Whether to use Nesterov's momentum: ``p = p - (momentum * v + learning_rate * g)``.
+      learning_rate_in_momentum: Whether the momentum sums gradients times their rates, as in Keras, rather than
+        gradients, whose sum is then multiplied by the newest rate, as in PyTorch and Optax.
       weight_decay_rate: At least 0.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;
         if not, ``p = p - weight_decay_rate * p``, as in tensorflow_addons.
+      weight_decay_in_gradient: Whether weight decay is added to the gradient, as in PyTorch, rather than apart from it.
       stacked_axes: The axes of parameters that count layers, as scanned models store them: an axis, a list of axes, or
         a mapping from regular expressions on paths to these, as in ``{"^blocks/": 0}``; None for none. ``clipnorm`` is
         then of each layer.
@@ -56,10 +59,12 @@ class SGD(DecayingOptimizer):
     type = "sgd"
     momentum: Fraction = 0.0
     nesterov: bool = False
+    learning_rate_in_momentum: bool = dataclasses.field(default=True, kw_only=True)
 
     def _stages(self) -> list[Stage]:
         if self.momentum == 0:
             return [self._learning_rate_stage()]
         momentum = transforms.add_momentum(self.momentum, nesterov=self.nesterov)
         effect = momentum_in_words(self.momentum, self.nesterov)
-        return [self._learning_rate_stage(), Stage("momentum", effect, momentum)]
+        stages = [self._learning_rate_stage(), Stage("momentum", effect, momentum)]
+        return stages if self.learning_rate_in_momentum else stages[::-1]

@@ -1,6 +1,7 @@
-"""Recipes of TensorFlow: configs of Keras and their way back, recipes of Model Garden, and the weights of its LARS.
+"""Recipes of TensorFlow and PyTorch: of Keras, with a way back, Model Garden, transformers' Trainer and timm.
 
-[`from_file`][optax_ext.interop.from_file] reads them from whatever they were saved in.
+[`from_file`][optax_ext.interop.from_file] reads them from whatever they were saved in, and
+[`state_from_file`][optax_ext.interop.state_from_file] the state of an optimizer that Keras saved.
 """
 
 from typing import TYPE_CHECKING
@@ -14,12 +15,16 @@ __all__ = [
     "from_file",
     "from_keras",
     "from_model_garden",
+    "from_timm",
+    "from_training_arguments",
     "identify_writer",
     "lars_state_from_weights",
     "lars_weights_from_state",
     "state_from_file",
     "to_keras",
     "translate",
+    "translate_timm",
+    "translate_training_arguments",
 ]
 
 if TYPE_CHECKING:
@@ -30,9 +35,24 @@ if TYPE_CHECKING:
     from optax_ext.interop._weights import lars_state_from_weights, lars_weights_from_state
     from optax_ext.interop.keras import from_keras, to_keras
     from optax_ext.interop.model_garden import from_model_garden
+    from optax_ext.interop.pytorch import (
+        from_timm,
+        from_training_arguments,
+        translate_timm,
+        translate_training_arguments,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         __all__,
-        ["_translation", "keras", "model_garden", "_translate", "_from_file", "_weights", "_state_from_file"],
+        [
+            "_translation",
+            "keras",
+            "model_garden",
+            "pytorch",
+            "_translate",
+            "_from_file",
+            "_weights",
+            "_state_from_file",
+        ],
     )

@@ -7,7 +7,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from optax_ext._core.public import public
 
-Writer = Literal["keras", "transformers", "model_garden", "tensorflow_addons"]
+Writer = Literal["keras", "transformers", "model_garden", "tensorflow_addons", "training_arguments", "timm"]
 ConfigT = TypeVar("ConfigT", covariant=True)
 
 
@@ -55,8 +55,8 @@ class Translation(Generic[ConfigT]):
       config: A schedule, an optimizer or a whole [`OptimizationConfig`][optax_ext.config.OptimizationConfig].
       notes: One [`Note`][optax_ext.interop.Note] for each thing that reads differently from what was written, in the
         order in which they were found.
-      written_by: Who wrote it: ``"keras"``, ``"model_garden"``, or, in the format of Keras, ``"transformers"`` or
-        ``"tensorflow_addons"``.
+      written_by: Who wrote it: ``"keras"``, ``"model_garden"``, ``"training_arguments"``, ``"timm"``, or, in the format
+        of Keras, ``"transformers"`` or ``"tensorflow_addons"``.
 
     Examples:
       >>> from optax_ext import interop

@@ -16,7 +16,13 @@ from optax_ext.transforms._moments import average, divide, square
 
 @public
 def scale_by_rms(
-    decay: float, eps: float, *, eps_in_sqrt: bool, centered: bool, bias_correction: bool = False
+    decay: float,
+    eps: float,
+    *,
+    eps_in_sqrt: bool,
+    centered: bool,
+    bias_correction: bool = False,
+    initial_scale: float = 0.0,
 ) -> optax.GradientTransformation:
     """Scale gradients by the root of their mean square or, with ``centered``, by their standard deviation.
 
@@ -35,6 +41,7 @@ def scale_by_rms(
       centered: Whether to subtract the square of the mean gradient.
       bias_correction: Whether the mean is of the gradients so far only, rather than of a zero before them too; not with
         ``centered``.
+      initial_scale: The first ``n``, at least 0.
 
     Returns:
       A transformation with the state of ``optax.scale_by_rms``, or with ``centered`` of ``optax.scale_by_stddev``, in
@@ -60,9 +67,9 @@ def scale_by_rms(
     if centered and bias_correction:
         raise ValueError("bias_correction must be False with centered, whose mean gradient it does not correct")
     init = (
-        optax.scale_by_stddev(decay, eps).init
+        optax.scale_by_stddev(decay, eps, initial_scale).init
         if centered
-        else optax.scale_by_rms(decay, eps, bias_correction=bias_correction).init
+        else optax.scale_by_rms(decay, eps, initial_scale, bias_correction=bias_correction).init
     )
 
     def update_fn(

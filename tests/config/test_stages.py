@@ -48,9 +48,19 @@ DECAYING = [  # of every optimizer that derives from DecayingOptimizer
     {"weight_decay_rate": 0.0625, "weight_decay_times_learning_rate": False, "exclude_from_weight_decay": ["bias"]},
     {"exclude_from_weight_decay": ["rank <= 1"]},
 ]
+IN_GRADIENT = [  # of every optimizer that derives from GradientDecayingOptimizer
+    {"weight_decay_rate": 0.0625, "weight_decay_in_gradient": True, "learning_rate": SCHEDULE},
+    {"weight_decay_rate": 0.0625, "weight_decay_in_gradient": True, "exclude_from_weight_decay": ["bias"]},
+]
 MOMENTS = [{"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.03125}]
 OWN = {
-    config.SGD: [*DECAYING, {"momentum": 0.625}, {"momentum": 0.625, "nesterov": True, "weight_decay_rate": 0.0625}],
+    config.SGD: [
+        *DECAYING,
+        *IN_GRADIENT,
+        {"momentum": 0.625},
+        {"momentum": 0.625, "nesterov": True, "weight_decay_rate": 0.0625},
+        {"momentum": 0.625, "learning_rate_in_momentum": False, "learning_rate": SCHEDULE},
+    ],
     config.LARS: [
         *LAYERWISE,
         {"momentum": 0.0, "weight_decay_rate": 0.0625},
@@ -97,16 +107,24 @@ OWN = {
     ],
     config.RMSprop: [
         *DECAYING,
+        *IN_GRADIENT,
         {"rho": 0.75, "epsilon": 0.03125},
         {"centered": True},
         {"epsilon_in_root": True},
         {"rho": 0.75, "momentum": 0.625, "epsilon": 0.03125},
         {"momentum": 0.625, "centered": True, "epsilon_in_root": True},
+        {"momentum": 0.625, "learning_rate_in_momentum": False, "initial_mean_square": 0.75, "learning_rate": SCHEDULE},
+        {"momentum": 0.625, "centered": True, "initial_mean_square": 0.75},
     ],
-    config.Adagrad: [*DECAYING, {"initial_accumulator_value": 0.25, "epsilon": 0.03125}, {"epsilon_in_root": True}],
-    config.Adadelta: [*DECAYING, {"rho": 0.75, "epsilon": 0.03125}],
+    config.Adagrad: [
+        *DECAYING,
+        *IN_GRADIENT,
+        {"initial_accumulator_value": 0.25, "epsilon": 0.03125},
+        {"epsilon_in_root": True},
+    ],
+    config.Adadelta: [*DECAYING, *IN_GRADIENT, {"rho": 0.75, "epsilon": 0.03125}],
     config.Adamax: [*DECAYING, *MOMENTS],
-    config.Nadam: [*DECAYING, *MOMENTS, {"momentum_decay": 0.5}],
+    config.Nadam: [*DECAYING, *IN_GRADIENT, *MOMENTS, {"momentum_decay": 0.5}],
     config.Ftrl: [
         *DECAYING,
         {"learning_rate_power": -0.75, "initial_accumulator_value": 0.375, "beta": 0.625},

@@ -18,6 +18,7 @@ ROOMS = (
     interop,
     interop.keras,
     interop.model_garden,
+    interop.pytorch,
     cli,
 )
 PUBLIC = {
