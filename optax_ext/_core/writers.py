@@ -1,11 +1,13 @@
-"""Who wrote a mapping: Keras, Model Garden or we; told by its keys alone, the same for every reader."""
+"""Who wrote a mapping: Keras, Model Garden, PyTorch's or we; told by its keys alone, the same for every reader."""
 
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+from optax_ext._core.pytorch_writers import pytorch_writer
+
 # A "get_config" is a config of Keras without its class, which nothing in it tells.
-Foreign: TypeAlias = Literal["keras", "get_config", "model_garden"]
+Foreign: TypeAlias = Literal["keras", "get_config", "model_garden", "training_arguments", "timm"]
 
 _RATES = {"learning_rate", "lr", "initial_learning_rate", "boundaries"}  # of Keras's optimizers and schedules
 # The classes of Keras, transformers and tensorflow_addons: a `get_config` has its class as its name. Keras 3 writes it
@@ -37,6 +39,8 @@ def foreign_writer(data: Any) -> Foreign | None:
         return "keras"
     if "type" in data:
         return None
+    if (pytorch := pytorch_writer(data)) is not None:
+        return pytorch
     if any(_has_block(data.get(name)) for name in _SECTIONS):
         return "model_garden"
     if "optimizer" in data:

@@ -18,6 +18,8 @@ _IMPORTERS: dict[Foreign, str] = {
         f"is a recipe of Model Garden: {_TRANSLATE}.from_model_garden; if it overrides another experiment, give that"
         " one as --base or base"
     ),
+    "training_arguments": f"is TrainingArguments of transformers: {_TRANSLATE}.from_training_arguments",
+    "timm": f"is the arguments of timm: {_TRANSLATE}.from_timm",
 }
 _INSIDE = f"is a config of Keras: {_TRANSLATE}.translate"
 _ALONE = "is a config of Keras: translate it alone, with interop.from_keras"

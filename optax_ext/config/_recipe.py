@@ -77,7 +77,8 @@ class OptimizationConfig(Schema):
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
         if self.accumulate_steps > 1:
-            inner = optax.MultiSteps(inner, self.accumulate_steps).gradient_transformation()
+            accumulated = optax.MultiSteps(inner, self.accumulate_steps).gradient_transformation()
+            inner = optax.with_extra_args_support(accumulated)
         if self.master_weights:
             inner = loss_scaling.master_weights(inner)
         return inner if self.loss_scale is None else self.loss_scale.wrap(inner)

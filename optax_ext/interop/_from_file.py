@@ -20,6 +20,9 @@ def from_file(
     base: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     written_by: Writer | None = None,
     translate_patterns: bool = True,
+    num_training_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    global_batch_size: int | None = None,
 ) -> Schedule | Optimizer | OptimizationConfig:
     """Read the recipe of an optimizer from whatever it was saved in.
 
@@ -30,6 +33,7 @@ def from_file(
       ``compile_config``, or an ``optimizer`` of Keras
     - a model card (``README.md``) that the Keras callbacks of transformers or huggingface_hub wrote
     - a config of Keras alone, a recipe of Model Garden, and a recipe of ours
+    - ``TrainingArguments`` of transformers, and the arguments of timm's ``train.py``
 
     Nothing in a file is executed or unpickled, and no link in one is followed.
 
@@ -39,6 +43,10 @@ def from_file(
       written_by: Who wrote it, as [`translate`][optax_ext.interop.translate] takes it; None for what the file tells.
       translate_patterns: Whether patterns that were written for TensorFlow's variable names are translated to match
         JAX parameter paths.
+      num_training_steps: For arguments of the Trainer, what
+        [`from_training_arguments`][optax_ext.interop.from_training_arguments] takes.
+      steps_per_epoch: For arguments of timm, what [`from_timm`][optax_ext.interop.from_timm] takes.
+      global_batch_size: Likewise.
 
     Returns:
       A schedule, an optimizer or a whole [`OptimizationConfig`][optax_ext.config.OptimizationConfig], which is returned
@@ -66,6 +74,14 @@ def from_file(
     """
     if written_by is None and base is None and writer_of(read_contents(path, "path")) is None:
         return config.load(path)
-    translation = translate(path, base, written_by=written_by, translate_patterns=translate_patterns)
+    translation = translate(
+        path,
+        base,
+        written_by=written_by,
+        translate_patterns=translate_patterns,
+        num_training_steps=num_training_steps,
+        steps_per_epoch=steps_per_epoch,
+        global_batch_size=global_batch_size,
+    )
     warn_about(translation.notes, stacklevel=2)
     return translation.config

@@ -110,10 +110,14 @@ def translate_there(source: Source, read: Callable[[Any], Translation[Config]]) 
         raise ConfigError(error.subject, problems) from None
     notes = tuple(note._replace(path=inside(note.path)) for note in translation.notes)
     config: Config = translation.config
-    if source.mixed_float16 and isinstance(config, Optimizer):
+    if isinstance(config, Optimizer):
+        recipe = OptimizationConfig(config)
+    else:
+        recipe = config if isinstance(config, OptimizationConfig) else None
+    if source.mixed_float16 and recipe is not None and recipe.loss_scale is None:
         text = "the model's policy is mixed_float16, for which Keras puts a dynamic loss scale around the optimizer"
         notes = (*notes, Note(source.place, text, surprising=False))
-        config = OptimizationConfig(config, DynamicLossScale())
+        config = dataclasses.replace(recipe, loss_scale=DynamicLossScale())
     return dataclasses.replace(translation, config=config, notes=notes)
 
 

@@ -1,7 +1,7 @@
-"""Whatever Keras or Model Garden wrote, translated with notes."""
+"""Whatever other software wrote, translated with notes."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
@@ -12,6 +12,7 @@ from optax_ext.interop._source import locate, read_contents, translate_there, wr
 from optax_ext.interop._translation import Translation, Writer
 from optax_ext.interop.keras import translate_keras
 from optax_ext.interop.model_garden import translate_model_garden
+from optax_ext.interop.pytorch import translate_timm, translate_training_arguments
 from optax_ext.schedules import Schedule
 
 _WRITERS = get_args(Writer)
@@ -26,7 +27,8 @@ def identify_writer(source: Mapping[str, Any] | str | os.PathLike[str]) -> Write
 
     Returns:
       ``"keras"`` if there is a ``class_name``, for a ``get_config`` that can be of no one else, and for what holds an
-      optimizer of Keras; ``"model_garden"`` for a part of an experiment; and None otherwise, as for a config of ours.
+      optimizer of Keras; ``"model_garden"`` for a part of an experiment; ``"training_arguments"`` for arguments of
+      transformers' Trainer, and ``"timm"`` for those of timm; and None otherwise, as for a config of ours.
 
     Raises:
       ConfigError: If the file cannot be read.
@@ -49,30 +51,37 @@ def translate(
     written_by: Writer | None = None,
     class_name: str | None = None,
     translate_patterns: bool = True,
+    num_training_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    global_batch_size: int | None = None,
 ) -> Translation[Schedule | Optimizer | OptimizationConfig]:
     """Read a mapping or a file that other software wrote, and return with the config all that was changed.
 
-    [`from_keras`][optax_ext.interop.from_keras] and [`from_model_garden`][optax_ext.interop.from_model_garden] return
-    the config alone, and warn about the notes that are surprising.
+    [`from_keras`][optax_ext.interop.from_keras], [`from_model_garden`][optax_ext.interop.from_model_garden],
+    [`from_training_arguments`][optax_ext.interop.from_training_arguments] and
+    [`from_timm`][optax_ext.interop.from_timm] return the config alone, and warn about the notes that are surprising.
 
     Args:
       source: The mapping, or the path of anything that [`from_file`][optax_ext.interop.from_file] reads. Notes and
         problems have the path to the place of the optimizer in it.
       base: For a recipe of Model Garden, the experiment that it overrides, likewise.
       written_by: Who wrote it: ``"keras"``, ``"transformers"``, ``"tensorflow_addons"`` or ``"model_garden"``, which
-        also say whose classes a config of Keras names where it does not. None asks
-        [`identify_writer`][optax_ext.interop.identify_writer].
+        also say whose classes a config of Keras names where it does not; ``"training_arguments"`` or ``"timm"``. None
+        asks [`identify_writer`][optax_ext.interop.identify_writer].
       class_name: For a bare ``get_config`` of Keras, its class, if its keys do not tell.
       translate_patterns: Whether patterns that were written for TensorFlow's variable names are translated to match
         JAX parameter paths.
+      num_training_steps: For arguments of the Trainer, what
+        [`from_training_arguments`][optax_ext.interop.from_training_arguments] takes.
+      steps_per_epoch: For arguments of timm, what [`from_timm`][optax_ext.interop.from_timm] takes.
+      global_batch_size: Likewise.
 
     Returns:
       The config, the notes, and who wrote the source.
 
     Raises:
       ConfigError: If anything is missing or cannot be carried over, or the writer cannot be identified.
-      ValueError: If ``written_by`` is something else, ``base`` is given with a config of Keras, or ``class_name``
-        with a recipe of Model Garden.
+      ValueError: If ``written_by`` is something else, or an argument is given that is for another writer.
 
     Examples:
       >>> from optax_ext import interop
@@ -88,25 +97,47 @@ def translate(
         raise ValueError(f"written_by must be one of {join_words(_WRITERS)} or None, got {shorten(written_by)}")
     found = locate(read_contents(source, "source"))
     data, name = found.data, found.name
-    known = foreign_writer(data) or ("keras" if found.place else None)
+    known = _known(foreign_writer(data)) or ("keras" if found.place else None)
     if known is None and written_by is None:
         text = "must have the keys of Keras ('class_name') or of Model Garden ('optimizer_config' or 'learning_rate')"
         text = f"{text}, got {shorten(list(data))}: give written_by, or read a config of optax_ext with config.load"
         raise ConfigError(name, [Problem("", text)])
-    is_recipe = known == "model_garden" or (known is None and written_by == "model_garden" and class_name is None)
-    if not is_recipe:
-        if base is not None:
-            raise ValueError("base is for recipes of Model Garden, and the source is written by 'keras'")
+    if known == "keras" or (known is None and class_name is not None):  # in the format of Keras, of whatever package
+        format_of: Writer = "keras"
+    else:
+        format_of = known or written_by or "keras"
+        format_of = "keras" if format_of in ("transformers", "tensorflow_addons") else format_of
+    _only("base", base, ("model_garden",), format_of)
+    _only("class_name", class_name, ("keras",), format_of)
+    _only("num_training_steps", num_training_steps, ("training_arguments",), format_of)
+    _only("steps_per_epoch", steps_per_epoch, ("timm",), format_of)
+    _only("global_batch_size", global_batch_size, ("timm",), format_of)
+    if format_of == "training_arguments":
+        return translate_training_arguments(source, num_training_steps=num_training_steps)
+    if format_of == "timm":
+        return translate_timm(source, steps_per_epoch=steps_per_epoch, global_batch_size=global_batch_size)
+    if format_of == "model_garden":
+        return translate_model_garden(data, base, translate_patterns=translate_patterns, source=name)
+    package = None if written_by in ("training_arguments", "timm") else written_by
 
-        def read(data: Any) -> Translation[Schedule | Optimizer | OptimizationConfig]:
-            return translate_keras(
-                data, class_name=class_name, written_by=written_by, translate_patterns=translate_patterns, source=name
-            )
+    def read(data: Any) -> Translation[Schedule | Optimizer | OptimizationConfig]:
+        return translate_keras(
+            data, class_name=class_name, written_by=package, translate_patterns=translate_patterns, source=name
+        )
 
-        return translate_there(found, read)
-    if class_name is not None:
-        raise ValueError("class_name is for configs of Keras, and the source is written by 'model_garden'")
-    return translate_model_garden(data, base, translate_patterns=translate_patterns, source=name)
+    return translate_there(found, read)
+
+
+def _only(argument: str, value: object, writers: Sequence[Writer], written_by: Writer) -> None:
+    """Raise an error if an argument is given that is for what another software writes."""
+    if value is not None and written_by not in writers:
+        meant = {
+            "model_garden": "recipes of Model Garden",
+            "keras": "configs of Keras",
+            "training_arguments": "arguments of transformers' Trainer",
+            "timm": "arguments of timm",
+        }[writers[0]]
+        raise ValueError(f"{argument} is for {meant}, and the source is written by {written_by!r}")
 
 
 def _known(writer: Foreign | None) -> Writer | None:

@@ -9,10 +9,13 @@ from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._keras_classes import Package
 from optax_ext.interop._report import Report, is_number
+from optax_ext.interop._source import locate, translate_there
 from optax_ext.interop._translation import Translation, warn_about
+from optax_ext.interop.containers import Contents
 from optax_ext.interop.keras._reader import KerasReader
 from optax_ext.schedules import Constant, Schedule
 
+_NAME = "Keras config"
 _TOLD: tuple[Package, ...] = ("transformers", "tensorflow_addons")  # whose optimizers say whose file it is
 Config: TypeAlias = Schedule | Optimizer | OptimizationConfig
 
@@ -29,8 +32,8 @@ def from_keras(
 
     ``data`` is what ``serialize`` returns, ``{"class_name": …, "config": …}`` with or without ``module`` and
     ``registered_name``, in the spellings of tf_keras and of Keras 3; or what ``get_config`` returns, if its class can
-    be inferred, or a name such as ``"adam"``. The ``config`` may hold any argument of the class, including those that
-    ``get_config`` loses.
+    be inferred, a name such as ``"adam"``, or a ``training_config`` or ``compile_config`` with one of these in it. The
+    ``config`` may hold any argument of the class, including those that ``get_config`` loses.
 
     Classes of transformers, Model Garden and tensorflow_addons are told apart by ``module`` and ``registered_name``.
     A config without these is read as ``written_by`` says, or else as what has all its fields, which is warned about
@@ -69,9 +72,14 @@ def from_keras(
       about. An empty ``exclude_from_layer_adaptation`` is read as None, which it means in TensorFlow. A non-finite
       gradient is skipped under a fixed loss scale too.
     """
-    translation = translate_keras(
-        data, class_name=class_name, written_by=written_by, translate_patterns=translate_patterns
-    )
+    found = locate(Contents(data if isinstance(data, str) else plain_data(data, _NAME), _NAME))
+
+    def read(inside: Any) -> Translation[Config]:
+        return translate_keras(
+            inside, class_name=class_name, written_by=written_by, translate_patterns=translate_patterns
+        )
+
+    translation = translate_there(found, read)
     warn_about(translation.notes, stacklevel=2)
     return translation.config
 
@@ -83,7 +91,7 @@ def translate_keras(
     class_name: str | None = None,
     written_by: Package | None = None,
     translate_patterns: bool = True,
-    source: str = "Keras config",
+    source: str = _NAME,
 ) -> Translation[Config]:
     """Read what Keras serialized, as [`from_keras`][optax_ext.interop.from_keras] does, with all notes.
 
@@ -113,5 +121,6 @@ def translate_keras(
     read = reader.read(data if isinstance(data, str) else plain_data(data, source), class_name, "")
     config = Constant(read) if is_number(read) else read
     report.finish(source)
-    writer = written_by or next((package for package in reader.packages if package in _TOLD), "keras")
+    told: list[Package] = [package for package in reader.packages if package in _TOLD]
+    writer: Package = written_by or (told[0] if told else "keras")
     return Translation(cast(Config, config), tuple(report.notes), writer)  # None only where there was a problem

@@ -124,12 +124,12 @@ def _package(
     homes = _homes()[name]
     if name == "LAMB" and said == "tensorflow_addons":
         said = None  # as Model Garden registers its own, which has one field by another name
-    if said in homes:
+    if said is not None and said in homes:
         return said
     fits = [package for package in homes if _has_fields(package, name, fields)] or homes
-    if written_by in fits:
+    if written_by is not None and written_by in fits:
         return written_by
-    package = fits[0]
+    package: Package = fits[0]
     if package == "transformers" and len(fits) > 1:
         text = f"is read as transformers' {name}, which {_READ_AS_TRANSFORMERS[name]}"
         report.note(place, f"{text}: written_by='model_garden' reads it so", surprising=True)

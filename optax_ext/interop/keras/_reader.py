@@ -75,7 +75,8 @@ class KerasReader:
         known = SCHEDULES[name]
         values = self._known_fields(known, fields, path)
         steps, end = values.get("decay_steps"), values.get("end_learning_rate", 1e-4)
-        if name.startswith("PolynomialDecay") and is_number(steps) and steps < 0 and not values.get("cycle"):
+        is_negative = isinstance(steps, int | float) and steps < 0
+        if name.startswith("PolynomialDecay") and is_negative and not values.get("cycle"):
             text = f"is negative ({shorten(steps)}), for which TensorFlow returns end_learning_rate at every step"
             self.report.note(join(path, "decay_steps"), text, surprising=True)
             return end
@@ -121,7 +122,15 @@ class KerasReader:
             translate_patterns=self.translate_patterns,
         )
         optimizer = build_optimizer(arguments)
-        return None if optimizer is None else wrapping.around(optimizer)
+        if optimizer is None:
+            return None
+        if wrapping.accumulate_steps > 1 and isinstance(optimizer.learning_rate, Schedule):
+            text = (
+                "cannot be carried over with a schedule, which Keras evaluates at the number of calls, not of updates"
+            )
+            hint = "read it without, and give the schedule steps that count updates and the recipe accumulate_steps"
+            self.report.problem(join(path, "gradient_accumulation_steps"), f"{text}: {hint}")
+        return wrapping.around(optimizer)
 
     def _decay_of_nadam(self, fields: dict[str, Any], path: str) -> None:
         """Take the decay that the older Nadam writes for its momentum, and reads only as ``schedule_decay``."""
@@ -171,11 +180,11 @@ class KerasReader:
         for key, value in fields.items():
             if key not in (*names, "learning_rate", "decay"):  # the last two are the base class's, which it ignores
                 self._neutral(key, value, join(path, key), ["optimizer", *names])
-        given = {key: fields[key] for key in names if key in fields}
+        given: dict[str, Any] = {key: fields[key] for key in names if key in fields}
         if is_addons:
-            given = {"dynamic_decay": False, **given, "initial": "params"}
-            start = given.get("start_step", 0)  # of updates that it counts from 0, and the average here from 1
-            given["start_step"] = start + 1 if is_number(start) and start >= 0 else start
+            start = fields.get("start_step", 0)  # of updates that it counts from 0, and the average here from 1
+            start = start + 1 if is_number(start) and start >= 0 else start
+            given = {"dynamic_decay": False, **given, "initial": "params", "start_step": start}
         ema = self.report.build(ParamsEma, given, path, {})
         if inner is None or ema is None:
             return None

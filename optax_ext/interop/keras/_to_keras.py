@@ -74,7 +74,9 @@ def to_keras(
     optimizer = config.optimizer if isinstance(config, OptimizationConfig) else config
     tried: list[Generation] = ["newer", "older"] if isinstance(optimizer, AdamW) else ["older", "newer"]
     reports: dict[Generation, Report] = {}
-    for one in tried if generation is None else [generation]:
+    if generation is not None:
+        tried = [generation]
+    for one in tried:
         reports[one] = Report()
         written = _Writer(one, reports[one]).write(config)
         if not reports[one].problems:
@@ -193,6 +195,9 @@ class _Writer:
                 self.report.problem("accumulate_steps", text)
         if config.accumulate_steps > 1:
             fields["gradient_accumulation_steps"] = config.accumulate_steps
+            if isinstance(config.optimizer.learning_rate, Schedule):
+                text = "Keras 3 evaluates a schedule at the number of calls where it accumulates, and here of updates"
+                self.report.problem("accumulate_steps", text)
         if scale is None:
             return written
         of_scale = _loss_scale(scale, self.report)

@@ -76,5 +76,6 @@ def _first(schedule: float | Schedule) -> Any:
     if not isinstance(schedule, Schedule):
         return schedule
     has_warm_up = getattr(schedule, "warmup_target", None) is not None
-    starts_there = isinstance(schedule, _START_AT_INITIAL) and schedule.offset == 0 and not has_warm_up
-    return schedule.initial_learning_rate if starts_there else None
+    if not isinstance(schedule, _START_AT_INITIAL) or schedule.offset != 0 or has_warm_up:
+        return None
+    return schedule.initial_learning_rate

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from optax_ext._core.errors import shorten
 from optax_ext._core.public import public
@@ -99,8 +99,9 @@ def translate_timm(
     optimizer = read_optimizer(args, rate)
     recipe = _build_recipe(args, optimizer)
     report.finish(str(source) if isinstance(source, str | os.PathLike) else "timm's arguments")
-    assert recipe is not None  # without it there was a problem
-    return Translation(recipe, tuple(report.notes), "timm")
+    return Translation(
+        cast(OptimizationConfig, recipe), tuple(report.notes), "timm"
+    )  # None only where there was a problem
 
 
 def _base_rate(args: Arguments, global_batch_size: int | None) -> float:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_words, shorten
 from optax_ext._core.public import public
@@ -108,8 +108,7 @@ def translate_training_arguments(
     _note_the_rest(args)
     recipe = _build_recipe(args, optimizer)
     report.finish(str(source) if isinstance(source, str | os.PathLike) else "training arguments")
-    assert recipe is not None  # without it there was a problem
-    return Translation(recipe, tuple(report.notes), "training_arguments")
+    return Translation(cast(OptimizationConfig, recipe), tuple(report.notes), "training_arguments")  # None: a problem
 
 
 def _total_steps(args: Arguments, given: int | None) -> int | None:

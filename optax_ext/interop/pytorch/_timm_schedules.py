@@ -136,7 +136,7 @@ def _smooth(args: Arguments, scheduler: Scheduler) -> float | Schedule:
         "warmup_steps": scheduler.warmup,
         "warmup_learning_rate": scheduler.warmup_start,
     }
-    rates = _rates(args, scheduler, [scheduler.warmup])  # a whole number, or refused below
+    rates = _rates(args, scheduler, [int(scheduler.warmup)])  # a whole number, or refused below
     if rates and not math.isclose(rates[0], scheduler.base, rel_tol=1e-12):
         fields["warmup_target"] = scheduler.base
     names = {"warmup_steps": "warmup_epochs", "warmup_learning_rate": "warmup_lr"}
