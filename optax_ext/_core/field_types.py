@@ -30,7 +30,6 @@ def _integral(value: object) -> object:
 _Float32 = pydantic.AfterValidator(_representable)
 Number = Annotated[float, pydantic.Field(allow_inf_nan=False), _Float32]
 NonNegativeNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, ge=0), _Float32]
-NonPositiveNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, le=0), _Float32]
 PositiveNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, gt=0), _Float32]
 NonPositiveNumber = Annotated[float, pydantic.Field(allow_inf_nan=False, le=0), _Float32]
 NumberAboveOne = Annotated[float, pydantic.Field(allow_inf_nan=False, gt=1), _Float32]

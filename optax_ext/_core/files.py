@@ -21,7 +21,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     target = Path(os.path.realpath(path))  # what a link leads to, not the link
     partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:  # whole or not at all: the old file stays until the new one is complete
-        partial.write_text(text, encoding="utf-8")
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or the new name could survive a power failure, and its text not
         if target.exists():
             shutil.copymode(target, partial)
         os.replace(partial, target)

@@ -10,11 +10,12 @@ from optax_ext._core.errors import ConfigError, shorten
 from optax_ext._core.files import file_error, quote_line
 
 _MAX_VALUES = 100_000  # values, with aliases expanded
+_MAX_LINE = 60  # characters of a list of text; numbers are wrapped
 
 
 def yaml_text(data: Any) -> str:
     """Return plain data as YAML, and quote text that some YAML reader could take for something else."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100)
 
 
 _FLOAT = re.compile(
@@ -54,13 +55,29 @@ class YamlLoader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that is a number by our rules, or anything else than text by YAML 1.1."""
+    """Quotes text that is a number by our rules, or anything else than text by YAML 1.1.
+
+    A list of numbers or short text is written on a line.
+    """
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        node = super().represent_sequence(tag, sequence, flow_style)
+        items = [item.value for item in node.value if isinstance(item, yaml.ScalarNode)]
+        is_text = any(isinstance(item, str) for item in sequence)
+        node.flow_style = len(items) == len(node.value) and not (is_text and sum(map(len, items)) > _MAX_LINE)
+        return node
+
+    def represent_float(self, data: float) -> yaml.ScalarNode:
+        node = super().represent_float(data)
+        node.value = re.sub(r"e([-+])0(\d)$", r"e\1\2", node.value)  # 1.0e-5
+        return node
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
 
 
+_Dumper.add_representer(float, _Dumper.represent_float)
 YamlLoader.yaml_implicit_resolvers = {}  # removes PyYAML's rules of YAML 1.1
 for _tag, _pattern, _first in _CORE_SCHEMA:
     YamlLoader.add_implicit_resolver(_tag, _pattern, list(_first))

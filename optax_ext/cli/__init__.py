@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       >>> from optax_ext import cli, config
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     config.save(config.SGD(learning_rate=0.1), f"{folder}/recipe.json")
-      ...     status = cli.main(["convert", f"{folder}/recipe.json", "--exclude-defaults"])
-      {type: sgd, learning_rate: 0.1}
+      ...     status = cli.main(["convert", f"{folder}/recipe.json"])
+      type: sgd
+      learning_rate: 0.1
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -83,7 +84,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.file,
                 arguments.output,
                 arguments.to,
-                arguments.exclude_defaults,
+                all_fields=arguments.all_fields,
+                overwrite=arguments.overwrite,
                 written_by=arguments.written_by,
                 base=arguments.base,
                 shapes_file=arguments.params,
@@ -138,10 +140,17 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = command("convert", "convert between JSON and YAML, or from Model Garden's and Keras's; comments are lost")
     convert.add_argument("file", metavar="FILE")
-    convert.add_argument("-o", "--output", metavar="FILE", help="where to save it; else standard output")
+    convert.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="where to save it; else standard output. A file that exists is not replaced without --overwrite",
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace the file of -o if it exists, FILE included")
     convert.add_argument("--to", choices=["json", "yaml"], help="the format; else that of -o, or the other one")
-    convert.add_argument("--exclude-defaults", action="store_true", help="leave out fields with their default value")
-
+    convert.add_argument(
+        "--all-fields", action="store_true", help="write also the fields that have their default value"
+    )
     convert.add_argument(
         "--from",
         dest="written_by",

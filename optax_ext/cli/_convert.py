@@ -1,15 +1,19 @@
 """The command convert: a recipe in the other format, or one of Keras or Model Garden as one of ours."""
 
+import os
 import sys
-import textwrap
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from optax_ext import config, interop
 from optax_ext._core.files import file_suffix, json_text, write_text
+from optax_ext._core.schema import Schema
 from optax_ext._core.yaml_files import yaml_text
+from optax_ext.cli._comments import Comment, comment_of, insert_comments, without_defaults, wrap_comment
 from optax_ext.cli._errors import CommandError
+from optax_ext.cli._numbers import short_numbers
 from optax_ext.cli._params import pattern_lists, read_shapes, size, unmatched
 from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
@@ -23,13 +27,16 @@ def convert(
     file: str,
     output: str | None,
     to: _Format | None,
-    exclude_defaults: bool,
     *,
+    all_fields: bool,
+    overwrite: bool,
     written_by: str | None,
     base: str | None,
     shapes_file: str | None,
 ) -> int:
     """Write a config in the other format, or a translated one with a comment for everything that was changed."""
+    if output is not None and not overwrite:
+        _refuse_to_overwrite(output, [file, base, shapes_file])
     writer = interop.identify_writer(file) if written_by is None else _WRITERS[written_by]
     if base is not None and writer != "model_garden":
         raise CommandError("--base is for files of Model Garden", status=2)
@@ -39,24 +46,37 @@ def convert(
     if writer is None:
         with warnings_of(file):
             loaded = config.load(file)
-        _write(loaded, [], output, to, exclude_defaults)
+        _write(config.to_dict(loaded, exclude_defaults=not all_fields), [], output, to)
         return 0
     shapes = None if shapes_file is None else read_shapes(shapes_file)
     with warnings_of(file):
         translation = interop.translate(file, base, written_by=writer)
-    comments = [f"Converted from {Path(file).name}.", *map(str, translation.notes)]
-    if shapes is None:
-        _write(translation.config, comments, output, to, exclude_defaults)
-        return 0
     loaded = translation.config
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
-    if not isinstance(optimizer, Optimizer):
+    if shapes is not None and not isinstance(optimizer, Optimizer):
         raise CommandError(f"{file}: --params is for optimizers, and this is a schedule", status=2)
-    _write(loaded, [*comments, *_matches(optimizer, shapes)], output, to, exclude_defaults)
-    if problems := unmatched(optimizer, shapes):
+    notes = list(translation.notes)
+    if shapes is not None and isinstance(optimizer, Optimizer):
+        notes += _matches(optimizer, shapes)
+    over = "" if base is None else f", over {Path(base).name}"
+    data, comments = _as_written(loaded, notes, all_fields)
+    if to == "yaml":  # of which nobody sees the comments, if it goes into a file
+        _warn_about(file, notes)
+    _write(data, [Comment((), f"Converted from {Path(file).name}{over}."), *comments], output, to)
+    if shapes is not None and isinstance(optimizer, Optimizer) and (problems := unmatched(optimizer, shapes)):
         sys.stdout.flush()  # before what goes to standard error
         raise ConfigError(file, [Problem(f"optimizer.{path}", message) for path, message in problems])
     return 0
+
+
+def _refuse_to_overwrite(output: str, inputs: Sequence[str | None]) -> None:
+    """Raise an error if the output is there: recipes are edited by hand, and comments would be lost."""
+    file_suffix(output)  # so that a name that is refused anyway is not said to exist
+    if not os.path.exists(output) or os.path.isdir(output):  # into which nothing can be written
+        return
+    is_input = any(one is not None and os.path.exists(one) and os.path.samefile(one, output) for one in inputs)
+    what = "is a file that this command reads" if is_input else "exists"
+    raise CommandError(f"{output}: {what}: give -o another name, or --overwrite to replace it", status=2)
 
 
 def _target_format(file: str, output: str | None, to: _Format | None, *, translated: bool) -> _Format:
@@ -73,26 +93,52 @@ def _target_format(file: str, output: str | None, to: _Format | None, *, transla
     return "yaml" if Path(file).suffix.lower() == ".json" else "json"
 
 
-def _matches(optimizer: Optimizer, shapes: Any) -> list[str]:
+def _as_written(
+    loaded: Schema, notes: Sequence[interop.Note], all_fields: bool
+) -> tuple[dict[str, Any], list[Comment]]:
+    """Return a translated recipe as a person would write it, and what is to be said about it."""
+    changed: dict[float, float] = {}
+    data = short_numbers(config.to_dict(loaded), changed)
+    comments = [comment_of(note, data) for note in notes]
+    if not all_fields:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # which were told when the recipe was translated
+            shortened = config.from_dict(data)  # some numbers may have become defaults
+        data = without_defaults(data, config.to_dict(shortened, exclude_defaults=True), comments)
+    if changed:
+        number, short = next(iter(changed.items()))
+        text = "Numbers that are float32 roundings of short decimals are written as these"
+        comments.insert(0, Comment((), f"{text}, which are the same in float32: {short} for {number}."))
+    return data, comments
+
+
+def _warn_about(file: str, notes: Iterable[interop.Note]) -> None:
+    """Tell on standard error what the importers warn about."""
+    for note in notes:
+        if note.surprising:
+            print(f"{file}: warning: {note}", file=sys.stderr)
+
+
+def _matches(optimizer: Optimizer, shapes: Any) -> list[interop.Note]:
     """Say for each pattern which parameters it matches, and for each list how many."""
-    lines: list[str] = []
+    notes: list[interop.Note] = []
     total = size(shapes).parameters
     for field, matches, left in pattern_lists(optimizer, shapes):
-        for pattern, paths in matches or ():
-            lines.append(f"{field}: {pattern!r} matches {', '.join(paths) or 'NOTHING'}")
-        if matches:
-            lines.append(f"{field}: {total - left.parameters} of {total} parameters in all")
-    return lines
+        if not matches:
+            continue
+        lines = [f"{pattern!r} matches {', '.join(paths) or 'NOTHING'}" for pattern, paths in matches]
+        lines.append(f"{total - left.parameters} of {total} parameters in all")
+        notes += [interop.Note(f"optimizer.{field}", line, surprising=False) for line in lines]
+    return notes
 
 
-def _write(loaded: Any, comments: Iterable[str], output: str | None, to: _Format, exclude_defaults: bool) -> None:
-    data = config.to_dict(loaded, exclude_defaults=exclude_defaults)
-    wrapped = [line for comment in comments for line in textwrap.wrap(comment, 98, subsequent_indent="  ")]
+def _write(data: dict[str, Any], comments: Sequence[Comment], output: str | None, to: _Format) -> None:
     if to == "json":  # JSON has no comments
-        sys.stderr.writelines(f"{line}\n" for line in wrapped)
+        for comment in comments:
+            sys.stderr.writelines(wrap_comment(comment.text))
         text = json_text(data)
     else:
-        text = "".join(f"# {line}\n" for line in wrapped) + yaml_text(data)
+        text = insert_comments(yaml_text(data), comments)
     if output is None:
         sys.stdout.write(text)
     else:

@@ -132,7 +132,7 @@ def _patterns(optimizer: Optimizer, shapes: Shapes, stacks: Stacks) -> "Table":
                 rows.append((name, "", f"as {field.taken_from}"))
             for match in matches_of[name] or ():
                 rows.append((name, match.pattern, _matched(match, verb, shapes)))
-        what = name.removeprefix("exclude_from_").replace("_", " ") or stage
+        what = name.removeprefix("exclude_from_").replace("_", " ") if name.startswith("exclude_from_") else stage
         counts = f"{left.parameters} of {total.parameters} parameters, {left.numbers:,} of {total.numbers:,} numbers"
         rows.append((name, "", f"{what} for {counts}{', at a rate of 0' if stage in idle else ''}"))
     return _table("What the patterns match", ("field", "pattern", "parameters"), rows)

@@ -27,8 +27,8 @@ from optax_ext.config._sgd import SGD
 from optax_ext.config._stage import Stage
 
 __all__ = [
-    "Adafactor",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",

@@ -91,11 +91,10 @@ class Adafactor(DecayingOptimizer):
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return those of every optimizer, and the step from which on a constant rate is limited."""
-        found = super().milestones()
-        if isinstance(self.learning_rate, Schedule) or self.learning_rate == 0:
-            return found
-        limited = Milestone(min(int(self.learning_rate**-2), INT32_MAX), "1 / sqrt(step + 1) from here on")
-        return tuple(sorted([*found, limited], key=lambda milestone: milestone.step))
+        rate = self.learning_rate
+        if isinstance(rate, Schedule) or rate == 0 or self.decay > 0:
+            return super().milestones()
+        return (Milestone(min(round(rate**-2), INT32_MAX), "1 / sqrt(step + 1) from here on"),)
 
     def _stages(self) -> list[Stage]:
         axes, layers = self.layer_axes(), layers_in_words(self.stacked_axes)

@@ -68,7 +68,7 @@ class Adamax(DecayingOptimizer):
     def _stages(self) -> list[Stage]:
         scale = transforms.scale_by_adamax(*round_decays(self.beta_1, self.beta_2), self.epsilon)
         effect = (
-            "divide the running mean of gradients by the largest magnitude so far, which decays, "
-            f"decays {self.beta_1:.10g} and {self.beta_2:.10g}, epsilon {self.epsilon:.10g}"
+            f"divide the running mean of gradients, decay {self.beta_1:.10g}, by their largest magnitude so far, "
+            f"decay {self.beta_2:.10g}, epsilon {self.epsilon:.10g}"
         )
         return [Stage("moments", effect, scale), self._learning_rate_stage()]

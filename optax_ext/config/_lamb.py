@@ -88,14 +88,16 @@ class LAMB(Optimizer):
         )
 
     def _stages(self) -> list[Stage]:
-        masks, is_decoupled = self.masks(), self.decoupled_weight_decay and self.weight_decay_rate > 0
-        b1, b2 = round_decays(self.beta_1, self.beta_2)
+        masks = self.masks()
+        b1, b2 = self.beta_1, self.beta_2
+        if not self.decoupled_weight_decay:  # Keras 3 subtracts them from 1 before it rounds
+            b1, b2 = round_decays(b1, b2)
         lamb = transforms.lamb(
             self._rate(),
             b1=b1,
             b2=b2,
             eps=self.epsilon,
-            weight_decay=0.0 if is_decoupled else self.weight_decay_rate,
+            weight_decay=self.weight_decay_rate,
             weight_decay_mask=masks["weight decay"],
             trust_ratio_mask=masks["trust ratio"],
             min_ratio=self.min_ratio,
@@ -112,7 +114,7 @@ class LAMB(Optimizer):
             "learning rate": self._learning_rate_in_words(),
         }
         by_name = transforms.stages_of(lamb)
-        if not is_decoupled:
+        if not self.decoupled_weight_decay or self.weight_decay_rate == 0:
             return [Stage(name, effects[name], transformation) for name, transformation in by_name.items()]
         effects["weight decay"] = decoupled_decay_in_words(
             self.weight_decay_rate, True, self._exceptions_in_words("weight decay")

@@ -63,7 +63,7 @@ class Lion(DecayingOptimizer):
     def _stages(self) -> list[Stage]:
         scale = transforms.scale_by_lion(*round_decays(self.beta_1, self.beta_2))
         effect = (
-            f"the sign of {self.beta_1:.10g} x the momentum so far and of the rest of the gradient; "
+            f"the sign of {self.beta_1:.10g} x the momentum so far + {1 - self.beta_1:.10g} x the gradient, "
             f"decay of the momentum {self.beta_2:.10g}"
         )
         return [Stage("sign", effect, scale), self._learning_rate_stage()]

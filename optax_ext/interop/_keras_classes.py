@@ -146,7 +146,13 @@ NEWER_KERAS: dict[str, KerasClass] = {
     "Nadam": _newer(Nadam, frozenset({"momentum_decay"})),
     "Ftrl": _newer(Ftrl),
     "Lion": _newer(Lion),
-    "Lamb": _newer(LAMB, frozenset({"exclude_from_layer_adaptation"}), epsilon=1e-7, decoupled_weight_decay=True),
+    "Lamb": _newer(
+        LAMB,
+        frozenset({"exclude_from_layer_adaptation"}),
+        epsilon=1e-7,
+        decoupled_weight_decay=True,
+        exclude_from_layer_adaptation=(),
+    ),
     "Adafactor": _newer(Adafactor),
     "Muon": _newer(Muon),
     "ScheduleFreeAdamW": _newer(ScheduleFreeAdamW, learning_rate=0.0025),
@@ -193,7 +199,7 @@ LEFT_OUT: dict[tuple[Package, str], tuple[str, ...]] = {
     ("model_garden", "LAMB"): ("exclude_from_weight_decay", "exclude_from_layer_adaptation"),
     ("model_garden", "AdamWeightDecay"): (*sorted(_PATTERNS_OF_DECAY, reverse=True), "gradient_clip_norm"),
     ("transformers", "AdamWeightDecay"): tuple(sorted(_PATTERNS_OF_DECAY, reverse=True)),
-    ("keras", EMA_OPTIMIZER): ("trainable_weights_only",),
+    ("model_garden", EMA_OPTIMIZER): ("trainable_weights_only",),
 }
 
 # Classes that have no counterpart here, and why.

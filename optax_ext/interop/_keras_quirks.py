@@ -151,8 +151,9 @@ def _note_that_adamw_clips(arguments: Arguments) -> None:
 
 
 def _drop_no_weight_decay(arguments: Arguments) -> None:
-    if arguments.values.get("weight_decay", 0) is None:
-        arguments.values["weight_decay"] = 0.0
+    for field in ("weight_decay", "adam_weight_decay"):
+        if arguments.values.get(field, 0) is None:
+            arguments.values[field] = 0.0
 
 
 def _read_empty_lists_as_none(arguments: Arguments) -> None:

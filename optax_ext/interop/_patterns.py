@@ -26,21 +26,28 @@ from optax_ext.interop._report import Report
 PATTERN_FIELDS = frozenset({"include_in_weight_decay", "exclude_from_weight_decay", "exclude_from_layer_adaptation"})
 
 
-def _norm(kind: str, short: str) -> str:
+def _alone(name: str) -> str:
+    """Return a pattern for a name that stands alone or among digits and underscores: found in `bn1`, not in `bnd`."""
+    return rf"(\b|[\d_]){name}(\b|[\d_])"
+
+
+def _inside(kind: str, short: str) -> str:
+    """Return a pattern for a kind of normalization inside of another, which takes no character that belongs to that."""
     return rf"(?i:{kind}_?norm(?:alization)?|(?<![a-z]){short}(?![a-z]))"
 
 
-_ANY_NORM = r"(?i:norm|(?<![a-z])(?:bn|ln|gn)(?![a-z]))"
-_WHOLE = {"norm": _ANY_NORM, "gamma": "gamma|scale", "beta": rf"beta|{_ANY_NORM}[^/]*/bias"}
+_KINDS = {"batch": "bn", "layer": "ln", "group": "gn"}
+_ANY_NORM = f"norm|{_alone('[blg]n')}"
+_WHOLE = {"norm": f"(?i){_ANY_NORM}", "gamma": "gamma|scale", "beta": rf"beta|(?i:{_ANY_NORM})[^/]*/bias"}
 _PARTS = {
-    r"batch_?norm(?:alization)?": _norm("batch", "bn"),
-    r"layer_?norm(?:alization)?": _norm("layer", "ln"),
-    r"group_?norm(?:alization)?": _norm("group", "gn"),
+    **{rf"{kind}_?norm(?:alization)?": _inside(kind, short) for kind, short in _KINDS.items()},
     r"(?<![a-z])gamma(?![a-z])": "(?:gamma|scale)",
     r"(?<![a-z])beta(?![a-z])": "(?:beta|bias)",
     r"(?<![a-z])embeddings(?![a-z])": "embeddings?",
     r":0\$?(?=$|[|)])": "$",
 }
+_FIND = re.compile("|".join(f"(?P<p{index}>{part})" for index, part in enumerate(_PARTS)), re.IGNORECASE)
+_NORM_ALONE = re.compile("(batch|layer|group)_?norm(alization)?", re.IGNORECASE)
 
 
 def translate_pattern(pattern: str) -> str:
@@ -49,9 +56,12 @@ def translate_pattern(pattern: str) -> str:
         return pattern
     if pattern in _WHOLE:
         return _WHOLE[pattern]
-    found = re.compile("|".join(f"(?P<p{index}>{part})" for index, part in enumerate(_PARTS)), re.IGNORECASE)
+    if alone := _NORM_ALONE.fullmatch(pattern):
+        kind = alone[1].lower()
+        # This finds batch_normalization too, as what follows does not matter.
+        return f"(?i){kind}_?norm|{_alone(_KINDS[kind])}"
     replacements = list(_PARTS.values())
-    return found.sub(lambda match: replacements[int((match.lastgroup or "p0")[1:])], pattern)
+    return _FIND.sub(lambda match: replacements[int((match.lastgroup or "p0")[1:])], pattern)
 
 
 def read_patterns(value: Any, path: str, report: Report, *, translate: bool) -> Any:
@@ -81,11 +91,17 @@ def read_patterns(value: Any, path: str, report: Report, *, translate: bool) -> 
         if translated in sources:
             report.note(
                 path,
-                f"{pattern!r} and {sources[translated]!r} are the same pattern for JAX parameter paths, {translated!r}",
+                f"{pattern!r} and {sources[translated]!r} are the same pattern for JAX parameter paths,"
+                f" {_quote(translated)}",
                 surprising=pattern != sources[translated],
             )
             continue
         sources[translated] = pattern
         if translated != pattern:
-            report.note(path, f"{pattern!r} became {translated!r}, which matches JAX parameter paths")
+            report.note(path, f"{pattern!r} became {_quote(translated)}, which matches JAX parameter paths")
     return list(sources)
+
+
+def _quote(pattern: str) -> str:
+    """Return a pattern in quotes as files have it, with single backslashes."""
+    return repr(pattern).replace("\\\\", "\\")

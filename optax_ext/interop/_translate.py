@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
 from optax_ext._core.public import public
@@ -14,7 +14,7 @@ from optax_ext.interop.keras import translate_keras
 from optax_ext.interop.model_garden import translate_model_garden
 from optax_ext.schedules import Schedule
 
-_WRITERS = ("keras", "model_garden")
+_WRITERS = get_args(Writer)
 
 
 @public
@@ -51,7 +51,7 @@ def translate(
     class_name: str | None = None,
     translate_patterns: bool = True,
 ) -> Translation[Schedule | Optimizer | OptimizationConfig]:
-    """Read a mapping or a file that Keras or Model Garden wrote, and return with the config all that was changed.
+    """Read a mapping or a file that other software wrote, and return with the config all that was changed.
 
     [`from_keras`][optax_ext.interop.from_keras] and [`from_model_garden`][optax_ext.interop.from_model_garden] return
     the config alone, and warn about the notes that are surprising.
@@ -59,7 +59,8 @@ def translate(
     Args:
       source: The mapping, or the path of a YAML or JSON file.
       base: For a recipe of Model Garden, the experiment that it overrides, likewise.
-      written_by: Who wrote it: ``"keras"`` or ``"model_garden"``. None asks
+      written_by: Who wrote it: ``"keras"``, ``"transformers"``, ``"tensorflow_addons"`` or ``"model_garden"``, which
+        also say whose classes a config of Keras names where it does not. None asks
         [`identify_writer`][optax_ext.interop.identify_writer].
       class_name: For a bare ``get_config`` of Keras, its class, if its keys do not tell.
       translate_patterns: Whether patterns that were written for TensorFlow's variable names are translated to match
@@ -87,15 +88,18 @@ def translate(
         raise ValueError(f"written_by must be one of {join_words(_WRITERS)} or None, got {shorten(written_by)}")
     data = read_mapping(source, "source")
     name = str(source) if isinstance(source, str | os.PathLike) else "config"
-    writer = written_by or identify_writer(data)
-    if writer is None:
+    known = foreign_writer(data)
+    if known is None and written_by is None:
         text = "must have the keys of Keras ('class_name') or of Model Garden ('optimizer_config' or 'learning_rate')"
         text = f"{text}, got {shorten(list(data))}: give written_by, or read a config of optax_ext with config.load"
         raise ConfigError(name, [Problem("", text)])
-    if writer == "keras":
+    is_recipe = known == "model_garden" or (known is None and written_by == "model_garden" and class_name is None)
+    if not is_recipe:
         if base is not None:
             raise ValueError("base is for recipes of Model Garden, and the source is written by 'keras'")
-        return translate_keras(data, class_name=class_name, translate_patterns=translate_patterns, source=name)
+        return translate_keras(
+            data, class_name=class_name, written_by=written_by, translate_patterns=translate_patterns, source=name
+        )
     if class_name is not None:
         raise ValueError("class_name is for configs of Keras, and the source is written by 'model_garden'")
     return translate_model_garden(data, base, translate_patterns=translate_patterns, source=name)

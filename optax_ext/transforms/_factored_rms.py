@@ -1,8 +1,6 @@
 """The scaling of Adafactor, as Keras computes it."""
 
-from __future__ import annotations  # so that `help` shows types as they are written
-
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,28 +86,44 @@ def scale_by_factored_rms(
         count = jnp.asarray(optax.safe_increment(state.count))
         decay = 1 - count.astype(jnp.result_type(float)) ** decay_exponent
 
-        def scale(
-            update: jax.Array, v_row: jax.Array, v_col: jax.Array, v: jax.Array, layers: Layers
-        ) -> tuple[jax.Array, ...]:
+        def scale(update: jax.Array, v_row: jax.Array, v_col: jax.Array, v: jax.Array, layers: Layers) -> _Scaled:
             squared = clip_to_finite(square(update).real + eps)
             axes = _factored_axes(layers, update.ndim)
             if axes is None:
                 v = average(v, squared, decay)
-                return divide(update, root(v), 0), v_row, v_col, v
+                return _Scaled(divide(update, root(v), 0), v_row, v_col, v)
             row, column = axes  # the axis that counts rows, and the one that counts columns
-            v_row = average(v_row, clip_to_finite(jnp.mean(squared, axis=column)), decay)
-            v_col = average(v_col, clip_to_finite(jnp.mean(squared, axis=row)), decay)
+            v_row = average(v_row, _mean(squared, column), decay)
+            v_col = average(v_col, _mean(squared, row), decay)
             rows, columns = jnp.expand_dims(v_row, column), jnp.expand_dims(v_col, row)
-            share = rows / clip_to_finite(jnp.mean(rows, axis=row, keepdims=True))
+            share = rows / jnp.expand_dims(_mean(rows, row), row)
             # Two roots: the product of what is under them may overflow where the product of the roots does not.
-            return divide(update, root(share) * root(columns), 0), v_row, v_col, v
+            return _Scaled(divide(update, root(share) * root(columns), 0), v_row, v_col, v)
 
         results = jax.tree.map(scale, updates, state.v_row, state.v_col, state.v, layers_of(stacked_axes, updates))
-        outer, inner = jax.tree.structure(updates), jax.tree.structure((0, 0, 0, 0))
-        scaled, *fields = jax.tree.transpose(outer, inner, results)
-        return scaled, optax.FactoredState(count, *fields)
+
+        def collect(field: str) -> Any:
+            return jax.tree.map(lambda result: getattr(result, field), results, is_leaf=_is_scaled)
+
+        return collect("update"), optax.FactoredState(count, *map(collect, ("v_row", "v_col", "v")))
 
     return in_float32(optax.GradientTransformation(init_fn, update_fn))
+
+
+class _Scaled(NamedTuple):
+    update: jax.Array
+    v_row: jax.Array
+    v_col: jax.Array
+    v: jax.Array
+
+
+def _is_scaled(node: object) -> bool:
+    return isinstance(node, _Scaled)
+
+
+def _mean(x: jax.Array, axis: int) -> jax.Array:
+    """Return a mean that is finite, and so small that its reciprocal, by which XLA may multiply, is not 0."""
+    return jnp.minimum(jnp.mean(x, axis=axis), float(jnp.finfo(x.dtype).max) / 8)
 
 
 def _factored_axes(layers: Layers, ndim: int) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import optax
 from optax_ext._core.norms import root
 from optax_ext._core.precision import widen
 from optax_ext._core.public import public
-from optax_ext._core.trees import is_none
+from optax_ext._core.trees import PyTree, is_none
 from optax_ext.transforms._moments import clip_to_finite, square
 
 
@@ -31,8 +31,8 @@ class FtrlState(NamedTuple):
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # Optax's name; a tuple's method goes
-    accumulator: optax.Updates
-    linear: optax.Updates
+    accumulator: PyTree
+    linear: PyTree
 
 
 @public

@@ -3,12 +3,13 @@
 from __future__ import annotations  # so that `help` shows types as they are written
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from optax_ext._core.layers import Layers, StackedAxes, check_stacked_axes, layers_of
 from optax_ext._core.norms import norms
@@ -101,11 +102,21 @@ def scale_by_muon(
             factor = 1.0 if rms_rate is None else rms_rate * math.sqrt(max(update.shape[rows], update.shape[columns]))
             (norm,) = norms([update], layers=layers)
             matrices = jnp.moveaxis(update / (norm + _EPSILON).astype(update.dtype), (rows, columns), (-2, -1))
-            return factor * jnp.moveaxis(_iterate(matrices, ns_coefficients, ns_steps), (-2, -1), (rows, columns))
+            matrices = _on_whole_matrices(lambda x: _iterate(x, ns_coefficients, ns_steps), matrices)
+            return factor * jnp.moveaxis(matrices, (-2, -1), (rows, columns))
 
         return jax.tree.map(scale, updates, layers_of(stacked_axes, updates)), state
 
     return in_float32(optax.GradientTransformation(init_fn, update_fn))
+
+
+def _on_whole_matrices(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Gather matrices that are split under an explicit mesh, where no product says by itself how it is split."""
+    spec = jax.typeof(x).sharding.spec
+    if all(name is None for name in spec[-2:]):
+        return function(x)
+    whole = jax.sharding.reshard(x, PartitionSpec(*spec[:-2], None, None))
+    return jax.sharding.reshard(function(whole), spec)
 
 
 def _iterate(x: jax.Array, coefficients: Sequence[float], steps: int) -> jax.Array:
@@ -116,7 +127,7 @@ def _iterate(x: jax.Array, coefficients: Sequence[float], steps: int) -> jax.Arr
 
     def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
         square = x @ jnp.conj(_transpose(x))
-        return a * x + (b * square + c * (square @ square)) @ x, None
+        return a * x + (b * square + (c * square) @ square) @ x, None
 
     return jax.lax.scan(step, x, length=steps, unroll=min(max(steps, 1), 10))[0]
 

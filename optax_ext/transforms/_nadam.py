@@ -10,6 +10,7 @@ import optax
 
 from optax_ext._core.norms import root
 from optax_ext._core.public import public
+from optax_ext._core.trees import PyTree
 from optax_ext.transforms._float32 import in_float32
 from optax_ext.transforms._moments import average, divide, square
 
@@ -34,8 +35,8 @@ class NadamState(NamedTuple):
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # Optax's name; a tuple's method goes
     momentum_product: jax.Array
-    mu: optax.Updates
-    nu: optax.Updates
+    mu: PyTree
+    nu: PyTree
 
 
 @public

@@ -32,7 +32,7 @@ class ScheduleFreeState(NamedTuple):
       [1. 1.]
     """
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # Optax's name; a tuple's method goes
     b1: jax.Array
     z: PyTree
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_ext._core.arguments import Mask
-from optax_ext._core.precision import apply_update
+from optax_ext._core.precision import apply_update, widen
 from optax_ext._core.public import public
 from optax_ext._core.remat import rematerializable
 from optax_ext._core.trees import is_none
@@ -150,16 +150,19 @@ def after_weight_decay(
     ) -> tuple[optax.Updates, optax.OptState]:
         decayed, decay_state = decay.update(jax.tree.map(jnp.zeros_like, updates), state[0], params)
 
-        def subtract(param: Any, decayed: Any) -> Any:
-            return param if decayed is None else apply_update(param, decayed)
+        def subtract(
+            param: Any, decayed: Any
+        ) -> Any:  # in float32, since a step may be smaller than bfloat16's rounding
+            return param if decayed is None else apply_update(widen(param), decayed)
+
+        def add(update: Any, decayed: Any, gradient: Any, param: Any) -> Any:
+            if update is None:
+                return None
+            total = apply_update(widen(update), decayed)
+            return total.astype(jnp.promote_types(gradient.dtype, param.dtype))
 
         seen = jax.tree.map(subtract, params, decayed, is_leaf=is_none)
-        updates, inner_state = inner.update(updates, state[1], seen, **extra_args)
-        return jax.tree.map(_add, updates, decayed), (decay_state, inner_state)
+        stepped, inner_state = inner.update(updates, state[1], seen, **extra_args)
+        return jax.tree.map(add, stepped, decayed, updates, params, is_leaf=is_none), (decay_state, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _add(update: jax.Array, decayed: jax.Array) -> jax.Array:
-    dtype = jnp.promote_types(update.dtype, decayed.dtype)
-    return update.astype(dtype) + decayed.astype(dtype)

@@ -208,6 +208,39 @@ SAID = [
         ],
     ),
     (
+        config.Adafactor(0.1, clip_threshold=2.0),
+        [
+            "mean square      divide by the root of the running mean square, of matrices by the means of rows and "
+            "columns, decay 1 - t**-0.8, epsilon 1e-30 in the squares",
+            "clip update      the update of each parameter by itself to a root mean square of at most 2",
+            "parameter size   scale by the root mean square of each parameter, but at least 0.001",
+            "learning rate    times minus the rate: a constant 0.1, but at most 1 / sqrt(step + 1)",
+        ],
+    ),
+    (
+        config.Muon(0.1, exclude_layers=["head"], adam_lr_ratio=0.5, exclude_from_weight_decay=["bias"]),
+        [
+            "orthogonalization   of each matrix, take the momentum 0.95, looking one step ahead (Nesterov), made "
+            "orthogonal by 5 steps with 3.4445, -4.775 and 2.0315, x 0.2 x the root of its longer side, except where a "
+            "path has 'head' or '(?i)embedding'",
+            "moments             of everything else, scale by the moments of the gradient, decays 0.9 and 0.999, "
+            "epsilon 1e-07 (TensorFlow's epsilon hat), x 0.5",
+            "learning rate       times minus the rate: a constant 0.1",
+            "weight decay        subtract the learning rate x 0.004 x parameter of matrices, and the learning rate x "
+            "0.004 x parameter of everything else, except where a path has 'bias'",
+        ],
+    ),
+    (
+        config.ScheduleFreeAdamW(0.1, warmup_steps=100),
+        [
+            "mean square     divide by the root of the corrected running mean square, decay 0.999, epsilon 1e-08 "
+            "outside the root",
+            "learning rate   times minus the rate: a constant 0.1, rising over 100 steps",
+            "average         move a sequence by this, average it with equal weights, and set the parameters to 0.9 x "
+            "the average + 0.1 x the sequence",
+        ],
+    ),
+    (
         config.Adagrad(0.1),
         [
             "sum of squares   divide by the root of the sum of squares so far, at first 0.1, epsilon 1e-07 outside "
@@ -215,12 +248,54 @@ SAID = [
             "learning rate    times minus the rate: a constant 0.1",
         ],
     ),
+    (
+        config.Adadelta(1.0),
+        [
+            "mean squares    divide by the root of the running mean square of gradients, and multiply by that of "
+            "updates, decay 0.95, epsilon 1e-07 inside each root",
+            "learning rate   times minus the rate: a constant 1",
+        ],
+    ),
+    (
+        config.Adamax(0.1, weight_decay_rate=0.01, weight_decay_times_learning_rate=False),
+        [
+            "moments         divide the running mean of gradients, decay 0.9, by their largest magnitude so far, decay "
+            "0.999, epsilon 1e-07",
+            "learning rate   times minus the rate: a constant 0.1",
+            "weight decay    subtract 0.01 x parameter",
+        ],
+    ),
+    (
+        config.Nadam(0.1, momentum_decay=0.004, weight_decay_rate=0.01),
+        [
+            "moments         scale by the moments of the gradient, decays 0.9 and 0.999, epsilon 1e-07 (beside the "
+            "corrected root), looking one step ahead (Nesterov), momentum decay 0.004",
+            "learning rate   times minus the rate: a constant 0.1",
+            "weight decay    subtract the learning rate x 0.01 x parameter",
+        ],
+    ),
+    (
+        config.Ftrl(0.1, l1_regularization_strength=0.25, weight_decay_rate=0.01, exclude_from_weight_decay=["b"]),
+        [
+            "weight decay and ftrl   subtract the learning rate x 0.01 x parameter, except where a path has 'b', and "
+            "then follow the regularized leader, power -0.5 of the sum of squares so far, at first 0.1, L1 0.25; the "
+            "rate: a constant 0.1",
+        ],
+    ),
+    (
+        config.Lion(0.1, clipvalue=0.5),
+        [
+            "clip by value   each number to at most 0.5 either way",
+            "sign            the sign of 0.9 x the momentum so far + 0.1 x the gradient, decay of the momentum 0.99",
+            "learning rate   times minus the rate: a constant 0.1",
+        ],
+    ),
 ]
 
 
 @pytest.mark.parametrize(("optimizer", "said"), SAID, ids=lambda value: getattr(value, "type", ""))
 def test_every_optimizer_says_what_it_does(optimizer, said, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "300")
     lines = [line.strip() for line in describe(optimizer, capsys).out.splitlines()]
     start = lines.index("What happens to gradients, in order")
     assert lines[start - 1] == ""
@@ -278,6 +353,22 @@ def test_describe_counts_what_adamw_decays(capsys):
     captured = describe(misspelt, capsys, "--params", "shapes.json", status=1)
     assert "include_in_weight_decay: the pattern 'kernal' matches none" in captured.err
     assert "weight decay for 0 of 2 parameters, 0 of 20 numbers\n" in captured.out
+
+
+def test_describe_counts_what_muon_moves(capsys):
+    muon = config.Muon(0.1, exclude_layers=["^head/"], adam_weight_decay=0.0)
+    shapes = {"embedder": {"embedding": [10, 4]}, "body": {"kernel": [4, 4], "bias": [4]}, "head": {"kernel": [4, 2]}}
+    Path("muon.json").write_text(json.dumps(shapes))
+    said = " ".join(describe(muon, capsys, "--params", "muon.json").out.split())
+    assert "excludes 1: head/kernel (8 of 68 numbers)" in said
+    assert "excludes 1: embedder/embedding (40 of 68 numbers)" in said
+    assert "orthogonalization for 1 of 4 parameters, 16 of 68 numbers" in said
+    assert "weight decay for 1 of 4 parameters, 16 of 68 numbers" in said
+    without_embeddings = {name: value for name, value in shapes.items() if name != "embedder"}
+    Path("muon.json").write_text(json.dumps(without_embeddings))
+    describe(muon, capsys, "--params", "muon.json")  # which is no mistake, while a pattern of the user's is one:
+    misspelt = dataclasses.replace(muon, exclude_layers=["^haed/"])
+    assert "'^haed/' matches none" in describe(misspelt, capsys, "--params", "muon.json", status=1).err
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(capsys):

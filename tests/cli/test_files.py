@@ -107,7 +107,7 @@ def test_convert_writes_the_other_format(capsys):
 
 
 def test_convert_without_defaults(capsys):
-    assert main(["convert", "recipe.yaml", "--to", "yaml", "--exclude-defaults"]) == 0
+    assert main(["convert", "recipe.yaml", "--to", "yaml"]) == 0
     data = yaml.safe_load(capsys.readouterr().out)
     assert data["loss_scale"] == {"type": "dynamic", "growth_steps": 100}
     assert config.from_dict(data) == RECIPE
@@ -312,7 +312,7 @@ print(status, *sorted({name.partition(".")[0] for name in sys.modules}), file=sy
         ["describe", "--help"],
         ["check", "recipe.yaml", "rate.json"],
         ["convert", "recipe.yaml"],
-        ["convert", "rate.json", "-o", "rate.yaml", "--exclude-defaults"],
+        ["convert", "rate.json", "-o", "rate.yaml"],
         ["convert", "garden.yaml"],
         ["convert", "keras.json"],
         ["schema"],

@@ -23,6 +23,15 @@ NEW = [
     config.RMSprop(0.1, momentum=0.9, centered=True),
     config.RMSprop(0.1, centered=True),
     config.Adagrad(0.1),
+    config.LAMB(0.1, weight_decay_rate=0.1, decoupled_weight_decay=True),
+    config.Adafactor(0.1, weight_decay_rate=0.1),
+    config.Muon(0.1),
+    config.ScheduleFreeAdamW(0.1, weight_decay_rate=0.1),
+    config.Adadelta(0.1),
+    config.Adamax(0.1),
+    config.Nadam(0.1),
+    config.Ftrl(0.1, l1_regularization_strength=0.1, weight_decay_rate=0.1),
+    config.Lion(0.1, weight_decay_rate=0.1),
 ]
 every_new = pytest.mark.parametrize("schema", NEW, ids=lambda schema: f"{schema.type}-{NEW.index(schema)}")
 
@@ -273,7 +282,7 @@ def test_low_precision_keeps_its_dtype_and_trains_on_large_and_small_gradients(s
     exact = jax.tree.map(lambda p: p.astype(jnp.float32), params), jax.tree.map(lambda g: g.astype(jnp.float32), grads)
     state, update = tx.init(params), jax.jit(tx.update)
     types = jax.tree.map(lambda leaf: leaf.dtype, state)
-    for name in ("mu", "nu", "nu_max", "sum_of_squares"):
+    for name in ("mu", "nu", "nu_max", "sum_of_squares", "e_g", "e_x", "accumulator", "linear"):
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(optax.tree.get(state, name)))
     updates, state = update(grads, state, params)
     expected, _ = update(exact[1], tx.init(exact[0]), exact[0])
@@ -302,7 +311,7 @@ def test_of_complex_numbers_the_magnitude_counts_and_the_direction_stays(schema)
 def test_a_parameter_without_a_gradient_keeps_its_state(schema):
     tx = schema.make()
     _, state = tx.update(jax.tree.map(jnp.ones_like, PARAMS), tx.init(PARAMS), PARAMS)
-    updates, after = jax.jit(tx.update)({"kernel": jnp.ones((1, 2)), "bias": None}, state, PARAMS)
+    updates, after = jax.jit(tx.update)({"kernel": jnp.full((1, 2), 2.0), "bias": None}, state, PARAMS)
     assert updates["bias"] is None
     assert jax.tree.structure(after) == jax.tree.structure(state)
     moved = {
@@ -320,6 +329,13 @@ def test_a_parameter_without_a_gradient_keeps_its_state(schema):
         config.AdamW(0.1, include_in_weight_decay=["LayerNorm"]),
         config.LAMB(0.1, exclude_from_weight_decay=["LayerNorm"]),
         config.LAMB(0.1, exclude_from_layer_adaptation=["LayerNorm"]),
+        config.LAMB(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"], decoupled_weight_decay=True),
+        config.Adafactor(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
+        config.Muon(0.1, exclude_layers=["LayerNorm"]),
+        config.Muon(0.1, exclude_from_weight_decay=["LayerNorm"]),
+        config.ScheduleFreeAdamW(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
+        config.Lion(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
+        config.Ftrl(0.1, weight_decay_rate=0.1, exclude_from_weight_decay=["LayerNorm"]),
     ],
 )
 def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
@@ -349,6 +365,30 @@ def test_a_pattern_without_a_match_is_an_error_unless_allowed(schema):
         (lambda: config.RMSprop(0.1, momentum=1.5), "momentum", "must be less than or equal to 1"),
         (lambda: config.Adagrad(0.1, initial_accumulator_value=-1.0), "initial_accumulator_value", "must be greater"),
         (lambda: config.Adagrad(0.1, clipnorm=1.0, global_clipnorm=1.0), "global_clipnorm", "must not be given with"),
+        (lambda: config.LAMB(0.1, decoupled_weight_decay=1), "decoupled_weight_decay", "must be true or false"),
+        (lambda: config.Adafactor(0.1, beta_2_decay=0.8), "beta_2_decay", "must be less than or equal to 0, got 0.8"),
+        (lambda: config.Adafactor(0.1, epsilon_1=0.0), "epsilon_1", "must be greater than 0"),
+        (lambda: config.Adafactor(0.1, epsilon_2=-1.0), "epsilon_2", "must be greater than or equal to 0"),
+        (lambda: config.Adafactor(0.1, clip_threshold=0.0), "clip_threshold", "must be greater than 0"),
+        (lambda: config.Adafactor(0.1, relative_step=None), "relative_step", "must be true or false"),
+        (lambda: config.Muon(0.1, exclude_layers="head"), "exclude_layers", "must be a list"),
+        (lambda: config.Muon(0.1, exclude_embeddings="yes"), "exclude_embeddings", "must be true or false"),
+        (lambda: config.Muon(0.1, ns_steps=2.5), "ns_steps", "must be an integer"),
+        (lambda: config.Muon(0.1, rms_rate=0.0), "rms_rate", "must be greater than 0"),
+        (lambda: config.Muon(0.1, adam_lr_ratio=-1.0), "adam_lr_ratio", "must be greater than or equal to 0"),
+        (lambda: config.Muon(0.1, weight_decay_rate=None), "weight_decay_rate", "must be a number"),
+        (lambda: config.ScheduleFreeAdamW(0.1, beta_1=0.0), "beta_1", "must be greater than 0, got 0"),
+        (lambda: config.ScheduleFreeAdamW(0.1, beta_1=1.5), "beta_1", "must be less than or equal to 1"),
+        (lambda: config.ScheduleFreeAdamW(0.1, warmup_steps=-1), "warmup_steps", "must be greater than or equal to 0"),
+        (lambda: config.SGD(0.1, weight_decay_rate=-1.0), "weight_decay_rate", "must be greater than or equal to 0"),
+        (lambda: config.SGD(0.1, exclude_from_weight_decay="bias"), "exclude_from_weight_decay", "must be a list"),
+        (lambda: config.Adam(0.1, epsilon_hat=0), "epsilon_hat", "must be true or false, got 0"),
+        (lambda: config.Adadelta(0.1, rho=1.0), "rho", "must be less than 1"),
+        (lambda: config.Adamax(0.1, epsilon=0.0), "epsilon", "must be greater than 0"),
+        (lambda: config.Nadam(0.1, momentum_decay=-1.0), "momentum_decay", "must be greater than or equal to 0"),
+        (lambda: config.Ftrl(0.1, 0.5), "learning_rate_power", "must be less than or equal to 0, got 0.5"),
+        (lambda: config.Ftrl(0.1, beta=-1.0), "beta", "must be greater than or equal to 0"),
+        (lambda: config.Lion(0.1, beta_1=1.5), "beta_1", "must be less than or equal to 1"),
         (lambda: config.ParamsEma(average_decay=1.5), "average_decay", "must be less than or equal to 1"),
         (lambda: config.ParamsEma(average_decay="0.9"), "average_decay", "must be a number or a schedule, got '0.9'"),
         (

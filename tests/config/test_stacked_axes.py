@@ -164,6 +164,9 @@ TRAINED = [
     config.LAMB(0.1, weight_decay_rate=0.25, min_ratio=0.5, max_ratio=50.0, exclude_from_weight_decay=["bias"]),
     config.AdamW(0.1, weight_decay_rate=0.25, clipnorm=0.5, exclude_from_weight_decay=["rank <= 1"]),
     config.SGD(0.1, clipnorm=0.5),
+    config.LAMB(0.1, weight_decay_rate=0.25, decoupled_weight_decay=True, exclude_from_layer_adaptation=["rank <= 1"]),
+    config.Adafactor(0.5, weight_decay_rate=0.25, clip_threshold=0.5),
+    config.Muon(0.1, exclude_layers=["head"]),
 ]
 
 
@@ -217,7 +220,10 @@ def test_a_pattern_of_ranks_that_matches_nothing_says_which_ranks_there_are():
 # ---------------------------------------------------------------------------------------------------------
 # What does not fit the parameters
 
-FAMILY = [getattr(config, name) for name in ("LARS", "LAMB", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad")]
+FAMILY = [
+    getattr(config, name)
+    for name in ("LARS", "LAMB", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Ftrl", "Adafactor", "Muon")
+]
 UNFIT = [
     ({"^blocks/": 0, "^blcks/": 0}, r"the pattern '\^blcks/' matches none of the 3 parameters"),
     ({"": 2}, r"the parameter '\w+/\w+' must have axis 2, got the shape \("),

@@ -14,13 +14,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import optax_ext
 from optax_ext.transforms import TrustRatioState
-from tests.contracts.transformations import INITIAL_SCALE, TRANSFORMATIONS, make, make_grads, make_params
+from tests.contracts.transformations import INITIAL_SCALE, SIMILAR, TRANSFORMATIONS, make, make_grads, make_params
 from tests.marks import slow_unless
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 FORMS = ("bare", "scheduled", "scaled")
 every_transformation = pytest.mark.parametrize(
-    "name", slow_unless(lambda name: name != "lars-stacked", TRANSFORMATIONS)
+    "name", slow_unless(lambda name: name not in ("lars-stacked", *SIMILAR), TRANSFORMATIONS)
 )
 bare_and_scaled = pytest.mark.parametrize("form", ["bare", "scaled"])
 
@@ -118,7 +118,7 @@ REPEATED_BY_OTHERS = ("LARS", "LAMB", "SGD-nesterov", "lars-nesterov", "lars-wit
 @pytest.mark.parametrize(  # what is not finite for itself is not finite in loss scaling
     ("name", "form"),
     slow_unless(
-        lambda name, form: form == "scaled" and name not in REPEATED_BY_OTHERS,
+        lambda name, form: form == "scaled" and name not in (*REPEATED_BY_OTHERS, *SIMILAR),
         itertools.product(TRANSFORMATIONS, ("scaled", "bare")),
     ),
 )
@@ -218,10 +218,9 @@ class TestTrees:
         marked = optax.tree.map_params(tx, lambda leaf: (leaf,), state, transform_non_params=lambda leaf: [leaf])
 
         # A record has a number a layer, in the structure of the parameters; Adafactor has rows and columns in it.
+        others = (TrustRatioState, optax.FactoredState)
         marked = jax.tree.map(
-            lambda node: () if isinstance(node, TrustRatioState) else node,
-            marked,
-            is_leaf=lambda node: isinstance(node, TrustRatioState),
+            lambda node: () if isinstance(node, others) else node, marked, is_leaf=lambda node: isinstance(node, others)
         )
 
         def is_mark(node):
@@ -343,14 +342,16 @@ def objective(params):
     return loss
 
 
-BARE_OPTIMIZERS = [(name, "bare") for name in TRANSFORMATIONS if name != "scale_by_trust_ratio"]
+# Adadelta comes near the minimum of Rosenbrock's function too slowly; tests/parity compares it with Keras's.
+WITHOUT_A_MINIMUM = ("scale_by_trust_ratio", "Adadelta")
+BARE_OPTIMIZERS = [(name, "bare") for name in TRANSFORMATIONS if name not in WITHOUT_A_MINIMUM]
 SCALED_OPTIMIZERS = [(name, "scaled") for name in ("lars", "lamb", "AdamW", "recipe")]
 
 
 @pytest.mark.parametrize(
     ("name", "form"),
     slow_unless(
-        lambda name, form: form == "scaled" or name not in ("LARS", "LAMB", "lamb", "AdamW", "recipe"),
+        lambda name, form: form == "scaled" or name not in ("LARS", "LAMB", "lamb", "AdamW", "recipe", *SIMILAR),
         BARE_OPTIMIZERS + SCALED_OPTIMIZERS,
     ),
 )

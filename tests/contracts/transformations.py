@@ -25,6 +25,9 @@ TRANSFORMATIONS = {
     "SGD-global_clipnorm": lambda rate: config.SGD(rate(5e-4), momentum=0.9, global_clipnorm=50.0).make(),
     "LARS": lambda rate: config.LARS(rate(2.0), nesterov=True, classic_momentum=False, clipnorm=50.0).make(),
     "LAMB": lambda rate: config.LAMB(rate(1e-3), weight_decay_rate=1e-6).make(),
+    "Adafactor": lambda rate: config.Adafactor(rate(0.01), weight_decay_rate=1e-6).make(),
+    "Muon": lambda rate: config.Muon(rate(0.03), weight_decay_rate=1e-6, adam_weight_decay=1e-6).make(),
+    "ScheduleFreeAdamW": lambda rate: config.ScheduleFreeAdamW(rate(0.03), weight_decay_rate=1e-6).make(),
     "Adam": lambda rate: config.Adam(rate(0.03)).make(),
     "Adam-amsgrad": lambda rate: config.Adam(rate(0.1), amsgrad=True).make(),
     "AdamW": lambda rate: config.AdamW(rate(0.03), weight_decay_rate=1e-6).make(),
@@ -32,11 +35,17 @@ TRANSFORMATIONS = {
     "RMSprop-centered": lambda rate: config.RMSprop(rate(1e-3), momentum=0.5, centered=True).make(),
     "Adagrad": lambda rate: config.Adagrad(rate(1.0)).make(),
     "Adagrad-in-root": lambda rate: config.Adagrad(rate(1.0), 0.0, epsilon_in_root=True).make(),
+    "Adadelta": lambda rate: config.Adadelta(rate(1.0)).make(),
+    "Adamax": lambda rate: config.Adamax(rate(0.03)).make(),
+    "Nadam": lambda rate: config.Nadam(rate(0.03)).make(),
+    "Ftrl": lambda rate: config.Ftrl(rate(0.1), initial_accumulator_value=0.0, weight_decay_rate=1e-6).make(),
+    "Lion": lambda rate: config.Lion(rate(1e-3), weight_decay_rate=1e-6).make(),
     "skip_bad_steps": lambda rate: optax_ext.skip_bad_steps(
         config.Adam(rate(0.03)).make(), max_norm_ratio=10.0, warmup_steps=2
     ),
     "recipe": lambda rate: _make_recipe(rate, None),
 }
+SIMILAR = ("Adadelta", "Adamax", "Nadam", "Lion")  # for which Adam stands, save in the slow tests
 INITIAL_SCALE = 8.0
 
 

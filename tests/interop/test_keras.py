@@ -15,6 +15,7 @@ from optax_ext import config, interop
 
 DATA = json.loads((Path(__file__).parent / "data" / "configs.json").read_text())
 CASES = {case["name"]: case for case in DATA["cases"]}
+EXPECTED = ("left out of TensorFlow's get_config", "is read as transformers' AdamWeightDecay")
 WITHOUT_CLASS = {"schedule_16_LinearWarmup", "schedule_18_PolynomialWarmUp"}  # of the schedule after the warm-up
 
 
@@ -36,7 +37,7 @@ def quietly(data, **kwargs):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = interop.from_keras(data, **kwargs)
-    assert all("left out of TensorFlow's get_config" in str(warning.message) for warning in caught)
+    assert all(any(said in str(warning.message) for said in EXPECTED) for warning in caught)
     return result, len(caught)
 
 
@@ -83,7 +84,7 @@ def test_what_tensorflow_writes_imports_but_for_its_losses(name):
         assert warned
     else:
         assert written == given
-    assert quietly(case["serialized"]["config"], class_name=case["class"])[0] == written
+    assert quietly(case["serialized"]["config"], class_name=case["class"], written_by="model_garden")[0] == written
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_CLASS))
@@ -99,7 +100,7 @@ def test_a_bare_get_config(name):
         with pytest.raises(config.ConfigError, match="its keys fit 'ExponentialDecay', 'InverseTimeDecay'"):
             quietly(case["get_config"])
     else:
-        assert quietly(case["get_config"])[0] == quietly(case["serialized"])[0]
+        assert quietly(case["get_config"], written_by="model_garden")[0] == quietly(case["serialized"])[0]
 
 
 def test_lists_that_fall_back_and_texts_for_lists():
@@ -154,8 +155,8 @@ def test_keras_3():
     assert interop.from_keras(keras_3("RMSprop", learning_rate=0.1)) == config.RMSprop(0.1, epsilon_in_root=True)
     adagrad = interop.from_keras(keras_3("Adagrad", learning_rate=0.1))
     assert adagrad == config.Adagrad(0.1, epsilon_in_root=True)
-    with pytest.raises(config.ConfigError, match="epsilon_in_root: Keras's Adagrad has no such argument"):
-        interop.to_keras(adagrad)
+    with pytest.raises(config.ConfigError, match="epsilon_in_root: Keras's Adagrad has no such argument, got True"):
+        interop.to_keras(adagrad, generation="older")
 
 
 SGD = {"class_name": "SGD", "config": {"learning_rate": 0.1, "momentum": 0.9}}
@@ -221,7 +222,7 @@ def nested(**fields):
         (7, "must be a mapping"),
         ({}, "class cannot be inferred"),
         ({"class_name": "CosineDecy", "config": {}}, "did you mean 'CosineDecay'"),
-        ({"class_name": "Adafactor", "config": {}}, "Adafactor has no counterpart here"),
+        ({"class_name": "Yogi", "config": {}}, "Yogi has no counterpart here"),
         ({"class_name": 3}, "unknown class 3"),
         ({"class_name": None}, "class_name: unknown class None"),
         (
@@ -236,12 +237,12 @@ def nested(**fields):
         ({"class_name": "SGD", "config": {"learning_rate": "CosineDecay"}}, "must be a number or a schedule"),
         ({"class_name": "SGD", "config": {"learning_rate": SGD}}, "must be a schedule, got SGD"),
         (
-            {"class_name": "SGD", "config": {"use_ema": True}},
-            "use_ema: cannot be carried over, got True: use ParamsEma",
+            {"class_name": "SGD", "config": {"use_ema": True, "ema_overwrite_frequency": 10}},
+            "ema_overwrite_frequency: cannot be carried over: nothing here overwrites .* got 10",
         ),
         (
-            {"class_name": "SGD", "config": {"weight_decay": 0.1}},
-            "weight_decay: cannot be carried over, got 0.1: only AdamW's is",
+            {"class_name": "SGD", "config": {"weight_decay": -0.1}},
+            "weight_decay: must be greater than or equal to 0, got -0.1",
         ),
         ({"class_name": "SGD", "config": {"gradient_transformers": [len]}}, "cannot be carried over"),
         ({"class_name": "CosineDecay", "config": {"initial_learning_rate": 1.0}}, "config.decay_steps: is required"),
@@ -391,6 +392,7 @@ def test_mutated_configs_import_or_raise_a_config_error(data):
 
 @pytest.mark.parametrize("epsilon", [0, 0.0, None])
 @pytest.mark.parametrize("name", ["Adam", "AdamWeightDecay", "LAMB", "RMSprop", "Adagrad"])
+@pytest.mark.filterwarnings("ignore:class_name. is read as transformers")
 def test_no_epsilon_is_the_one_of_the_backend(name, epsilon):
     optimizer = interop.from_keras({"class_name": name, "config": {"learning_rate": 0.1, "epsilon": epsilon}})
     assert optimizer.epsilon == 1e-7
@@ -438,5 +440,5 @@ def test_what_is_no_plain_data_is_a_config_error_too():
         lars = {"class_name": "LARS", "config": {"learning_rate": 0.1, field: np.array(["a", "b"])}}
         assert getattr(interop.from_keras(lars), field) == ("a", "b")
     sgd = {"class_name": "SGD", "config": {"learning_rate": 0.1, "weight_decay": np.array([0.0, 1.0])}}
-    with pytest.raises(config.ConfigError, match="weight_decay: cannot be carried over"):
+    with pytest.raises(config.ConfigError, match="weight_decay: must be a number"):
         interop.from_keras(sgd)

@@ -56,6 +56,13 @@ def reason(record, base=None):
     return "loads"
 
 
+def test_the_adafactor_of_keras():
+    optimizer = {"type": "adafactor_keras", "adafactor_keras": {"relative_step": False, "clip_threshold": 2.0}}
+    rate = {"type": "constant", "constant": {"learning_rate": 0.5}}
+    recipe = interop.from_model_garden({"optimizer": optimizer, "learning_rate": rate})
+    assert recipe.optimizer == config.Adafactor(0.5, relative_step=False, clip_threshold=2.0)
+
+
 def test_every_record_loads_or_is_refused_with_a_reason():
     assert len(RECORDS) == 133
     counts = collections.Counter(reason(record) for record in RECORDS)

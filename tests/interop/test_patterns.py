@@ -1,5 +1,6 @@
 """Patterns for TensorFlow's variable names find what they are meant for among JAX parameter paths."""
 
+import itertools
 import re
 
 import pytest
@@ -44,9 +45,58 @@ def test_the_table_is_in_the_documentation():
         assert f"``{word}``" in _patterns.__doc__
 
 
-@pytest.mark.parametrize("pattern", ["LayerNorm", "batch_normalization", "bias", "kernel", ".*(kernel|weight):0$"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["LayerNorm", "batch_normalization", "norm", "beta", "(?i)layer_norm/a", "bias", "kernel", ".*(kernel|weight):0$"],
+)
 def test_translated_once_is_translated(pattern):
     assert translate_pattern(translate_pattern(pattern)) == translate_pattern(pattern)
+
+
+KINDS = {"batch": "bn", "layer": "ln", "group": "gn"}
+ALONE = "(?<![a-z])(?:{})(?![a-z])"
+IN_FULL = {
+    **{f"{kind}_norm": f"(?i:{kind}_?norm(?:alization)?|{ALONE.format(short)})" for kind, short in KINDS.items()},
+    "norm": f"(?i:norm|{ALONE.format('bn|ln|gn')})",
+    "beta": f"beta|(?i:norm|{ALONE.format('bn|ln|gn')})[^/]*/bias",
+}
+
+
+def test_flags_of_a_pattern_stay():
+    assert re.search(translate_pattern("(?i)Gamma"), "bn/scale")
+
+
+@pytest.mark.parametrize("pattern", IN_FULL)
+def test_what_is_short_means_what_is_said_in_full(pattern):
+    parts = [
+        "bn",
+        "LN",
+        "gn",
+        "b",
+        "n",
+        "1",
+        "_",
+        "/",
+        "norm",
+        "Batch",
+        "layer_",
+        "GROUP",
+        "alization",
+        "/bias",
+        "Beta",
+        "-",
+    ]
+    names = ["".join(chosen) for chosen in itertools.product(parts, repeat=3)]
+    short, full = re.compile(translate_pattern(pattern)), re.compile(IN_FULL[pattern])
+    assert [name for name in names if bool(short.search(name)) != bool(full.search(name))] == []
+    assert any(map(full.search, names))
+
+
+def test_the_groups_of_a_pattern_keep_their_numbers():
+    translated = translate_pattern(r"batch_normalization_\d/(x)\1$")
+    assert re.search(translated, "bn_1/xx")
+    assert re.search(translated, "batch_normalization_1/xx")
+    assert not re.search(translated, "bn_1/x")
 
 
 def test_two_spellings_of_one_thing_are_one_and_that_is_said_once():

@@ -45,6 +45,8 @@ CASES: list[tuple[Any, ...]] = [
     (BOTH, "SGD", {"learning_rate": halving(0.1), "momentum": 0.9, "weight_decay": 0.1}, ["bias", "scale"]),
     (BOTH, "RMSprop", {"learning_rate": halving(0.1), "rho": 0.8, "momentum": 0.9, "weight_decay": 0.1}, ["kernel"]),
     (BOTH, "Adagrad", {"learning_rate": 0.1, "weight_decay": 0.1}),
+    (BOTH, "Adam", {"learning_rate": halving(0.1), "amsgrad": True}),
+    (BOTH, "AdamW", {"learning_rate": halving(0.1), "weight_decay": 0.1}, ["bias", "scale"]),
     (ALL, "Adadelta", {"learning_rate": halving(100.0), "rho": 0.8}),
     (ALL, "Adadelta", {"learning_rate": 1.0, "epsilon": 0.01}),
     (BOTH, "Adadelta", {"learning_rate": halving(1.0), "epsilon": 0.01, "weight_decay": 0.1}, ["bias", "scale"]),

@@ -145,8 +145,13 @@ def optimizer(cls, **optional):
     )
 
 
+decaying = {
+    "weight_decay_rate": rates,
+    "exclude_from_weight_decay": patterns,
+    "weight_decay_times_learning_rate": bools,
+}
 family = st.one_of(
-    optimizer(config.Adam, **of_adam, amsgrad=bools),
+    optimizer(config.Adam, **of_adam, amsgrad=bools, epsilon_hat=bools),
     optimizer(
         config.AdamW,
         **of_adam,
@@ -163,11 +168,56 @@ family = st.one_of(
         exclude_from_weight_decay=patterns,
         exclude_from_layer_adaptation=st.none() | patterns,
         max_ratio=st.none() | positive,
+        decoupled_weight_decay=bools,
+    ),
+    optimizer(
+        config.Adafactor,
+        beta_2_decay=positive.map(lambda exponent: -exponent),
+        epsilon_1=positive,
+        epsilon_2=rates,
+        clip_threshold=positive,
+        relative_step=bools,
+        weight_decay_rate=rates,
+    ),
+    optimizer(
+        config.Muon,
+        adam_weight_decay=rates,
+        epsilon=positive,
+        exclude_layers=patterns,
+        exclude_embeddings=bools,
+        muon_a=floats,
+        adam_lr_ratio=rates,
+        momentum=fractions,
+        ns_steps=steps,
+        nesterov=bools,
+        rms_rate=st.none() | positive,
+    ),
+    optimizer(
+        config.ScheduleFreeAdamW,
+        beta_1=st.floats(0, 1, width=32, exclude_min=True, allow_subnormal=False),
+        beta_2=below_one,
+        epsilon=positive,
+        warmup_steps=steps,
+        exclude_from_weight_decay=patterns,
     ),
     optimizer(
         config.RMSprop, rho=below_one, momentum=fractions, epsilon=positive, centered=bools, epsilon_in_root=bools
     ),
     optimizer(config.Adagrad, initial_accumulator_value=rates, epsilon=positive, epsilon_in_root=bools),
+    optimizer(config.Adadelta, rho=below_one, epsilon=positive, **decaying),
+    optimizer(config.Adamax, **of_adam, **decaying),
+    optimizer(config.Nadam, **of_adam, momentum_decay=rates, **decaying),
+    optimizer(
+        config.Ftrl,
+        learning_rate_power=rates.map(lambda power: -power),
+        initial_accumulator_value=rates,
+        l1_regularization_strength=rates,
+        l2_regularization_strength=rates,
+        l2_shrinkage_regularization_strength=rates,
+        beta=rates,
+        **decaying,
+    ),
+    optimizer(config.Lion, beta_1=fractions, beta_2=below_one, **decaying),
 )
 dynamic = st.tuples(
     st.lists(positive, min_size=3, max_size=3).map(sorted),

@@ -43,7 +43,13 @@ def test_a_quotient_has_the_dtype_of_the_numerator(x, root):
     np.testing.assert_array_equal(result, [3.0])
 
 
-@pytest.mark.parametrize("schema", [config.LAMB, config.Adam, config.RMSprop, config.Adagrad])
+OF_LARGE = [
+    *(config.LAMB, config.Adam, config.RMSprop, config.Adagrad, config.Adamax, config.Nadam, config.Ftrl),
+    lambda rate: config.Adadelta(1e3 * rate),
+]
+
+
+@pytest.mark.parametrize("schema", OF_LARGE)
 def test_moments_of_large_gradients_stay_finite(schema):
     tx, params = schema(0.1).make(), jnp.ones(2)
     state, update = tx.init(params), jax.jit(tx.update)

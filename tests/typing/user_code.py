@@ -171,6 +171,8 @@ optimizers: list[config.Optimizer] = [
     config.AdamW(0.1, stacked_axes={"^blocks/": [0, 1]}),
     config.RMSprop(0.01, momentum=0.9, centered=True, epsilon_in_root=True),
     config.Adagrad(0.1, initial_accumulator_value=0.2),
+    config.Nadam(schedule, momentum_decay=0.004, weight_decay_rate=0.1, exclude_from_weight_decay=["bias"]),
+    config.Ftrl(0.1, learning_rate_power=-0.5, weight_decay_times_learning_rate=False),
 ]
 assert_type(config.LARS(0.1).eeta, float)
 assert_type(config.LARS(0.1).exclude_from_weight_decay, Sequence[str])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.interop._keras_classes import (
     EMA_OPTIMIZER,
+    LEFT_OUT,
     LOSS_SCALE_OPTIMIZERS,
     MOVING_AVERAGE,
     NEUTRAL,
@@ -16,6 +17,7 @@ from optax_ext.interop._keras_classes import (
     SCHEDULES,
     WARM_UP,
     WARM_UP_FIELDS,
+    KerasClass,
     Package,
 )
 from optax_ext.interop._report import Report, is_number, join
@@ -27,6 +29,9 @@ _NO_NUMBERS = {"module_name", "shared_object_id", "__passive_serialization__", "
 _OF_EVERY_OPTIMIZER = {"learning_rate", "lr", "decay", "clipnorm", "clipvalue", "global_clipnorm"}
 # Fields that a `get_config` has beside those of its class.
 _COMMON = _OF_EVERY_OPTIMIZER | NEUTRAL.keys() | NEWER | {"ema_momentum", "ema_overwrite_frequency"}
+
+_BY_NAME_ALONE = ("LazyAdam", "SGDW")  # which have the fields of classes that are far more common
+_OFTEN_MISSING = {"warmup_target", "schedule_decay"}
 
 
 class Opened(NamedTuple):
@@ -75,7 +80,7 @@ def _infer_class(data: Mapping[str, Any], path: str, report: Report) -> str | No
     fits: list[str] = []
     named: list[str] = []
     for known, names, left_out in _candidates():
-        if names - left_out <= keys <= names:
+        if names - left_out <= keys <= names and known not in _BY_NAME_ALONE:
             fits.append(known)
         if known.lower() == name and keys <= names:
             named.append(known)
@@ -104,18 +109,12 @@ def _infer_wrapper(data: Mapping[str, Any]) -> str | None:
 
 def _candidates() -> list[tuple[str, set[str], set[str]]]:
     """Return each class by its name, the fields that tell it, and those of them that its `get_config` may lack."""
-    known = [*SCHEDULES.items(), *(item for of_package in OPTIMIZERS.values() for item in of_package.items())]
-    lost = {
-        "include_in_weight_decay",
-        "exclude_from_weight_decay",
-        "exclude_from_layer_adaptation",
-        "gradient_clip_norm",
-        "warmup_target",
-        "schedule_decay",
-    }
+    tables: dict[Package, dict[str, KerasClass]] = {package: dict(known) for package, known in OPTIMIZERS.items()}
+    tables["keras"] |= SCHEDULES
     return [
-        (name, set(row.names().values()) - _COMMON, lost | ({"offset"} if name.endswith("WithOffset") else set()))
-        for name, row in known
+        (name, set(row.names().values()) - _COMMON, {*_OFTEN_MISSING, *LEFT_OUT.get((package, name), ())})
+        for package, known in tables.items()
+        for name, row in known.items()
     ]
 
 

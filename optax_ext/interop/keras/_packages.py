@@ -8,7 +8,6 @@ from optax_ext.interop._keras_classes import (
     EMA_OPTIMIZER,
     LOSS_SCALE_OPTIMIZERS,
     MOVING_AVERAGE,
-    NEUTRAL,
     NEWER,
     NEWER_KERAS,
     NO_COUNTERPART,
@@ -21,7 +20,7 @@ from optax_ext.interop._keras_classes import (
 from optax_ext.interop._report import Report
 
 # What stands before a ">" in the name of a registered class; None says nothing. Keras's own newer optimizers are
-# "Custom" from TensorFlow 2.11 to 2.15, and Model Garden registers its LAMB as one of tensorflow_addons.
+# "Custom" from TensorFlow 2.11 to 2.15.
 _REGISTERED: dict[str, Package | None] = {
     "Addons": "tensorflow_addons",
     "Custom": None,
@@ -42,7 +41,8 @@ _MODULES: dict[str, Package | None] = {
     "tf_keras": "keras",
     "transformers": "transformers",
 }
-_OF_OLDER_OPTIMIZERS = frozenset({"learning_rate", "lr", "clipnorm", "clipvalue", "global_clipnorm", "name"})
+_OF_OPTIMIZERS = frozenset({"learning_rate", "lr", "clipnorm", "clipvalue", "global_clipnorm", "name"})
+_OF_NEWER_OPTIMIZERS = NEWER | {"ema_momentum", "ema_overwrite_frequency", "is_legacy_optimizer"}
 # What Keras ignores the case of, and one that it does not.
 _SPELLINGS = {name.lower(): name for name in (*NEWER_KERAS, LOSS_SCALE_OPTIMIZERS[0])}
 
@@ -122,11 +122,14 @@ def _package(
     name: str, fields: Mapping[str, Any], said: Package | None, written_by: Package | None, place: str, report: Report
 ) -> Package:
     homes = _homes()[name]
-    for package in (said, written_by):
-        if package in homes:
-            return package
-    fits = [package for package in homes if _has_fields(package, name, fields)]
-    package = (fits or homes)[0]
+    if name == "LAMB" and said == "tensorflow_addons":
+        said = None  # as Model Garden registers its own, which has one field by another name
+    if said in homes:
+        return said
+    fits = [package for package in homes if _has_fields(package, name, fields)] or homes
+    if written_by in fits:
+        return written_by
+    package = fits[0]
     if package == "transformers" and len(fits) > 1:
         text = f"is read as transformers' {name}, which {_READ_AS_TRANSFORMERS[name]}"
         report.note(place, f"{text}: written_by='model_garden' reads it so", surprising=True)
@@ -136,10 +139,8 @@ def _package(
 def _has_fields(package: Package, name: str, fields: Mapping[str, Any]) -> bool:
     if name not in OPTIMIZERS[package]:
         return True
-    known = {*OPTIMIZERS[package][name].names().values(), *_OF_OLDER_OPTIMIZERS, *NEWER}
-    if package == "tensorflow_addons":
-        return fields.keys() <= known | NEUTRAL.keys()
-    return fields.keys() - {"ema_momentum", "ema_overwrite_frequency"} <= known | (NEUTRAL.keys() - {"decay"})
+    of_base = _OF_NEWER_OPTIMIZERS if package == "keras" else {"decay"}
+    return fields.keys() <= {*OPTIMIZERS[package][name].names().values(), *_OF_OPTIMIZERS, *of_base}
 
 
 def _homes() -> dict[str, list[Package]]:

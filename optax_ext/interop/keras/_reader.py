@@ -96,6 +96,14 @@ class KerasReader:
         self.packages.append(package)
         if "lr" in fields and "learning_rate" not in fields:
             fields["learning_rate"] = fields.pop("lr")
+        if name == "ScheduleFreeAdamW":
+            text = "is read as Keras computes it with JAX; with TensorFlow, Keras 3.15 computes what beta_1 = 1 gives"
+            self.report.note(path, text, surprising=True)
+        if name in ("AdamW", "SGDW") and package == "tensorflow_addons" and "weight_decay" not in fields:
+            self.report.problem(join(path, "weight_decay"), "is required")
+        if name == "LazyAdam":
+            text = "is read as Adam, which updates every row of an embedding, also those that have no gradient"
+            self.report.note(path, text, surprising=True)
         if name == "Nadam" and not newer:
             self._decay_of_nadam(fields, path)
         wrapping = take_wrapping(fields, path, self.report)
@@ -166,6 +174,8 @@ class KerasReader:
         given = {key: fields[key] for key in names if key in fields}
         if is_addons:
             given = {"dynamic_decay": False, **given, "initial": "params"}
+            start = given.get("start_step", 0)  # of updates that it counts from 0, and the average here from 1
+            given["start_step"] = start + 1 if is_number(start) and start >= 0 else start
         ema = self.report.build(ParamsEma, given, path, {})
         if inner is None or ema is None:
             return None

@@ -184,8 +184,8 @@ class _Writer:
     def _around_newer(self, config: OptimizationConfig, written: dict[str, Any]) -> dict[str, Any]:
         fields, scale = written["config"], config.loss_scale
         if (ema := config.ema) is not None:
-            if ema != ParamsEma(ema.average_decay, start_step=1, dynamic_decay=False):
-                text = "Keras 3 averages from the first update on with one decay: start_step 1, dynamic_decay false"
+            if ema != ParamsEma(ema.average_decay, start_step=2, dynamic_decay=False):
+                text = "Keras 3 averages from the second update on with one decay: start_step 2, dynamic_decay false"
                 self.report.problem("ema", f"{text}, got {ema}")
             fields |= {"use_ema": True, "ema_momentum": to_dict(ema)["average_decay"]}
             if config.accumulate_steps > 1:

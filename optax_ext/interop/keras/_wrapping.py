@@ -15,6 +15,7 @@ FIELDS = (
     "gradient_accumulation_steps",
 )
 _EMA_MOMENTUM = 0.99
+_AFTER_ONE_UPDATE = 2  # the second update is the first that averages: until then the average is the parameters
 
 
 class Wrapping(NamedTuple):
@@ -63,7 +64,7 @@ def _ema(given: Mapping[str, Any], path: str, report: Report, *, starts_at_param
     if given.get("ema_overwrite_frequency") is not None:
         text = "cannot be carried over: nothing here overwrites the parameters by their average while they train, got"
         report.problem(join(path, "ema_overwrite_frequency"), f"{text} {shorten(given['ema_overwrite_frequency'])}")
-    start = {"initial": "params"} if starts_at_params else {"start_step": 1}
+    start = {"initial": "params"} if starts_at_params else {"start_step": _AFTER_ONE_UPDATE}
     fields = {"average_decay": given.get("ema_momentum", _EMA_MOMENTUM), "dynamic_decay": False, **start}
     ema = report.build(ParamsEma, fields, path, {"average_decay": "ema_momentum"})
     text = "becomes an average beside the parameters, which Keras copies into them when fit ends: use ema_params(state)"

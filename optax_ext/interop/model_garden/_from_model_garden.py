@@ -4,12 +4,14 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
+from optax_ext._core.errors import ConfigError, Problem
 from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._files import read_mapping
 from optax_ext.interop._keras_quirks import build_recipe
 from optax_ext.interop._report import Report
 from optax_ext.interop._translation import Translation, warn_about
+from optax_ext.interop.model_garden._beside import note_what_is_beside
 from optax_ext.interop.model_garden._overrides import read_recipe
 from optax_ext.interop.model_garden._recipe import (
     MISSING,
@@ -20,6 +22,11 @@ from optax_ext.interop.model_garden._recipe import (
 )
 
 Source: TypeAlias = Mapping[str, Any] | str | os.PathLike[str]
+
+_OTHERS = {
+    "keras": "is a config of Keras: read it with interop.from_keras",
+    "optax_ext": "is a config of optax_ext: read it with config.from_dict, or a file with config.load",
+}
 
 
 @public
@@ -45,13 +52,15 @@ def from_model_garden(
 
     Raises:
       ConfigError: If something is missing, unknown or out of range, or of a type that is not Model Garden's own or
-        has no counterpart, such as ``sgd_torch``, ``cosine_epoch`` and ``adafactor``. All problems are reported at
+        has no counterpart, such as ``sgd_torch``, ``cosine_epoch`` and ``adafactor``; if a part of the optimizer stands
+        outside of ``trainer.optimizer_config``, or a name in an experiment is misspelled. All problems are reported at
         once.
 
     Warns:
       TranslationWarning: Where TensorFlow silently does something that is surely not meant, and what is meant is done
         instead: a field beside the ``type`` is read, a text in place of a list of patterns is one pattern, not its
-        letters. [`translate`][optax_ext.interop.translate] returns these and all other notes.
+        letters. Where the task adds weight decay to the loss, ``task.losses.l2_weight_decay``, which is not the
+        optimizer's and would be lost. [`translate`][optax_ext.interop.translate] returns these and all other notes.
 
     Examples:
       >>> from optax_ext import interop
@@ -95,15 +104,32 @@ def translate_model_garden(
     """
     report = Report()
     own = read_mapping(config, "config")
+    name = source or (str(config) if isinstance(config, str | os.PathLike) else "Model Garden config")
+    if text := _OTHERS.get(_writer(own)):
+        raise ConfigError(name, [Problem("", text)])
     over = None if base is None else read_mapping(base, "base")
     recipe = read_recipe(own, over, report)
     rate = read_learning_rate(recipe, report)
     optimizer, path = read_optimizer(recipe, rate, translate_patterns, report)
     ema = read_ema(recipe.ema, report)
     loss_scale = read_loss_scale(recipe.runtime, report)
+    note_what_is_beside(recipe.beside, report)
     if base is None and any(problem.message.startswith(MISSING) for problem in report.problems):
-        text = "is not given: pass the config of the experiment that this one overrides, which has what is missing"
+        text = (
+            "is not given: if this is a file that overrides an experiment, pass the config of that one as base, or as"
+            " --base to optax-ext convert; if not, add what is missing"
+        )
         report.problem("base", text)
-    report.finish(source or (str(config) if isinstance(config, str | os.PathLike) else "Model Garden config"))
+    report.finish(name)
     translated = build_recipe(cast(Optimizer, optimizer), loss_scale, ema, path, report)
     return Translation(translated, tuple(report.notes), "model_garden")
+
+
+def _writer(config: Mapping[Any, Any]) -> str:
+    """Return who wrote what is surely not Model Garden's."""
+    if "class_name" in config:
+        return "keras"
+    optimizer = config.get("optimizer")
+    has_its_rate = isinstance(optimizer, Mapping) and {"type", "learning_rate"} <= optimizer.keys()
+    is_recipe = has_its_rate and not {"learning_rate", "warmup", "trainer"} & config.keys()
+    return "optax_ext" if is_recipe or isinstance(config.get("type"), str) else "model_garden"

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.interop._report import Report, join
+from optax_ext.interop.model_garden._beside import beside_the_optimizer
+from optax_ext.interop.model_garden._experiment import as_mapping, read_experiment
 from optax_ext.interop.model_garden._sections import EMA, RUNTIME, SECTIONS, Block
 
 
@@ -24,51 +26,30 @@ class Recipe(NamedTuple):
     sections: dict[str, Section]
     ema: Any  # None or a block
     runtime: Block
+    beside: dict[str, Any]  # what is not the optimizer's, by its path
     has_base: bool
 
 
 def read_recipe(config: Mapping[Any, Any], base: Mapping[Any, Any] | None, report: Report) -> Recipe:
     """Override the base by a recipe, strictly, and Model Garden's defaults by that, as a Python experiment does."""
-    layers = [(_parts(layer, report), strict) for layer, strict in ((base, False), (config, True)) if layer is not None]
+    layers = [
+        (read_experiment(layer, report), strict)
+        for layer, strict in ((base, False), (config, True))
+        if layer is not None
+    ]
     sections = {
-        name: _section(name, [(part[0].get(name, {}), strict) for part, strict in layers], report) for name in SECTIONS
+        name: _section(name, [(layer.optimization.get(name, {}), strict) for layer, strict in layers], report)
+        for name in SECTIONS
     }
     ema: Any = None
     runtime = dict(RUNTIME)
-    for (optimization, own_runtime), _ in layers:
-        if "ema" in optimization:
-            ema = _ema(ema, optimization["ema"], report)
-        runtime |= {key: own_runtime[key] for key in RUNTIME if key in own_runtime}
-    return Recipe(sections, ema, runtime, base is not None)
-
-
-def _parts(config: Mapping[Any, Any], report: Report) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
-    """Return the optimizer_config and the runtime of a recipe, or of the experiment that has one."""
-    runtime: Mapping[Any, Any] = {}
-    if any(key in config for key in ("task", "trainer", "runtime")):
-        runtime = _mapping(config.get("runtime"), "runtime", report)
-        config = _mapping(config.get("trainer"), "trainer", report)
-        if "optimizer_config" not in config:
-            config = {"optimizer_config": {}}
-    if "optimizer_config" in config:
-        value = config["optimizer_config"]
-        if value is None:
-            report.problem("optimizer_config", "is null, and TensorFlow cannot build an optimizer from it either")
-        config = _mapping(value, "optimizer_config", report)
-    known = [*SECTIONS, "ema"]
-    for key, value in config.items():
-        if key not in known and not (key == "type" and value is None):  # which some projects' dumps have
-            hint = did_you_mean(key, known)
-            report.problem(str(key), f"unknown section{hint}, accepted: {join_words(known)}")
-    return config, runtime
-
-
-def _mapping(value: Any, path: str, report: Report) -> Mapping[Any, Any]:
-    if isinstance(value, Mapping):
-        return value
-    if value is not None:
-        report.problem(path, f"must be a mapping, got {shorten(value)}")
-    return {}
+    beside: dict[str, Any] = {}
+    for layer, _ in layers:
+        if "ema" in layer.optimization:
+            ema = _ema(ema, layer.optimization["ema"], report)
+        runtime |= {key: layer.runtime[key] for key in RUNTIME if key in layer.runtime}
+        beside |= beside_the_optimizer(layer.whole)
+    return Recipe(sections, ema, runtime, beside, base is not None)
 
 
 def _section(name: str, layers: list[tuple[Any, bool]], report: Report) -> Section:
@@ -83,7 +64,7 @@ def _section(name: str, layers: list[tuple[Any, bool]], report: Report) -> Secti
             if name == "warmup":
                 report.note(name, "null is read as no warm-up; in TensorFlow it is an error", surprising=True)
             selected, type_given, layer = None, True, {}
-        for key, value in _mapping(layer, name, report).items():
+        for key, value in as_mapping(layer, name, report).items():
             place = join(name, str(key))
             if key == "type":
                 selected, type_given = value, True

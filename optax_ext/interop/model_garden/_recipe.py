@@ -11,6 +11,7 @@ from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, Optimi
 from optax_ext.interop._keras_quirks import Arguments, build_optimizer
 from optax_ext.interop._patterns import PATTERN_FIELDS
 from optax_ext.interop._report import PLACEHOLDER_RATE, Report, is_number, join
+from optax_ext.interop.model_garden._numbers import read_number
 from optax_ext.interop.model_garden._overrides import Recipe, Section
 from optax_ext.interop.model_garden._sections import (
     AFTER,
@@ -73,13 +74,13 @@ def read_ema(block: Any, report: Report) -> ParamsEma | None:
         if block.get(key) is not None:
             text = f"cannot be carried over, got {shorten(block[key])}: set it for the optimizer"
             report.problem(f"ema.{key}", text)
-    fields = {key: _number(value) for key, value in block.items() if key not in (*CLIPPING, "name") and key in EMA}
+    fields = {key: read_number(value) for key, value in block.items() if key not in (*CLIPPING, "name") and key in EMA}
     return report.build(ParamsEma, fields, "ema", {})
 
 
 def read_loss_scale(runtime: Block, report: Report) -> LossScale | None:
     """Return the loss scale of a runtime, which has one only with float16."""
-    dtype, value = runtime["mixed_precision_dtype"], _number(runtime["loss_scale"])
+    dtype, value = runtime["mixed_precision_dtype"], read_number(runtime["loss_scale"])
     if dtype is not None and dtype not in _DTYPES:
         text = f"must be one of {join_words(_DTYPES)} or null, got {shorten(dtype)}"
         report.problem("runtime.mixed_precision_dtype", text)
@@ -117,10 +118,12 @@ def _selected(name: str, recipe: Recipe, report: Report) -> Selected | None:
         near = difflib.get_close_matches(str(section.type), known, n=1, cutoff=0.85)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         text = f"{shorten(section.type)} is not one of Model Garden's own types{hint}"
-        report.problem(place, f"{text}: types that a project registers cannot be carried over, accepted: {carried}")
+        text = f"{text}, and what a project's own computes is not known here: write the same as one of {carried}"
+        report.problem(place, f"{text}, with a block of that name")
         return None
     if section.type not in MEMBERS[name]:  # Optax's Adafactor has other arithmetic, and nothing here is like SLIDE
-        text = f"{section.type!r} has no counterpart that returns TensorFlow's numbers, accepted: {carried}"
+        text = f"{section.type!r} has no counterpart that returns TensorFlow's numbers"
+        text = f"{text}: choose one of {carried}, with a block of that name"
         report.problem(place, text)
         return None
     block, path = section.members[section.type], f"{name}.{section.type}"
@@ -162,7 +165,7 @@ def _values(selected: Selected, given: Mapping[str, Any], report: Report) -> dic
     if missing or unknown:
         return None
     values = {
-        key: value if key in PATTERN_FIELDS else _number(value)
+        key: value if key in PATTERN_FIELDS else read_number(value)
         for key, value in block.items()
         # Null is an argument that is not given where that is Model Garden's default, and an error elsewhere.
         if key not in NO_NUMBERS and (value is not None or defaults.get(key, 0) is not None)
@@ -176,17 +179,3 @@ def _missing(member: Member, block: Block, given: Iterable[str]) -> list[str]:
     names, fields = known.names(), init_fields(known.schema)
     required = {names[field.name] for field in fields if field.default is dataclasses.MISSING} - set(given)
     return [key for key in block if key in required and block[key] is None]
-
-
-def _number(value: Any) -> Any:
-    """Read text such as `1e-4`, which YAML 1.1 does not take for a number and Model Garden does."""
-    if isinstance(value, list | tuple):
-        return [_number(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            pass
-    return value

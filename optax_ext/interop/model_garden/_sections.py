@@ -140,6 +140,7 @@ MEMBERS: dict[str, dict[str, Member]] = {
         "rmsprop": Member("RMSprop"),
         "lars": Member("LARS"),
         "adagrad": Member("Adagrad"),
+        "adafactor_keras": Member("Adafactor", newer=True),
     },
     "learning_rate": {
         "constant": Member("Constant"),
