@@ -50,7 +50,7 @@ class Scheduler:
     decay_shape: str = "1-sqrt"
     timescale: float | None = None
 
-    def rate(self, t: int) -> float:
+    def rate(self, t: float) -> float:
         """Return the rate of an epoch or of an update, counted from 0."""
         if t < self.warmup:
             return self.warmup_start + t * ((self.target() - self.warmup_start) / self.warmup)

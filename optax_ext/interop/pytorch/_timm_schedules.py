@@ -99,7 +99,7 @@ def _by_epoch(args: Arguments, scheduler: Scheduler, steps_per_epoch: int) -> fl
     return PLACEHOLDER_RATE if rates is None else _piecewise(args, rates, steps_per_epoch)
 
 
-def _rates(args: Arguments, scheduler: Scheduler, times: Iterable[int]) -> list[float] | None:
+def _rates(args: Arguments, scheduler: Scheduler, times: Iterable[float]) -> list[float] | None:
     """Return the rates at some times; None if there was a problem."""
     try:
         rates = [scheduler.rate(time) for time in times]
