@@ -88,6 +88,11 @@ def _run(arguments: argparse.Namespace) -> int:
                 overwrite=arguments.overwrite,
                 written_by=arguments.written_by,
                 base=arguments.base,
+                numbers={
+                    "num_training_steps": arguments.num_training_steps,
+                    "steps_per_epoch": arguments.steps_per_epoch,
+                    "global_batch_size": arguments.global_batch_size,
+                },
                 shapes_file=arguments.params,
             )
         case _:
@@ -138,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", "check files and report all problems, with exit status 1 if there are any")
     check.add_argument("files", metavar="FILE", nargs="+")
 
-    convert = command("convert", "convert between JSON and YAML, or from Model Garden's and Keras's; comments are lost")
+    convert = command(
+        "convert", "write a recipe in the other format, or what other software wrote as a recipe; comments are lost"
+    )
     convert.add_argument("file", metavar="FILE")
     convert.add_argument(
         "-o",
@@ -154,8 +161,31 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--from",
         dest="written_by",
-        choices=["optax-ext", "model-garden", "keras"],
+        choices=[
+            "optax-ext",
+            "keras",
+            "transformers",
+            "tensorflow-addons",
+            "model-garden",
+            "training-arguments",
+            "timm",
+        ],
         help="who wrote FILE; else what its keys tell. What is changed in translation is said in comments",
+    )
+    convert.add_argument(
+        "--num-training-steps",
+        type=_step_count,
+        metavar="N",
+        help="for TrainingArguments of transformers: how many steps the training has, where they say epochs",
+    )
+    convert.add_argument(
+        "--steps-per-epoch", type=_step_count, metavar="N", help="for arguments of timm: how many updates an epoch has"
+    )
+    convert.add_argument(
+        "--global-batch-size",
+        type=_step_count,
+        metavar="N",
+        help="for arguments of timm without a rate: how many examples an update has, on all devices together",
     )
     convert.add_argument("--base", metavar="FILE", help="the experiment that a Model Garden file overrides")
     convert.add_argument(

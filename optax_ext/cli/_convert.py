@@ -3,9 +3,9 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from optax_ext import config, interop
 from optax_ext._core.files import file_suffix, json_text, write_text
@@ -18,9 +18,17 @@ from optax_ext.cli._params import pattern_lists, read_shapes, size, unmatched
 from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
 
-_Writer = Literal["keras", "model_garden"]
+_Writer = Literal["keras", "transformers", "tensorflow_addons", "model_garden", "training_arguments", "timm"]
 _Format = Literal["json", "yaml"]
-_WRITERS: dict[str, _Writer | None] = {"optax-ext": None, "keras": "keras", "model-garden": "model_garden"}
+_OURS = "optax-ext"
+# What a file does not say, and of which writer.
+_NUMBERS: dict[str, _Writer] = {
+    "num_training_steps": "training_arguments",
+    "steps_per_epoch": "timm",
+    "global_batch_size": "timm",
+}
+_SAID = {"training_arguments": "TrainingArguments of transformers", "timm": "arguments of timm"}
+WRITERS = [_OURS, *(name.replace("_", "-") for name in get_args(_Writer))]
 
 
 def convert(
@@ -32,16 +40,32 @@ def convert(
     overwrite: bool,
     written_by: str | None,
     base: str | None,
+    numbers: Mapping[str, Any],
     shapes_file: str | None,
 ) -> int:
-    """Write a config in the other format, or a translated one with a comment for everything that was changed."""
+    """Write a config in the other format, or a translated one with a comment for everything that was changed.
+
+    Args:
+      file: What is read.
+      output: The file to write; None for standard output.
+      to: The format; None for that of the output, or the other one.
+      all_fields: Whether fields are written that have their default.
+      overwrite: Whether a file is replaced.
+      written_by: One of `WRITERS`; None for what the file tells.
+      base: The experiment that a file of Model Garden overrides.
+      numbers: What a file does not say, as `interop.translate` takes it.
+      shapes_file: The shapes of parameters, which patterns are compared with.
+    """
     if output is not None and not overwrite:
         _refuse_to_overwrite(output, [file, base, shapes_file])
-    writer = interop.identify_writer(file) if written_by is None else _WRITERS[written_by]
+    writer = _writer(file, written_by)
     if base is not None and writer != "model_garden":
         raise CommandError("--base is for files of Model Garden", status=2)
     if shapes_file is not None and writer is None:
-        raise CommandError("--params is for files of Model Garden and Keras: use describe --params", status=2)
+        raise CommandError("--params is for files of other software: use describe --params", status=2)
+    for name, value in numbers.items():
+        if value is not None and writer != _NUMBERS[name]:
+            raise CommandError(f"--{name.replace('_', '-')} is for {_SAID[_NUMBERS[name]]}", status=2)
     to = _target_format(file, output, to, translated=writer is not None)
     if writer is None:
         with warnings_of(file):
@@ -50,7 +74,7 @@ def convert(
         return 0
     shapes = None if shapes_file is None else read_shapes(shapes_file)
     with warnings_of(file):
-        translation = interop.translate(file, base, written_by=writer)
+        translation = interop.translate(file, base, written_by=writer, **numbers)
     loaded = translation.config
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
     if shapes is not None and not isinstance(optimizer, Optimizer):
@@ -67,6 +91,13 @@ def convert(
         sys.stdout.flush()  # before what goes to standard error
         raise ConfigError(file, [Problem(f"optimizer.{path}", message) for path, message in problems])
     return 0
+
+
+def _writer(file: str, written_by: str | None) -> _Writer | None:
+    """Return who wrote a file, as it says or as the option does; None for a recipe of ours."""
+    if written_by is None:
+        return interop.identify_writer(file)
+    return None if written_by == _OURS else cast(_Writer, written_by.replace("-", "_"))
 
 
 def _refuse_to_overwrite(output: str, inputs: Sequence[str | None]) -> None:

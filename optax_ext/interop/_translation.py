@@ -3,11 +3,11 @@
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from optax_ext._core.public import public
 
-Writer = Literal["keras", "transformers", "model_garden", "tensorflow_addons", "training_arguments", "timm"]
+Writer: TypeAlias = Literal["keras", "transformers", "model_garden", "tensorflow_addons", "training_arguments", "timm"]
 ConfigT = TypeVar("ConfigT", covariant=True)
 
 

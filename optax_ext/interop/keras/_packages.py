@@ -126,13 +126,14 @@ def _package(
         said = None  # as Model Garden registers its own, which has one field by another name
     if said is not None and said in homes:
         return said
-    fits = [package for package in homes if _has_fields(package, name, fields)] or homes
+    fits: list[Package] = [home for home in homes if _has_fields(home, name, fields)] or homes
     if written_by is not None and written_by in fits:
         return written_by
-    package: Package = fits[0]
+    package = fits[0]
     if package == "transformers" and len(fits) > 1:
         text = f"is read as transformers' {name}, which {_READ_AS_TRANSFORMERS[name]}"
-        report.note(place, f"{text}: written_by='model_garden' reads it so", surprising=True)
+        how = "written_by='model_garden', or convert --from model-garden, reads it so"
+        report.note(place, f"{text}: {how}", surprising=True)
     return package
 
 

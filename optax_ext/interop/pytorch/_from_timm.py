@@ -99,9 +99,8 @@ def translate_timm(
     optimizer = read_optimizer(args, rate)
     recipe = _build_recipe(args, optimizer)
     report.finish(str(source) if isinstance(source, str | os.PathLike) else "timm's arguments")
-    return Translation(
-        cast(OptimizationConfig, recipe), tuple(report.notes), "timm"
-    )  # None only where there was a problem
+    whole = cast(OptimizationConfig, recipe)  # None only where there was a problem
+    return Translation(whole, tuple(report.notes), "timm")
 
 
 def _base_rate(args: Arguments, global_batch_size: int | None) -> float:

@@ -108,7 +108,8 @@ def translate_training_arguments(
     _note_the_rest(args)
     recipe = _build_recipe(args, optimizer)
     report.finish(str(source) if isinstance(source, str | os.PathLike) else "training arguments")
-    return Translation(cast(OptimizationConfig, recipe), tuple(report.notes), "training_arguments")  # None: a problem
+    whole = cast(OptimizationConfig, recipe)  # None only where there was a problem
+    return Translation(whole, tuple(report.notes), "training_arguments")
 
 
 def _total_steps(args: Arguments, given: int | None) -> int | None:
