@@ -214,7 +214,7 @@ def test_a_wrong_order(order, message, sgd):
         (config.RMSprop(0.1, momentum=0.9).make(), "a ScaleByRmsState with nu, which the file's SGD does not keep"),
         (optax.chain(config.SGD(0.1, momentum=0.9).make(), optax_ext.params_ema()), "the file has no averages"),
     ],
-    ids=str,
+    ids=["optax.sgd", "lars", "sgd", "rmsprop", "ema"],
 )
 def test_a_state_of_another_optimizer(tx, message, sgd):
     with pytest.raises(ValueError, match=message):
