@@ -140,6 +140,19 @@ def test_what_the_older_generation_cannot_express():
         interop.to_keras(recipe, generation=3)
 
 
+@SCHEDULE_FREE
+def test_defaults_that_differ_from_those_of_our_schemas():
+    def defaults(name):
+        return interop.from_keras({"module": "keras.optimizers", "class_name": name, "config": {}})
+
+    lamb = config.LAMB(0.001, epsilon=1e-7, decoupled_weight_decay=True, exclude_from_layer_adaptation=[])
+    assert defaults("Lamb") == lamb
+    assert defaults("SGD") == config.SGD(0.01)
+    assert defaults("AdamW") == config.AdamW(0.001, weight_decay_rate=0.004, gradient_clip_norm=0.0)
+    assert defaults("ScheduleFreeAdamW") == config.ScheduleFreeAdamW(0.0025)
+    assert defaults("Nadam") == config.Nadam(0.001)
+
+
 def test_no_weight_decay():
     fields = {"weight_decay": None, "adam_weight_decay": None}
     assert interop.from_keras({"class_name": "Muon", "config": fields}) == config.Muon(
