@@ -39,6 +39,8 @@ class Adam(Optimizer):
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
       epsilon_hat: Whether epsilon is added to the uncorrected root, as in TensorFlow, rather than to the corrected one,
         as in PyTorch and Optax.
+      round_betas: Whether ``1 - beta`` is that of a beta rounded to float32, as in TensorFlow's older Adam. Keras's
+        newer one subtracts first, which makes its first updates larger by 8e-5 for a ``beta_2`` of 0.9999.
 
     Raises:
       ConfigError: If an argument is out of its range.
@@ -65,15 +67,25 @@ class Adam(Optimizer):
     epsilon: PositiveNumber = 1e-7
     amsgrad: bool = False
     epsilon_hat: bool = dataclasses.field(default=True, kw_only=True)
+    round_betas: bool = dataclasses.field(default=True, kw_only=True)
 
     def _stages(self) -> list[Stage]:
-        moments = moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad, self.epsilon_hat)
+        moments = moments_stage(
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
+            amsgrad=self.amsgrad,
+            epsilon_hat=self.epsilon_hat,
+            round_betas=self.round_betas,
+        )
         return [moments, self._learning_rate_stage()]
 
 
-def moments_stage(beta_1: float, beta_2: float, epsilon: float, amsgrad: bool, epsilon_hat: bool) -> Stage:
+def moments_stage(
+    beta_1: float, beta_2: float, epsilon: float, *, amsgrad: bool, epsilon_hat: bool, round_betas: bool
+) -> Stage:
     """Return the scaling of Adam and of those that begin as it does."""
-    b1, b2 = round_decays(beta_1, beta_2)
+    b1, b2 = round_decays(beta_1, beta_2) if round_betas else (beta_1, beta_2)
     scale = transforms.scale_by_adam(b1, b2, epsilon, amsgrad=amsgrad, epsilon_hat=epsilon_hat)
     where = "TensorFlow's epsilon hat" if epsilon_hat else "beside the corrected root"
     return Stage("moments", moments_in_words(beta_1, beta_2, epsilon, where, amsgrad), scale)

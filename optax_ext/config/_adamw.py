@@ -45,6 +45,8 @@ class AdamW(Optimizer):
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
       epsilon_hat: Whether epsilon is added to the uncorrected root, as in TensorFlow, rather than to the corrected one,
         as in PyTorch and Optax.
+      round_betas: Whether ``1 - beta`` is that of a beta rounded to float32, as in TensorFlow's older Adam. Keras's
+        newer one subtracts first, which makes its first updates larger by 8e-5 for a ``beta_2`` of 0.9999.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Model
         Garden, Keras and PyTorch; if not, ``p = p - weight_decay_rate * p``, as in tensorflow_addons.
 
@@ -77,6 +79,7 @@ class AdamW(Optimizer):
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeNumber = 1.0
     epsilon_hat: bool = dataclasses.field(default=True, kw_only=True)
+    round_betas: bool = dataclasses.field(default=True, kw_only=True)
     weight_decay_times_learning_rate: bool = dataclasses.field(default=True, kw_only=True)
 
     def pattern_fields(self) -> list[PatternField]:
@@ -99,7 +102,14 @@ class AdamW(Optimizer):
 
     def _stages(self) -> list[Stage]:
         exceptions, mask = self._exceptions_in_words("weight decay"), self.masks()["weight decay"]
-        moments = moments_stage(self.beta_1, self.beta_2, self.epsilon, self.amsgrad, self.epsilon_hat)
+        moments = moments_stage(
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
+            amsgrad=self.amsgrad,
+            epsilon_hat=self.epsilon_hat,
+            round_betas=self.round_betas,
+        )
         if self.weight_decay_times_learning_rate:
             effect = weight_decay_in_words(self.weight_decay_rate, exceptions)
             decay = transforms.add_decayed_weights(self.weight_decay_rate, mask)

@@ -43,7 +43,14 @@ Package: TypeAlias = Literal["keras", "transformers", "model_garden", "tensorflo
 _OF_LAYERS = frozenset({"stacked_axes", "separate_norms", "min_ratio", "max_ratio", "record"})
 _OF_PYTORCH = frozenset({"weight_decay_in_gradient", "learning_rate_in_momentum", "initial_mean_square"})
 _OF_ARITHMETIC = frozenset(
-    {"decoupled_weight_decay", "epsilon_hat", "epsilon_in_root", "start_at_zero", "weight_decay_times_learning_rate"}
+    {
+        "decoupled_weight_decay",
+        "epsilon_hat",
+        "epsilon_in_root",
+        "round_betas",
+        "start_at_zero",
+        "weight_decay_times_learning_rate",
+    }
 )
 _ONLY_OURS = frozenset({"before_offset", "allow_unmatched"}) | _OF_LAYERS | _OF_ARITHMETIC | _OF_PYTORCH
 

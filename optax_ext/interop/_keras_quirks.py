@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import shorten
-from optax_ext.config import AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma
+from optax_ext.config import Adam, AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma
+from optax_ext.interop._betas import rounding_is_seen
 from optax_ext.interop._keras_classes import OPTIMIZERS, Package, optimizer_class
 from optax_ext.interop._patterns import PATTERN_FIELDS, read_patterns
 from optax_ext.interop._report import Report, is_number, join
@@ -81,6 +82,11 @@ def build_optimizer(arguments: Arguments) -> Optimizer | None:
         if quirk.applies(arguments):
             quirk.apply(arguments)
     known = optimizer_class(arguments.class_name, arguments.package or "keras", newer=arguments.newer)
+    is_adam = arguments.newer and issubclass(known.schema, Adam | AdamW)
+    if is_adam and rounding_is_seen(arguments.values.get("beta_1", 0.9), arguments.values.get("beta_2", 0.999)):
+        text = "is subtracted from 1 before it is rounded to float32, as in Keras's newer Adam: round_betas is false"
+        arguments.note("beta_2", text)
+        known = known._replace(defaults={**known.defaults, "round_betas": False})
     return known.build(arguments.values, arguments.path, arguments.report)
 
 

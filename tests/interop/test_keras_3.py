@@ -140,6 +140,24 @@ def test_what_the_older_generation_cannot_express():
         interop.to_keras(recipe, generation=3)
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_betas_that_the_newer_generation_does_not_round(name):
+    data = {"class_name": name, "config": {"beta_2": 0.9999, "epsilon": 1e-12, "weight_decay": 0.0}}
+    if name == "Adam":
+        data["config"]["use_ema"] = False
+    imported = interop.from_keras(data)
+    assert not imported.round_betas
+    assert interop.from_keras(interop.to_keras(imported)) == imported
+    assert "round_betas is false" in str(interop.translate(data).notes[-1])
+    # In float32, 0.9999 is 0.99989998, so that the first update is larger by the root of 1.000166.
+    tx = imported.make()
+    updates, _ = tx.update({"w": jnp.ones(1)}, tx.init({"w": jnp.zeros(1)}), {"w": jnp.zeros(1)})
+    np.testing.assert_allclose(updates["w"], -0.001 * (1 - np.float32(0.9999)) ** 0.5 / 1e-4**0.5, rtol=1e-5)
+    assert interop.from_keras({"class_name": name, "config": {"beta_2": 0.999}}).round_betas
+    legacy = {"module": "keras.optimizers.legacy", "class_name": "Adam", "config": {"beta_2": 0.9999}}
+    assert interop.from_keras(legacy).round_betas
+
+
 @SCHEDULE_FREE
 def test_defaults_that_differ_from_those_of_our_schemas():
     def defaults(name):

@@ -9,7 +9,7 @@ from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._keras_classes import Package
 from optax_ext.interop._report import Report, is_number
-from optax_ext.interop._source import locate, translate_there
+from optax_ext.interop._source import Source, locate, translate_there
 from optax_ext.interop._translation import Translation, warn_about
 from optax_ext.interop.containers import Contents
 from optax_ext.interop.keras._reader import KerasReader
@@ -72,7 +72,8 @@ def from_keras(
       about. An empty ``exclude_from_layer_adaptation`` is read as None, which it means in TensorFlow. A non-finite
       gradient is skipped under a fixed loss scale too.
     """
-    found = locate(Contents(data if isinstance(data, str) else plain_data(data, _NAME), _NAME))
+    plain = plain_data(data, _NAME)
+    found = locate(Contents(plain, _NAME)) if isinstance(plain, Mapping) else Source(plain, _NAME)
 
     def read(inside: Any) -> Translation[Config]:
         return translate_keras(

@@ -8,6 +8,7 @@ from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
 from optax_ext._core.public import public
 from optax_ext._core.regexes import is_of_ranks
 from optax_ext.config import (
+    Adam,
     AdamW,
     DynamicLossScale,
     FixedLossScale,
@@ -17,6 +18,7 @@ from optax_ext.config import (
     ParamsEma,
     to_dict,
 )
+from optax_ext.interop._betas import rounding_is_seen
 from optax_ext.interop._keras_classes import NEWER_KERAS, OLDER_KERAS, OPTIMIZERS, SCHEDULES, KerasClass
 from optax_ext.interop._patterns import PATTERN_FIELDS
 from optax_ext.interop._report import Report, join
@@ -121,6 +123,8 @@ class _Writer:
     ) -> dict[str, Any]:
         names, fields = known.names(), dict[str, Any]()
         defaults = {field.name: known.defaults.get(field.name, field.default) for field in dataclasses.fields(config)}
+        if isinstance(config, Adam | AdamW) and self.generation == "newer":
+            defaults["round_betas"] = not rounding_is_seen(config.beta_1, config.beta_2)
         for field, value in to_dict(config).items():
             place, own = join(path, field), getattr(config, field, None)
             if field == "type":
