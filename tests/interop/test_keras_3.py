@@ -39,6 +39,13 @@ def test_every_class_comes_back_as_it_was(name):
     assert config.from_dict(config.to_dict(ours)) == ours
 
 
+def test_none_is_written_where_it_is_not_the_default():
+    muon = config.Muon(0.5, rms_rate=None)
+    written = interop.to_keras(muon)
+    assert written["config"]["rms_rate"] is None
+    assert interop.from_keras(written) == muon
+
+
 def test_the_data_has_all_classes():
     names = {name.partition(",")[0] for name in CONFIGS}
     assert len({config["class_name"] for config in CONFIGS.values() if config["module"] == "keras.optimizers"}) == 15
