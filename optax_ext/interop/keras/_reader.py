@@ -75,7 +75,7 @@ class KerasReader:
     def _schedule(self, name: str, fields: dict[str, Any], path: str) -> float | Schedule | None:
         known = SCHEDULES[name]
         values = self._known_fields(known, fields, path)
-        steps = values.get("decay_steps")
+        steps: Any = values.get("decay_steps")
         if not name.startswith("PolynomialDecay") or not is_number(steps) or values.get("cycle"):
             return known.build(values, path, self.report)
         if steps < 0:
@@ -96,7 +96,8 @@ class KerasReader:
             self.report.problem(join(path, "decay_schedule_fn"), "is required")
             return None
         place = join(path, "decay_schedule_fn")
-        if is_number(steps := fields.get("warmup_steps")) and steps > 0:
+        steps: Any = fields.get("warmup_steps")
+        if is_number(steps) and steps > 0:
             self._after_warm_ups.add(place)
         decay = self._nested_schedule(fields.pop("decay_schedule_fn"), place)
         return build_warm_up(fields, decay, origin.package, path, self.report)
