@@ -227,8 +227,8 @@ QUIRKS: tuple[Quirk, ...] = (
         _read_empty_lists_as_none,
     ),
     Quirk(
-        "LARS and LAMB read an exclude_from_weight_decay of None as an empty list.",
-        lambda arguments: arguments.class_name in ("LARS", "LAMB"),
+        "LARS, LAMB and SGDW read an exclude_from_weight_decay of None as an empty list.",
+        lambda arguments: arguments.class_name in ("LARS", "LAMB", "SGDW"),
         _drop_null_exclusions,
     ),
     Quirk(

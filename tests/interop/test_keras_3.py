@@ -39,6 +39,13 @@ def test_every_class_comes_back_as_it_was(name):
     assert config.from_dict(config.to_dict(ours)) == ours
 
 
+def test_none_is_written_where_it_is_not_the_default():
+    muon = config.Muon(0.5, rms_rate=None)
+    written = interop.to_keras(muon)
+    assert written["config"]["rms_rate"] is None
+    assert interop.from_keras(written) == muon
+
+
 def test_the_data_has_all_classes():
     names = {name.partition(",")[0] for name in CONFIGS}
     assert len({config["class_name"] for config in CONFIGS.values() if config["module"] == "keras.optimizers"}) == 15
@@ -94,6 +101,9 @@ def test_a_step_that_overflows_is_none_of_the_accumulated():
     [
         ({"gradient_accumulation_steps": 1}, "gradient_accumulation_steps: must be an integer of at least 2 or null"),
         ({"gradient_accumulation_steps": 2.5}, "at least 2 or null, got 2.5"),
+        ({"gradient_accumulation_steps": float("nan")}, "at least 2 or null, got nan"),
+        ({"gradient_accumulation_steps": float("inf")}, "at least 2 or null, got inf"),
+        ({"learning_rate": 0.5, "lr": 0.25}, "lr: is another name of learning_rate: give one of them"),
         ({"gradient_accumulation_steps": 2, "use_ema": True}, "cannot be carried over with use_ema"),
         ({"use_ema": "yes"}, "use_ema: must be true or false, got 'yes'"),
         ({"use_ema": True, "ema_momentum": 2}, "ema_momentum: must be"),
@@ -205,3 +215,9 @@ def test_averages_are_those_of_each_package(config, averages):
         updates, state = tx.update({"w": jnp.array([grad])}, state, params)
         params = optax.apply_updates(params, updates)
         np.testing.assert_allclose(optax.tree.get(state, "ema")["w"], average, rtol=1e-6)
+
+
+def test_a_bare_get_config_with_fields_of_keras_3_is_of_keras():
+    bare = {"name": "lamb_1", "learning_rate": 0.5, "weight_decay": None, "loss_scale_factor": None, "use_ema": False}
+    bare |= {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    assert interop.from_keras(bare) == interop.from_keras({"class_name": "Lamb", "config": {"learning_rate": 0.5}})

@@ -100,6 +100,44 @@ def test_other_powers_and_targets(fields, first, last):
     assert config.from_dict(config.to_dict(schedule)) == schedule
 
 
+@pytest.mark.parametrize("steps", [4.0, np.float32(4), np.int64(4), np.array(4)])
+def test_steps_that_are_not_an_int_move_the_schedule_as_well(steps):
+    data = {"class_name": "WarmUp", "config": WARM_UP}
+    assert quietly({**data, "config": WARM_UP | {"warmup_steps": steps}}) == quietly(data)
+
+
+def test_the_schedule_of_an_optimizer_tells_whose_it_is():
+    warm_up = {"class_name": "WarmUp", "config": WARM_UP}
+    for schedule, clips in (
+        ({**warm_up, "module": "transformers.optimization_tf"}, 0.0),
+        ({**warm_up, "module": "official.nlp.optimization"}, 1.0),
+        ({"class_name": "LinearWarmup", "config": {"after_warmup_lr_sched": 0.5, "warmup_steps": 4}}, 1.0),
+    ):
+        fields = {"learning_rate": schedule, "weight_decay_rate": 0.01}
+        data = {"class_name": "AdamWeightDecay", "config": fields}
+        assert interop.from_keras(data).gradient_clip_norm == clips  # without a warning
+        assert quietly(data, written_by="transformers").gradient_clip_norm == 0.0
+    keras = {"class_name": "AdamWeightDecay", "config": {"learning_rate": DECAY}}
+    with pytest.warns(interop.TranslationWarning, match="is read as transformers' AdamWeightDecay"):
+        interop.from_keras(keras)
+
+
+def test_a_decay_of_no_length():
+    decay = {**DECAY, "config": DECAY["config"] | {"decay_steps": 0, "end_learning_rate": 0.25}}
+    data = {"class_name": "WarmUp", "config": WARM_UP | {"decay_schedule_fn": decay}}
+    with pytest.warns(interop.TranslationWarning, match="decay_steps: is 0, for which TensorFlow returns NaN after"):
+        schedule = interop.from_keras(data, written_by="transformers")
+    np.testing.assert_allclose(rates(schedule, [0, 3, 4, 5]), [0.0, 0.375, 0.25, 0.25], rtol=1e-6)
+    fields = {"initial_learning_rate": 0.5, "decay_steps": -5}
+    assert quietly({"class_name": "PolynomialDecay", "config": fields}) == optax_ext.Constant(1e-4)  # the default
+    for refused in (decay, {**data, "config": data["config"] | {"warmup_steps": 0}}):
+        with pytest.raises(config.ConfigError, match="decay_steps: must be greater than 0, got 0"):
+            quietly(refused)
+    for fields in ({"end_learning_rate": "abc"}, {"initial_learning_rate": -1}):
+        with pytest.raises(config.ConfigError, match=f"config.{next(iter(fields))}: must be"):
+            quietly({**DECAY, "config": DECAY["config"] | {"decay_steps": -5} | fields})
+
+
 def test_a_decay_of_negative_length():
     decay = {**DECAY, "config": DECAY["config"] | {"decay_steps": -922}}
     with pytest.warns(interop.TranslationWarning, match=r"decay_steps: is negative \(-922\), for which TensorFlow"):
@@ -157,6 +195,8 @@ def test_others_of_tensorflow_addons():
     sgdw = interop.from_keras({"class_name": "Addons>SGDW", "config": {"weight_decay": 0.1, "momentum": 0.5}})
     expected = config.SGD(0.001, 0.5, weight_decay_rate=0.1, weight_decay_times_learning_rate=False)
     assert sgdw == expected
+    fields = {"weight_decay": 0.1, "momentum": 0.5, "exclude_from_weight_decay": None}  # as its get_config writes it
+    assert interop.from_keras({"class_name": "Addons>SGDW", "config": fields}) == expected
     with pytest.warns(interop.TranslationWarning, match="updates every row of an embedding"):
         assert interop.from_keras({"class_name": "Addons>LazyAdam", "config": {}}) == config.Adam(0.001)
     lamb = {"class_name": "Addons>LAMB", "config": {"weight_decay": 0.1, "exclude_from_weight_decay": ["bias"]}}
@@ -165,6 +205,20 @@ def test_others_of_tensorflow_addons():
     average = {"class_name": "Addons>MovingAverage", "config": {"optimizer": same, "num_updates": 3}}
     with pytest.raises(config.ConfigError, match="num_updates: cannot be carried over"):
         interop.from_keras(average)
+
+
+def test_a_moving_average_does_not_let_its_optimizer_clip():
+    for clipped, plain, field in (
+        ({"class_name": "SGD", "config": {"clipnorm": 0.5}}, config.SGD(0.01), "clipnorm"),
+        (
+            {"class_name": "AdamWeightDecay", "config": {}, "module": "official.nlp.optimization"},
+            config.AdamW(0.001, gradient_clip_norm=0.0),
+            "gradient_clip_norm",
+        ),
+    ):
+        with pytest.warns(interop.TranslationWarning, match=f"optimizer.config.{field}: is ignored, as in tensorflow_"):
+            average = interop.from_keras({"class_name": "MovingAverage", "config": {"optimizer": clipped}})
+        assert average.optimizer == plain
 
 
 @pytest.mark.parametrize("name", ["SWA", "RectifiedAdam", "Lookahead", "Yogi", "NovoGrad", "COCOB", "MultiOptimizer"])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
+from optax_ext._core.schema import plain_numbers
 from optax_ext.interop._keras_classes import (
     EMA_OPTIMIZER,
     LEFT_OUT,
@@ -30,6 +31,7 @@ _OF_EVERY_OPTIMIZER = {"learning_rate", "lr", "decay", "clipnorm", "clipvalue", 
 # Fields that a `get_config` has beside those of its class.
 _COMMON = _OF_EVERY_OPTIMIZER | NEUTRAL.keys() | NEWER | {"ema_momentum", "ema_overwrite_frequency"}
 
+_ONLY_NEWER = NEWER - {"weight_decay"}  # which tensorflow_addons has too
 _BY_NAME_ALONE = ("LazyAdam", "SGDW")  # which have the fields of classes that are far more common
 _OFTEN_MISSING = {"warmup_target", "schedule_decay"}
 
@@ -79,7 +81,7 @@ def _infer_class(data: Mapping[str, Any], path: str, report: Report) -> str | No
     keys = data.keys() - _COMMON
     fits: list[str] = []
     named: list[str] = []
-    for known, names, left_out in _candidates():
+    for known, names, left_out in _candidates(data):
         if names - left_out <= keys <= names and known not in _BY_NAME_ALONE:
             fits.append(known)
         if known.lower() == name and keys <= names:
@@ -107,9 +109,11 @@ def _infer_wrapper(data: Mapping[str, Any]) -> str | None:
     return next((name for name in NO_COUNTERPART if name == data.get("name")), None)
 
 
-def _candidates() -> list[tuple[str, set[str], set[str]]]:
+def _candidates(data: Mapping[str, Any]) -> list[tuple[str, set[str], set[str]]]:
     """Return each class by its name, the fields that tell it, and those of them that its `get_config` may lack."""
     tables: dict[Package, dict[str, KerasClass]] = {package: dict(known) for package, known in OPTIMIZERS.items()}
+    if _ONLY_NEWER & data.keys():
+        tables = {"keras": tables["keras"]}
     tables["keras"] |= SCHEDULES
     return [
         (name, set(row.names().values()) - _COMMON, {*_OFTEN_MISSING, *LEFT_OUT.get((package, name), ())})
@@ -120,6 +124,7 @@ def _candidates() -> list[tuple[str, set[str], set[str]]]:
 
 def _unwrap(value: Any) -> Any:
     """Open what Keras 3 puts around a number that is a tensor or of NumPy, and around a tuple."""
+    value = plain_numbers(value)
     kind = value.get("class_name") if isinstance(value, Mapping) else None
     if kind in ("__tensor__", "__numpy__") and isinstance(value.get("config"), Mapping):
         return value["config"].get("value")

@@ -14,6 +14,7 @@ from optax_ext.interop._keras_classes import (
     OPTIMIZERS,
     SCHEDULES,
     WARM_UP,
+    WARM_UP_FIELDS,
     WRAPPERS,
     Package,
 )
@@ -127,14 +128,31 @@ def _package(
     if said is not None and said in homes:
         return said
     fits: list[Package] = [home for home in homes if _has_fields(home, name, fields)] or homes
-    if written_by is not None and written_by in fits:
-        return written_by
+    for told in (written_by, _of_schedule(fields)):
+        if told is not None and told in fits:
+            return told
     package = fits[0]
     if package == "transformers" and len(fits) > 1:
         text = f"is read as transformers' {name}, which {_READ_AS_TRANSFORMERS[name]}"
         how = "written_by='model_garden', or convert --from model-garden, reads it so"
         report.note(place, f"{text}: {how}", surprising=True)
     return package
+
+
+def _of_schedule(fields: Mapping[str, Any]) -> Package | None:
+    """Return whose the schedule of an optimizer is: where packages share a name, it is most likely of the same one."""
+    schedule = fields.get("learning_rate")
+    while isinstance(schedule, Mapping):
+        module = str(schedule.get("module") or schedule.get("module_name") or "")
+        package = _MODULES.get(module.partition(".")[0])
+        if package in ("transformers", "model_garden"):
+            return package
+        known = SCHEDULES.get(str(schedule.get("class_name")))
+        if known is not None and "offset" not in known.lacks:  # as all of Keras's own do
+            return "model_garden"
+        inside = schedule.get("config")
+        schedule = inside.get(WARM_UP_FIELDS[1]) if isinstance(inside, Mapping) else None
+    return None
 
 
 def _has_fields(package: Package, name: str, fields: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ from optax_ext.interop.keras._envelope import open_envelope
 from optax_ext.interop.keras._loss_scale import read_loss_scale, read_old_loss_scale
 from optax_ext.interop.keras._packages import Origin
 from optax_ext.interop.keras._warm_up import build_warm_up
-from optax_ext.interop.keras._wrapping import FIELDS, Wrapping, take_wrapping
+from optax_ext.interop.keras._wrapping import FIELDS, Wrapping, take_wrapping, without_clipping
 from optax_ext.schedules import Schedule
 
 _BASE_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")  # which the base class of Keras 3's optimizers has
@@ -39,6 +39,7 @@ class KerasReader:
         self.translate_patterns = translate_patterns
         self.written_by: Package | None = written_by
         self.packages: list[Package] = []  # whose optimizers it met
+        self._after_warm_ups: set[str] = set()  # the paths of schedules that take over from a warm-up of some steps
 
     def read(self, data: Any, class_name: str | None, path: str) -> Any:
         """Return the config of whatever class it is, a constant rate as a number; None if there was a problem."""
@@ -74,13 +75,18 @@ class KerasReader:
     def _schedule(self, name: str, fields: dict[str, Any], path: str) -> float | Schedule | None:
         known = SCHEDULES[name]
         values = self._known_fields(known, fields, path)
-        steps, end = values.get("decay_steps"), values.get("end_learning_rate", 1e-4)
-        is_negative = isinstance(steps, int | float) and steps < 0
-        if name.startswith("PolynomialDecay") and is_negative and not values.get("cycle"):
+        steps: Any = values.get("decay_steps")
+        if not name.startswith("PolynomialDecay") or not is_number(steps) or values.get("cycle"):
+            return known.build(values, path, self.report)
+        if steps < 0:
             text = f"is negative ({shorten(steps)}), for which TensorFlow returns end_learning_rate at every step"
-            self.report.note(join(path, "decay_steps"), text, surprising=True)
-            return end
-        return known.build(values, path, self.report)
+        elif steps == 0 and path.removesuffix(".config") in self._after_warm_ups:
+            text = "is 0, for which TensorFlow returns NaN after the warm-up: it is read as end_learning_rate"
+        else:
+            return known.build(values, path, self.report)
+        decay = known.build({**values, "decay_steps": 1}, path, self.report)  # for the problems of other fields
+        self.report.note(join(path, "decay_steps"), text, surprising=True)
+        return None if decay is None else decay.end_learning_rate
 
     def _warm_up(self, origin: Origin, fields: dict[str, Any], path: str) -> float | Schedule | None:
         for key, value in fields.items():
@@ -89,14 +95,20 @@ class KerasReader:
         if "decay_schedule_fn" not in fields:
             self.report.problem(join(path, "decay_schedule_fn"), "is required")
             return None
-        decay = self._nested_schedule(fields.pop("decay_schedule_fn"), join(path, "decay_schedule_fn"))
+        place = join(path, "decay_schedule_fn")
+        steps: Any = fields.get("warmup_steps")
+        if is_number(steps) and steps > 0:
+            self._after_warm_ups.add(place)
+        decay = self._nested_schedule(fields.pop("decay_schedule_fn"), place)
         return build_warm_up(fields, decay, origin.package, path, self.report)
 
     def _optimizer(self, origin: Origin, fields: dict[str, Any], path: str) -> Optimizer | OptimizationConfig | None:
         name, package, newer = origin
         self.packages.append(package)
-        if "lr" in fields and "learning_rate" not in fields:
-            fields["learning_rate"] = fields.pop("lr")
+        if "lr" in fields:
+            rate = fields.pop("lr")
+            if fields.setdefault("learning_rate", rate) != rate:
+                self.report.problem(join(path, "lr"), "is another name of learning_rate: give one of them")
         if name == "ScheduleFreeAdamW":
             text = "is read as Keras computes it with JAX; with TensorFlow, Keras 3.15 computes what beta_1 = 1 gives"
             self.report.note(path, text, surprising=True)
@@ -181,6 +193,8 @@ class KerasReader:
             if key not in (*names, "learning_rate", "decay"):  # the last two are the base class's, which it ignores
                 self._neutral(key, value, join(path, key), ["optimizer", *names])
         given: dict[str, Any] = {key: fields[key] for key in names if key in fields}
+        if is_addons and inner is not None:
+            inner = without_clipping(inner, join(path, "optimizer.config"), self.report)
         if is_addons:
             start = fields.get("start_step", 0)  # of updates that it counts from 0, and the average here from 1
             start = start + 1 if is_number(start) and start >= 0 else start

@@ -141,7 +141,7 @@ class _Writer:
                 report.problem(place, f"TensorFlow's patterns are of names, not of ranks, got {join_words(ranks)}")
             elif isinstance(own, Schedule):
                 fields[names[field]] = self._one(own, place)
-            elif value is not None or field == "warmup_target":
+            elif value is not None or defaults[field] is not None or field == "warmup_target":
                 fields[names[field]] = value
         if self.generation == "older":
             return {"class_name": name, "config": fields}

@@ -43,6 +43,8 @@ def build_warm_up(
         if name not in fields:
             report.problem(join(path, name), "is required")
             return None
+    if isinstance(steps, float) and steps.is_integer():  # 0.1 of 10,000 steps are 1000.0
+        steps = int(steps)
     if steps == 0 and is_number(steps):
         return decay
     target: Any = fields["initial_learning_rate"]

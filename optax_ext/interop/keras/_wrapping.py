@@ -1,10 +1,11 @@
 """What Keras's newer optimizers have as arguments and is around an optimizer here: averages, scales, accumulation."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import shorten
-from optax_ext.config import FixedLossScale, LossScale, OptimizationConfig, Optimizer, ParamsEma
+from optax_ext.config import AdamW, FixedLossScale, LossScale, OptimizationConfig, Optimizer, ParamsEma
 from optax_ext.interop._report import Report, is_number, join
 
 FIELDS = (
@@ -44,7 +45,7 @@ def take_wrapping(fields: dict[str, Any], path: str, report: Report) -> Wrapping
     if factor is not None:
         loss_scale = report.build(FixedLossScale, {"scale": factor}, path, {"scale": "loss_scale_factor"})
     steps = given.get("gradient_accumulation_steps")
-    if steps is not None and (not is_number(steps) or int(steps) != steps or steps < 2):
+    if steps is not None and (not is_number(steps) or steps % 1 != 0 or steps < 2):
         text = f"must be an integer of at least 2 or null, got {shorten(steps)}"
         report.problem(join(path, "gradient_accumulation_steps"), text)
         steps = None
@@ -70,3 +71,15 @@ def _ema(given: Mapping[str, Any], path: str, report: Report, *, starts_at_param
     text = "becomes an average beside the parameters, which Keras copies into them when fit ends: use ema_params(state)"
     report.note(join(path, "use_ema"), text)
     return ema
+
+
+def without_clipping(inner: OptimizationConfig, path: str, report: Report) -> OptimizationConfig:
+    """Return the optimizer at `path` as MovingAverage of tensorflow_addons calls it: without its clipping."""
+    off: dict[str, float | None] = dict.fromkeys(("clipnorm", "clipvalue", "global_clipnorm"))
+    if isinstance(inner.optimizer, AdamW):
+        off["gradient_clip_norm"] = 0.0
+    given = {field: none for field, none in off.items() if getattr(inner.optimizer, field) != none}
+    for field in given:
+        text = "is ignored, as in tensorflow_addons, whose MovingAverage does not let its optimizer clip gradients"
+        report.note(join(path, field), text, surprising=True)
+    return dataclasses.replace(inner, optimizer=dataclasses.replace(inner.optimizer, **given))
