@@ -153,6 +153,7 @@ def test_a_decay_of_negative_length():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"warmup_steps": 312.5}, "config.warmup_steps: must be an integer, got 312.5: round it"),
         ({"warmup_steps": -4}, "config.warmup_steps: must be greater than or equal to 0, got -4"),
         ({"initial_learning_rate": -1}, "config.initial_learning_rate: must be"),
         ({"power": -1}, "config.power: needs a power of at least 0, got -1"),
@@ -187,6 +188,9 @@ def test_adamw_of_tensorflow_addons():
     keras = interop.from_keras({"class_name": "AdamW", "config": fields})
     assert keras == config.AdamW(0.25, weight_decay_rate=0.01, gradient_clip_norm=0.0)
     assert interop.from_keras(interop.to_keras(ours), written_by="tensorflow_addons") == ours
+    scheduled = {"class_name": "Addons>AdamW", "config": {**fields, "weight_decay": DECAY}}
+    with pytest.raises(config.ConfigError, match="config.weight_decay: cannot be carried over: the weight decay of a"):
+        interop.from_keras(scheduled)
     with pytest.raises(config.ConfigError, match="config.weight_decay: is required"):
         interop.from_keras({"class_name": "Addons>AdamW", "config": {"learning_rate": 0.25}})
 

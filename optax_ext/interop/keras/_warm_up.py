@@ -58,6 +58,10 @@ def build_warm_up(
         after = moved
     if package == "transformers" and _first(decay) == target:
         target = None  # to which the warm-up rises anyway
+    if isinstance(steps, float) and steps > 0 and not steps.is_integer():
+        text = f"must be an integer, got {steps}: round it, which moves the end of the warm-up by less than a step"
+        report.problem(join(path, "warmup_steps"), text)
+        return None
     arguments = {"after": after, "warmup_steps": steps, "warmup_target": target}
     if power == 1 and is_number(power):
         return report.build(LinearWarmup, arguments, path, _NAMES)
