@@ -370,6 +370,12 @@ def test_damage_at_which_the_hdf5_library_would_not_return(damage, sgd):
     refused(sgd, "is damaged: the (text|global heap) at byte", AB)
 
 
+def test_weights_that_do_not_begin_with_hdf5(unpack):
+    path = unpack("keras_sgd.keras")
+    rewrite(path, "model.weights.h5", lambda content: bytes(512) + content)  # where heaps are not found by address
+    refused(path, "with addresses of 8 bytes from the start of the file")
+
+
 @pytest.mark.parametrize("name", ["keras_rmsprop.keras", "older_adam.h5"])
 def test_damaged_bytes(name, unpack):
     """A file with any byte changed is read, or refused as a ValueError."""
