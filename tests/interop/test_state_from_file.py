@@ -158,6 +158,31 @@ def test_names_of_other_models_contradict_nothing(tmp_path):
     assert optax.tree.get(state, "trace")["Dense_1"]["kernel"].tolist() == [2, 2]
 
 
+@pytest.mark.parametrize(
+    ("names", "order", "is_right"),
+    [
+        (["conv2d/kernel", "conv2d_1/kernel"], ["Conv_0/kernel", "Conv_1/kernel"], True),
+        (["conv2d/kernel", "conv2d_1/kernel"], ["Conv_1/kernel", "Conv_0/kernel"], False),
+        (["sequential_dense_kernel", "sequential_dense_1_kernel"], ["Dense_1/kernel", "Dense_0/kernel"], False),
+        (["batch_normalization_3/gamma", "batch_normalization_3/beta"], ["bn/scale", "bn/bias"], True),
+        (["batch_normalization_3/gamma", "batch_normalization_3/beta"], ["bn/bias", "bn/scale"], False),
+        (["norm/gamma", "norm/beta"], ["norm/beta", "norm/gamma"], False),
+        (
+            ["layer_normalization/gamma", "layer_normalization_1/gamma"],
+            ["LayerNorm_1/scale", "LayerNorm_0/scale"],
+            False,
+        ),
+        (["embedding/embeddings", "embedding_1/embeddings"], ["Embed_1/embedding", "Embed_0/embedding"], False),
+        (["embedding/embeddings", "head/kernel"], ["embed/kernel", "head/kernel"], True),
+        (["a_0/w", "a_1/w"], ["encoder/x", "decoder/y"], True),
+    ],
+)
+def test_names_of_keras_and_flax(names, order, is_right, tmp_path):
+    path = write_sgd(tmp_path / "model.h5", [*ITER, *(f"SGD/{name}/momentum:0" for name in names)], SGD_ARRAYS)
+    with contextlib.nullcontext() if is_right else pytest.raises(ValueError, match="order must be that of the file"):
+        interop.state_from_file(path, order)
+
+
 def test_names_of_tensorflow_1(tmp_path):
     path = write_sgd(tmp_path / "model.h5", ["SGD/iter:0", *(f"training/{name}" for name in MOMENTUM)], SGD_ARRAYS)
     assert optax.tree.get(interop.state_from_file(path, AB), "trace")["b"]["kernel"].tolist() == [2, 2]
