@@ -42,7 +42,7 @@ def _check_kinds(order: Sequence[str], words: Sequence[list[str]], names: Sequen
         kinds = path[-1] if path else "", (_words(name) or [""])[-1]
         if kinds[0] != kinds[1] and set(kinds) <= _KINDS:
             wrong.setdefault(kinds, position)
-            if (other := wrong.get(kinds[::-1])) is not None:
+            if (other := wrong.get((kinds[1], kinds[0]))) is not None:
                 both = " and ".join(
                     f"{order[place]!r} where the file has {names[place]!r}" for place in (other, position)
                 )
