@@ -19,7 +19,7 @@ from optax_ext._core.files import file_error
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAP = b"GCOL\x01\x00\x00\x00"  # the signature of a global heap, its version, and three reserved bytes
 _HEADER = 16  # bytes, of a heap and of each of its objects
-_MAX_SEARCH = 2**33  # bytes in which texts are looked for; of a real file, with a few heaps, all of them
+_MAX_SEARCH, _FEW = 2**32, 64  # bytes in which texts are looked for, and heaps for which all are, as in real files
 
 
 def check_heaps(file: IO[bytes], path: str) -> None:
@@ -41,13 +41,14 @@ def check_heaps(file: IO[bytes], path: str) -> None:
             raise file_error(
                 path, "is no HDF5 as Keras writes it, with addresses of 8 bytes from the start of the file"
             )
-        start, searched = content.find(_HEAP), 0
+        starts, start = list[int](), content.find(_HEAP)
         while start >= 0:
-            objects = _objects(content, start, path)
-            searched += size
-            if searched <= _MAX_SEARCH:
-                _check_texts(content, start, objects, path)
+            starts.append(start)
+            if len(starts) > max(_FEW, _MAX_SEARCH // size):
+                raise file_error(path, f"has more than {len(starts) - 1} global heaps, and Keras writes a few")
             start = content.find(_HEAP, start + len(_HEAP))
+        for start in starts:
+            _check_texts(content, start, _objects(content, start, path), path)
 
 
 def _objects(content: mmap.mmap, start: int, path: str) -> dict[int, int]:

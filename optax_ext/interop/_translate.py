@@ -87,7 +87,8 @@ def translate(
       The config, the notes, and who wrote the source.
 
     Raises:
-      ConfigError: If anything is missing or cannot be carried over, or the writer cannot be identified.
+      ConfigError: If anything is missing or cannot be carried over, or the writer cannot be identified or is not
+        ``written_by``.
       ValueError: If ``written_by`` is something else, or an argument is given that is for another writer.
 
     Examples:

@@ -17,6 +17,7 @@ import pytest
 
 import optax_ext
 from optax_ext import config, interop
+from optax_ext.interop import _hdf5_heaps
 from tests.interop.generate_states import DATA, END, SAVED
 from tests.parity import golden_data, translation
 
@@ -393,6 +394,14 @@ def test_damage_at_which_the_hdf5_library_would_not_return(damage, sgd):
         content[free + 8 : free + 16] = bytes(8)
     sgd.write_bytes(content)
     refused(sgd, "is damaged: the (text|global heap) at byte", AB)
+
+
+def test_very_many_heaps(sgd, monkeypatch):
+    """Each is looked for in the whole file."""
+    monkeypatch.setattr(_hdf5_heaps, "_MAX_SEARCH", 2**16)
+    with h5py.File(sgd, "r+") as file:
+        file["heaps"] = np.frombuffer((b"GCOL\1\0\0\0" + (16).to_bytes(8, "little")) * 100, np.uint8)
+    refused(sgd, "has more than 64 global heaps", AB)
 
 
 def test_weights_that_do_not_begin_with_hdf5(unpack):
