@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -137,10 +137,19 @@ def _as_written(
             shortened = config.from_dict(data)  # some numbers may have become defaults
         data = without_defaults(data, config.to_dict(shortened, exclude_defaults=True), comments)
     if changed:
-        number, short = next(iter(changed.items()))
+        written = [*_numbers_in(data)]  # of which one is shown, unless all of them have become defaults
+        number, short = next((pair for pair in changed.items() if pair[1] in written), next(iter(changed.items())))
         text = "Numbers that are float32 roundings of short decimals are written as these"
         comments.insert(0, Comment((), f"{text}, which are the same in float32: {short} for {number}."))
     return data, comments
+
+
+def _numbers_in(data: Any) -> Iterator[Any]:
+    if isinstance(data, dict | list):
+        for value in cast(dict[str, Any], data).values() if isinstance(data, dict) else cast(list[Any], data):
+            yield from _numbers_in(value)
+    elif isinstance(data, float):
+        yield data
 
 
 def _warn_about(file: str, notes: Iterable[interop.Note]) -> None:

@@ -16,13 +16,17 @@ from typing import IO
 
 from optax_ext._core.files import file_error
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAP = b"GCOL\x01\x00\x00\x00"  # the signature of a global heap, its version, and three reserved bytes
 _HEADER = 16  # bytes, of a heap and of each of its objects
-_MAX_SEARCH = 2**33  # bytes in which texts are looked for; of a real file, with a few heaps, all of them
+_MAX_SEARCH, _FEW = 2**32, 64  # bytes in which texts are looked for, and heaps for which all are, as in real files
 
 
 def check_heaps(file: IO[bytes], path: str) -> None:
     """Raise ConfigError if an object of a global heap has no size, or a text is longer than its object.
+
+    Heaps are found only where addresses have 8 bytes and count from the start of the file, so that anything else is
+    refused: Keras does not write it.
 
     Args:
       file: The open file, of HDF5.
@@ -32,13 +36,19 @@ def check_heaps(file: IO[bytes], path: str) -> None:
     if not size:
         return  # nothing can be mapped of nothing, which is no HDF5
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start, searched = content.find(_HEAP), 0
+        sizes = content[13:15] if content[8:9] < b"\2" else content[9:11]
+        if content[:8] != _SIGNATURE or sizes != b"\x08\x08":
+            raise file_error(
+                path, "is no HDF5 as Keras writes it, with addresses of 8 bytes from the start of the file"
+            )
+        starts, start = list[int](), content.find(_HEAP)
         while start >= 0:
-            objects = _objects(content, start, path)
-            searched += size
-            if searched <= _MAX_SEARCH:
-                _check_texts(content, start, objects, path)
+            starts.append(start)
+            if len(starts) > max(_FEW, _MAX_SEARCH // size):
+                raise file_error(path, f"has more than {len(starts) - 1} global heaps, and Keras writes a few")
             start = content.find(_HEAP, start + len(_HEAP))
+        for start in starts:
+            _check_texts(content, start, _objects(content, start, path), path)
 
 
 def _objects(content: mmap.mmap, start: int, path: str) -> dict[int, int]:

@@ -51,7 +51,8 @@ def state_from_file(
     Args:
       path: A ``.keras`` or ``.h5`` file with a whole model, as ``model.save`` writes it.
       order: The paths of the parameters, such as ``"dense/kernel"``, in the order of Keras's
-        ``model.trainable_variables``. A parameter must have the shape that the variable has.
+        ``model.trainable_variables``. A parameter must have the shape that the variable has. Only an ``.h5`` file has
+        names, so that only there two parameters of one shape that are swapped are noticed.
       state: What ``tx.init(params)`` returned, of the optimizer that the file's config describes, at any depth of a
         chain. None for the state of ``from_file(path).make()`` for parameters in a nested dict of the paths.
       translate_patterns: As [`from_file`][optax_ext.interop.from_file] takes it. Only with ``state=None``.
@@ -59,7 +60,7 @@ def state_from_file(
     Returns:
       The state, with Keras's slots in our fields and signs, in the dtypes of the state; the iterations in every
       ``count``; and where the file has them, averages, accumulated gradients, the loss scale and its counter. The
-      parameters themselves are the model's, not the optimizer's: take them from Keras's ``get_weights``.
+      parameters themselves are the model's, not the optimizer's: take them from ``model.trainable_variables``.
 
     Raises:
       ConfigError: If the file is of another kind or damaged, holds no state, or holds that of another optimizer, or if

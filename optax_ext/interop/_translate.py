@@ -16,6 +16,13 @@ from optax_ext.interop.pytorch import translate_timm, translate_training_argumen
 from optax_ext.schedules import Schedule
 
 _WRITERS = get_args(Writer)
+_OF_KERAS = ("transformers", "tensorflow_addons", "model_garden")  # whose classes a config of Keras may name
+_SOFTWARE: dict[Writer, str] = {
+    "model_garden": "recipes of Model Garden",
+    "keras": "configs of Keras",
+    "training_arguments": "arguments of transformers' Trainer",
+    "timm": "arguments of timm",
+}
 
 
 @public
@@ -80,7 +87,8 @@ def translate(
       The config, the notes, and who wrote the source.
 
     Raises:
-      ConfigError: If anything is missing or cannot be carried over, or the writer cannot be identified.
+      ConfigError: If anything is missing or cannot be carried over, or the writer cannot be identified or is not
+        ``written_by``.
       ValueError: If ``written_by`` is something else, or an argument is given that is for another writer.
 
     Examples:
@@ -101,6 +109,9 @@ def translate(
     if known is None and written_by is None:
         text = "must have the keys of Keras ('class_name') or of Model Garden ('optimizer_config' or 'learning_rate')"
         text = f"{text}, got {shorten(list(data))}: give written_by, or read a config of optax_ext with config.load"
+        raise ConfigError(name, [Problem("", text)])
+    if known is not None and written_by not in (None, known, *(_OF_KERAS if known == "keras" else ())):
+        text = f"has the keys of {_SOFTWARE[known]}, and written_by says {written_by!r}: leave written_by out"
         raise ConfigError(name, [Problem("", text)])
     if known == "keras" or (known is None and class_name is not None):  # in the format of Keras, of whatever package
         format_of: Writer = "keras"
@@ -131,13 +142,7 @@ def translate(
 def _only(argument: str, value: object, writers: Sequence[Writer], written_by: Writer) -> None:
     """Raise an error if an argument is given that is for what another software writes."""
     if value is not None and written_by not in writers:
-        meant = {
-            "model_garden": "recipes of Model Garden",
-            "keras": "configs of Keras",
-            "training_arguments": "arguments of transformers' Trainer",
-            "timm": "arguments of timm",
-        }[writers[0]]
-        raise ValueError(f"{argument} is for {meant}, and the source is written by {written_by!r}")
+        raise ValueError(f"{argument} is for {_SOFTWARE[writers[0]]}, and the source is written by {written_by!r}")
 
 
 def _known(writer: Foreign | None) -> Writer | None:

@@ -122,6 +122,13 @@ def test_a_config_of_keras(capsys):
     assert (everything["beta_1"], everything["beta_2"]) == (0.9, 0.999)
 
 
+def test_the_number_that_is_shown_is_one_that_is_written(capsys):
+    fields = {"learning_rate": 0.5, "beta_1": 0.8999999761581421}  # which becomes the default
+    with_epsilon = {"class_name": "Adam", "config": {**fields, "epsilon": 9.999999974752427e-07}}
+    assert "float32: 1e-06 for 9.999999974752427e-07." in converted(with_epsilon, capsys)
+    assert "float32: 0.9 for 0.8999999761581421." in converted({"class_name": "Adam", "config": fields}, capsys)
+
+
 def test_numbers_of_ours_stay_as_they_are(capsys):
     config.save(interop.from_keras(ADAM), "ours.yaml")
     assert cli.main(["convert", "ours.yaml", "-o", "ours.json"]) == 0

@@ -69,7 +69,7 @@ def test_wrong_usage(files, capsys):
     schedule.write_text('{"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 9}}')
     shapes = ["--params", f"{files}/shapes.json"]
     for arguments, message in (
-        ([ours, *shapes], "--params is for files of Model Garden and Keras: use describe --params"),
+        ([ours, *shapes], "--params is for files of other software: use describe --params"),
         ([schedule, *shapes], "schedule.json: --params is for optimizers, and this is a schedule"),
         ([schedule, "--base", ours], "--base is for files of Model Garden"),
         ([schedule, "--to", "yaml", "-o", "out.json"], "--to yaml and -o out.json are two formats"),

@@ -18,8 +18,8 @@ COMMANDS = [
     re.split(r"^\$ optax-ext ", block, flags=re.MULTILINE)[1:]
     for block in re.findall(r"^```console\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 ]
-# Each with the names that interop has to have for it; every piece of code goes on from the one before.
-CODE = re.findall(r"(?:<!-- needs ([\w ]+) -->\n\n)?^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+# Every piece of code goes on from the one before.
+CODE = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,10 @@ def folder(tmp_path_factory):
 
 
 def test_the_page_has_the_files_that_it_names():
-    names = ["experiment.yaml", "override.yaml", "adam.json", "shapes.json", "misplaced.yaml"]
+    names = ["experiment.yaml", "override.yaml", "adam.json", "shapes.json", "args.json", "misplaced.yaml"]
     assert [name for name, _ in FILES] == names
     assert len(CODE) == 6
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
 
 
 def test_commands_print_what_is_shown(folder, tmp_path, monkeypatch, capsys):
@@ -57,14 +57,12 @@ def test_commands_print_what_is_shown(folder, tmp_path, monkeypatch, capsys):
 
 def test_the_code_runs(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    if hasattr(interop, "state_from_file"):
-        _save_a_model("model.h5")
+    _save_a_model("model.h5")
     names = {}
-    for needed, code in CODE:
-        if all(hasattr(interop, name) for name in needed.split()):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", interop.TranslationWarning)
-                exec(compile(code, PAGE.name, "exec"), names)
+    for code in CODE:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", interop.TranslationWarning)
+            exec(compile(code, PAGE.name, "exec"), names)
     names["recipe"].make()
 
 
@@ -84,7 +82,7 @@ def _save_a_model(path):
 
 def test_weight_decay_in_the_loss_is_that_of_a_kernel():
     names = {}
-    (code,) = [code for _, code in CODE if "def l2_loss" in code]
+    (code,) = [code for code in CODE if "def l2_loss" in code]
     exec(compile(code, PAGE.name, "exec"), names)
     params = {"Dense_0": {"kernel": np.float32([[1.0, 2.0]]), "bias": np.float32([5.0, 5.0])}}
     grads = names["jax"].grad(names["l2_loss"])(params, 0.1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from optax_ext import CosineDecay, cli, config, interop
+from optax_ext.cli._numbers import short_numbers
 from optax_ext.interop._source import locate, read_contents
 
 FILES = Path(__file__).parent / "data" / "files"  # written by generate_files.py
@@ -74,7 +75,8 @@ def test_files_of_real_software(name, tmp_path, capsys):
     assert interop.from_file(FILES / name) == READ[name]
     assert interop.identify_writer(FILES / name) == "keras"
     assert cli.main(["convert", str(FILES / name), "-o", f"{tmp_path}/ours.yaml"]) == 0, capsys.readouterr().err
-    assert config.load(tmp_path / "ours.yaml") == READ[name]
+    written = short_numbers(config.to_dict(READ[name]), {})
+    assert config.load(tmp_path / "ours.yaml") == config.from_dict(written)
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -449,9 +451,7 @@ def test_versions_of_hdf5(libver, as_type, others, tmp_path):
         file.attrs["training_config"] = text if as_type is str else np.bytes_(text.encode())
         file.create_group("model_weights")
     if libver != "earliest" and others == 300:  # newer versions move very many to another place
-        with pytest.raises(
-            config.ConfigError, match="keeps its attributes in a heap, which is not read; save the whole"
-        ):
+        with pytest.raises(config.ConfigError, match="in a heap, which is not read: write .* to a JSON file, or save"):
             interop.from_file(tmp_path / "model.h5")
     else:
         assert interop.from_file(tmp_path / "model.h5") == config.Adam(0.25)

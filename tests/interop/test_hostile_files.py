@@ -203,7 +203,40 @@ def test_headers_of_hdf5_that_go_on_without_end(tmp_path):
     header = struct.pack("<BxHLLxxxx", 1, 1, 1, 24)
     message = struct.pack("<HHB3xQQ", 0x10, 16, 0, 64, 24)  # says that itself is what comes next
     (tmp_path / "model.h5").write_bytes(superblock + header + message)
-    bounded(tmp_path / "model.h5", "a block of the header of its root has an impossible size")
+    bounded(tmp_path / "model.h5", "the header of its root has more than 16384 messages")
+
+
+@pytest.mark.parametrize(
+    ("size", "inside", "message"),
+    [
+        (15 * 65539 + 8, 0xFFFF, "has an impossible size"),  # few messages
+        (1000, 0, "has more than 16384 messages"),  # empty ones
+        (1000, None, "has more than 16384 messages"),  # messages that name the block again
+    ],
+)
+def test_headers_of_hdf5_that_name_one_block_very_often(size, inside, message, tmp_path):
+    superblock = b"\x89HDF\r\n\x1a\n\x02\x08\x08\x00" + struct.pack("<4QL", 0, 2**64 - 1, 48, 48, 0)
+    continuation = struct.pack("<BHBQQ", 0x10, 16, 0, 8192, size)
+    header = b"OHDR\x02\x02" + struct.pack("<L", 6000) + continuation * 300
+    messages = continuation * 49 if inside is None else struct.pack("<BHB", 0, inside, 0).ljust(inside + 4, b"\0") * 15
+    block = b"OCHK" + messages
+    (tmp_path / "model.h5").write_bytes((superblock + header).ljust(8192, b"\0") + block.ljust(MB, b"\0"))
+    bounded(tmp_path / "model.h5", message)
+
+
+@pytest.mark.parametrize("bytes_of_addresses", [4, 8])
+def test_addresses_of_hdf5(bytes_of_addresses, tmp_path):
+    path = tmp_path / "model.h5"
+    settings = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    settings.set_sizes(bytes_of_addresses, bytes_of_addresses)
+    with h5py.File(h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, settings)) as file:
+        file.attrs["training_config"] = json.dumps({"optimizer_config": ADAM})
+    if bytes_of_addresses == 8:
+        assert read(path) == config.Adam(0.25)
+        return
+    bounded(path, "its addresses and lengths must have 8 bytes")
+    with pytest.raises(config.ConfigError, match="with addresses of 8 bytes"):
+        interop.state_from_file(path, ["kernel"])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 
 import optax_ext
 from optax_ext import config, interop
+from optax_ext.interop import _hdf5_heaps
 from tests.interop.generate_states import DATA, END, SAVED
 from tests.parity import golden_data, translation
 
@@ -156,6 +157,31 @@ def test_names_of_other_models_contradict_nothing(tmp_path):
     path = write_sgd(tmp_path / "model.h5", ITER + names, SGD_ARRAYS)
     state = interop.state_from_file(path, ["Dense_0/kernel", "Dense_1/kernel"])
     assert optax.tree.get(state, "trace")["Dense_1"]["kernel"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "is_right"),
+    [
+        (["conv2d/kernel", "conv2d_1/kernel"], ["Conv_0/kernel", "Conv_1/kernel"], True),
+        (["conv2d/kernel", "conv2d_1/kernel"], ["Conv_1/kernel", "Conv_0/kernel"], False),
+        (["sequential_dense_kernel", "sequential_dense_1_kernel"], ["Dense_1/kernel", "Dense_0/kernel"], False),
+        (["batch_normalization_3/gamma", "batch_normalization_3/beta"], ["bn/scale", "bn/bias"], True),
+        (["batch_normalization_3/gamma", "batch_normalization_3/beta"], ["bn/bias", "bn/scale"], False),
+        (["norm/gamma", "norm/beta"], ["norm/beta", "norm/gamma"], False),
+        (
+            ["layer_normalization/gamma", "layer_normalization_1/gamma"],
+            ["LayerNorm_1/scale", "LayerNorm_0/scale"],
+            False,
+        ),
+        (["embedding/embeddings", "embedding_1/embeddings"], ["Embed_1/embedding", "Embed_0/embedding"], False),
+        (["embedding/embeddings", "head/kernel"], ["embed/kernel", "head/kernel"], True),
+        (["a_0/w", "a_1/w"], ["encoder/x", "decoder/y"], True),
+    ],
+)
+def test_names_of_keras_and_flax(names, order, is_right, tmp_path):
+    path = write_sgd(tmp_path / "model.h5", [*ITER, *(f"SGD/{name}/momentum:0" for name in names)], SGD_ARRAYS)
+    with contextlib.nullcontext() if is_right else pytest.raises(ValueError, match="order must be that of the file"):
+        interop.state_from_file(path, order)
 
 
 def test_names_of_tensorflow_1(tmp_path):
@@ -368,6 +394,20 @@ def test_damage_at_which_the_hdf5_library_would_not_return(damage, sgd):
         content[free + 8 : free + 16] = bytes(8)
     sgd.write_bytes(content)
     refused(sgd, "is damaged: the (text|global heap) at byte", AB)
+
+
+def test_very_many_heaps(sgd, monkeypatch):
+    """Each is looked for in the whole file."""
+    monkeypatch.setattr(_hdf5_heaps, "_MAX_SEARCH", 2**16)
+    with h5py.File(sgd, "r+") as file:
+        file["heaps"] = np.frombuffer((b"GCOL\1\0\0\0" + (16).to_bytes(8, "little")) * 100, np.uint8)
+    refused(sgd, "has more than 64 global heaps", AB)
+
+
+def test_weights_that_do_not_begin_with_hdf5(unpack):
+    path = unpack("keras_sgd.keras")
+    rewrite(path, "model.weights.h5", lambda content: bytes(512) + content)  # where heaps are not found by address
+    refused(path, "with addresses of 8 bytes from the start of the file")
 
 
 @pytest.mark.parametrize("name", ["keras_rmsprop.keras", "older_adam.h5"])

@@ -90,6 +90,14 @@ def test_who_wrote_it(tmp_path, data, writer):
     ("kwargs", "message"),
     [
         ({"source": KERAS, "written_by": "keras 3"}, "written_by must be one of 'keras', 'transformers', .* None, got"),
+        (
+            {"source": KERAS, "written_by": "timm"},
+            "has the keys of configs of Keras, and written_by says 'timm': leave",
+        ),
+        (
+            {"source": RECIPE, "written_by": "keras"},
+            "has the keys of recipes of Model Garden, and written_by says 'ker",
+        ),
         ({"source": KERAS, "base": RECIPE}, "base is for recipes of Model Garden, and the source is written by 'ker"),
         ({"source": RECIPE, "class_name": "SGD"}, "class_name is for configs of Keras, and the source is written by"),
         ({"source": 3}, "source: 1 problem\n  must be a mapping or the path of a file, got 3"),

@@ -13,8 +13,9 @@ from optax_ext.interop.containers._contents import MAX_BYTES
 
 _ATTRIBUTE = "training_config"
 _SAVE = "save the whole model with model.save('model.keras') after compiling it"
-_MAX_HEADER = 2**20  # bytes of an object header and of each block that continues it
-_MAX_BLOCKS = 100
+_SIZE = 8  # bytes of addresses and lengths
+_MAX_HEADER = 2**21  # bytes of an object header with all blocks that continue it, however often one is named
+_MAX_MESSAGES = 2**14  # in one object header, of which each attribute is one; HDF5 takes four times as many
 _MAX_OBJECTS = 100_000  # in one collection of a global heap
 _CONTINUATION, _ATTRIBUTE_MESSAGE, _ATTRIBUTE_INFO = 0x10, 0x0C, 0x15
 _FIXED_TEXT, _VARIABLE = 3, 9  # classes of datatypes
@@ -91,7 +92,7 @@ class _Attribute(NamedTuple):
         if kind == _FIXED_TEXT:
             return _Bytes(self.data).take(int.from_bytes(self.datatype[4:8], "little")).rstrip(b"\0")
         value = _Bytes(self.data)
-        size, address, index = value.number(4), value.number(self.file.offset_size), value.number(4)
+        size, address, index = value.number(4), value.number(_SIZE), value.number(4)
         return self.file.heap_object(address, index, size)
 
 
@@ -104,50 +105,47 @@ class _Hdf5:
         if block.take(8) != b"\x89HDF\r\n\x1a\n":
             raise _DamagedError("it does not begin with the signature of HDF5")
         version = block.number(1)
-        if version in (0, 1):
-            block.take(4)
-            self.offset_size, self.length_size = block.number(1), block.number(1)
-            block.take(9 if version == 0 else 13)
-        elif version in (2, 3):
-            self.offset_size, self.length_size = block.number(1), block.number(1)
-            block.take(1)
-        else:
+        if version not in (0, 1, 2, 3):
             raise _DamagedError(f"its superblock has the version {version}")
-        if not {self.offset_size, self.length_size} <= {2, 4, 8}:
-            raise _DamagedError("its addresses have an unknown size")
-        self.base = block.number(self.offset_size)
-        block.take(2 * self.offset_size)
-        # The address of the root, of which older versions have the link's name and the driver's block before it.
-        block.take(0 if version > 1 else 2 * self.offset_size)
-        self.root = block.number(self.offset_size)
+        block.take(4 if version < 2 else 0)
+        if block.take(2) != bytes([_SIZE, _SIZE]):
+            raise _DamagedError(f"its addresses and lengths must have {_SIZE} bytes, as Keras writes them")
+        block.take({0: 9, 1: 13}.get(version, 1))
+        # Addresses, the first of which is that of the file's start. The root's is last, and in older versions has those
+        # of the driver's block and of the link's name before it.
+        block.take((3 if version > 1 else 5) * _SIZE)
+        self.root = block.number(_SIZE)
 
     def attributes_of_root(self) -> dict[str, _Attribute]:
         """Return the attributes of the root group, by their names."""
         found: dict[str, _Attribute] = {}
         for kind, shared, message in self._messages():
             if kind == _ATTRIBUTE_INFO and self._is_dense(message):
-                raise _DamagedError(f"it keeps its attributes in a heap, which is not read; {_SAVE}")
-            if kind == _ATTRIBUTE_MESSAGE and not shared:
+                text = f"write h5py.File(…).attrs[{_ATTRIBUTE!r}] to a JSON file"
+                raise _DamagedError(f"it keeps its attributes in a heap, which is not read: {text}, or {_SAVE}")
+            if kind == _ATTRIBUTE_MESSAGE:
+                if shared:
+                    raise _DamagedError(f"it shares its attributes among objects, which is not read; {_SAVE}")
                 name, attribute = self._attribute(message)
                 found[name] = attribute
         return found
 
     def heap_object(self, address: int, index: int, size: int) -> bytes:
         """Return the text of a variable length that an attribute refers to."""
-        heap = self._piece(address, 8 + self.length_size)
+        heap = self._piece(address, 8 + _SIZE)
         if heap.take(4) != b"GCOL":
             raise _DamagedError("its attribute refers to no heap")
         heap.take(4)
-        end = heap.number(self.length_size)
-        start = 8 + self.length_size
+        end = heap.number(_SIZE)
+        start = 8 + _SIZE
         for _ in range(_MAX_OBJECTS):
             if start >= end:
                 break
-            header = self._piece(address + start, 8 + self.length_size)
+            header = self._piece(address + start, 8 + _SIZE)
             number = header.number(2)
             header.take(6)
-            length = header.number(self.length_size)
-            start += 8 + self.length_size
+            length = header.number(_SIZE)
+            start += 8 + _SIZE
             if number == index:
                 if size > min(length, MAX_BYTES):
                     raise _DamagedError(f"its attribute must have at most {min(length, MAX_BYTES)} bytes, got {size}")
@@ -159,7 +157,7 @@ class _Hdf5:
 
     def _piece(self, address: int, size: int) -> _Bytes:
         try:
-            self.file.seek(self.base + address)
+            self.file.seek(address)
         except (OverflowError, ValueError):
             raise _DamagedError("an address leads out of it") from None
         content = self.file.read(size)
@@ -184,16 +182,21 @@ class _Hdf5:
                 raise _DamagedError("its root has a header of an unknown version")
             head.take(7)
             blocks = [(self.root + 16, head.number(4), 0)]
-        for count, (address, size, mark) in enumerate(blocks):  # to which blocks are added on the way
-            if count > _MAX_BLOCKS or not mark <= size <= _MAX_HEADER:
+        left, messages_left = _MAX_HEADER, _MAX_MESSAGES
+        for address, size, mark in blocks:  # to which blocks are added on the way
+            left -= size
+            if size < mark or left < 0:
                 raise _DamagedError("a block of the header of its root has an impossible size")
             block = self._piece(address, size)
             block.take(mark)
             while block.left >= (4 if newer else 8):
+                messages_left -= 1
+                if messages_left < 0:
+                    raise _DamagedError(f"the header of its root has more than {_MAX_MESSAGES} messages")
                 kind, message, shared = self._message(block, flags, newer)
                 if kind == _CONTINUATION:
                     place = _Bytes(message)
-                    where, length = place.number(self.offset_size), place.number(self.length_size)
+                    where, length = place.number(_SIZE), place.number(_SIZE)
                     # A newer block has a signature before its messages and a checksum after them.
                     blocks.append((where, length - 4, 4) if newer else (where, length, 0))
                 else:
@@ -208,7 +211,7 @@ class _Hdf5:
         info = _Bytes(message)
         info.take(1)
         info.take(2 if info.number(1) & 1 else 0)
-        return info.number(self.offset_size) != 2 ** (8 * self.offset_size) - 1  # an address of all ones is none
+        return info.number(_SIZE) != 2 ** (8 * _SIZE) - 1  # an address of all ones is none
 
     def _attribute(self, message: bytes) -> tuple[str, _Attribute]:
         content = _Bytes(message)
