@@ -19,4 +19,5 @@ def pytorch_writer(data: Mapping[Any, Any]) -> Literal["training_arguments", "ti
     """
     if isinstance(data.get("opt"), str) and isinstance(data.get("sched"), str):
         return "timm"
-    return "training_arguments" if _TRAINER & data.keys() else None
+    is_trainer = any(not isinstance(data[key], Mapping) for key in _TRAINER & data.keys())
+    return "training_arguments" if is_trainer else None

@@ -186,4 +186,5 @@ def test_dir_lists_what_is_public_alone():
             "telemetry",
             "keras",
             "model_garden",
+            "pytorch",
         }
