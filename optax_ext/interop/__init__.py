@@ -29,10 +29,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from optax_ext.interop._from_file import from_file
-    from optax_ext.interop._state_from_file import state_from_file
     from optax_ext.interop._translate import identify_writer, translate
     from optax_ext.interop._translation import Note, Translation, TranslationWarning
-    from optax_ext.interop._weights import lars_state_from_weights, lars_weights_from_state
     from optax_ext.interop.keras import from_keras, to_keras
     from optax_ext.interop.model_garden import from_model_garden
     from optax_ext.interop.pytorch import (
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
         translate_timm,
         translate_training_arguments,
     )
+    from optax_ext.interop.states import lars_state_from_weights, lars_weights_from_state, state_from_file
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -52,7 +51,6 @@ else:
             "pytorch",
             "_translate",
             "_from_file",
-            "_weights",
-            "_state_from_file",
+            "states",
         ],
     )

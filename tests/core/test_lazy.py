@@ -187,4 +187,5 @@ def test_dir_lists_what_is_public_alone():
             "keras",
             "model_garden",
             "pytorch",
+            "states",
         }

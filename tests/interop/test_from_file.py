@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from optax_ext import CosineDecay, cli, config, interop
+from optax_ext import CosineDecay, LinearWarmup, PolynomialDecay, cli, config, interop
 from optax_ext.cli._numbers import short_numbers
 from optax_ext.interop._source import locate, read_contents
 
@@ -29,6 +29,17 @@ READ = {
     "tf_keras_legacy.h5": config.Adam(0.001),
     "tf_keras_mixed.keras": SCALED,
     "tf214.keras": COSINE_SGD,
+    "tf214.h5": COSINE_SGD,
+    "tf214_saved_model": COSINE_SGD,
+    "tf_keras.h5": COSINE_SGD,
+    "tf_keras_saved_model": COSINE_SGD,
+    "tf_keras_name.keras": config.Adam(0.001),
+    "card_warmup.md": config.AdamW(
+        LinearWarmup(PolynomialDecay(2e-5, 90, 0.0, offset=10), 10),
+        epsilon=1e-8,
+        weight_decay_rate=0.01,
+        gradient_clip_norm=0.0,
+    ),
     "card_numpy.md": config.Adam(2.9999999242136255e-05),
     "card_mixed.md": config.OptimizationConfig(config.SGD(0.1), config.DynamicLossScale()),
     "card_table.md": COSINE_SGD,
@@ -70,6 +81,7 @@ def as_json(data, folder, name="model.json"):
     return folder / name
 
 
+@pytest.mark.filterwarnings("ignore::optax_ext.interop.TranslationWarning")
 @pytest.mark.parametrize("name", READ)
 def test_files_of_real_software(name, tmp_path, capsys):
     assert interop.from_file(FILES / name) == READ[name]

@@ -17,7 +17,7 @@ import pytest
 
 import optax_ext
 from optax_ext import config, interop
-from optax_ext.interop import _hdf5_heaps
+from optax_ext.interop.states import _hdf5_heaps
 from tests.interop.generate_states import DATA, END, SAVED
 from tests.parity import golden_data, translation
 

@@ -19,7 +19,7 @@ import optax
 from optax_ext._core.errors import ConfigError, Problem, join_words
 from optax_ext._core.files import file_error
 from optax_ext.config import LARS, SGD, Adagrad, Adam, AdamW, OptimizationConfig, Optimizer, RMSprop
-from optax_ext.interop._saved_variables import SavedOptimizer, SavedVariable
+from optax_ext.interop.states._saved_variables import SavedOptimizer, SavedVariable
 from optax_ext.transforms import ParamsEmaState
 
 

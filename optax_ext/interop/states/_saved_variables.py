@@ -15,7 +15,7 @@ import numpy as np
 
 from optax_ext._core.errors import ConfigError, shorten
 from optax_ext._core.files import file_error
-from optax_ext.interop._hdf5_heaps import check_heaps
+from optax_ext.interop.states._hdf5_heaps import check_heaps
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file of HDF5
 _MAX_VARIABLES = 2**20  # in one file

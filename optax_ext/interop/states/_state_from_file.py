@@ -15,7 +15,9 @@ from optax_ext._core.opt_states import check_opt_state, find_one
 from optax_ext._core.public import public
 from optax_ext._core.trees import find_nodes
 from optax_ext.config import LARS, DynamicLossScale, OptimizationConfig, Optimizer
-from optax_ext.interop._fill_state import (
+from optax_ext.interop._translate import translate
+from optax_ext.interop._translation import Note, warn_about
+from optax_ext.interop.states._fill_state import (
     check_place_of_momentum,
     fill_tree,
     leaves_by_path,
@@ -23,11 +25,9 @@ from optax_ext.interop._fill_state import (
     map_nodes,
     set_counts,
 )
-from optax_ext.interop._keras_slots import ACCUMULATOR, AVERAGE, SLOTS, Slot, Slots, find_slots
-from optax_ext.interop._saved_variables import SavedOptimizer, SavedVariable, open_saved
-from optax_ext.interop._translate import translate
-from optax_ext.interop._translation import Note, warn_about
-from optax_ext.interop._variable_names import check_names
+from optax_ext.interop.states._keras_slots import ACCUMULATOR, AVERAGE, SLOTS, Slot, Slots, find_slots
+from optax_ext.interop.states._saved_variables import SavedOptimizer, SavedVariable, open_saved
+from optax_ext.interop.states._variable_names import check_names
 from optax_ext.loss_scaling import LossScaleState
 from optax_ext.schedules import Schedule
 

@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from optax_ext._core.public import public
-from optax_ext.interop._fill_state import (
+from optax_ext.interop.states._fill_state import (
     NO_COUNT,
     count_of,
     fill_tree,
