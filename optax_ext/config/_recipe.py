@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from optax_ext import loss_scaling
+from optax_ext import loss_scaling, transforms
 from optax_ext._core.field_types import PositiveInteger
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import Schema, problem
@@ -77,8 +77,7 @@ class OptimizationConfig(Schema):
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
         if self.accumulate_steps > 1:
-            accumulated = optax.MultiSteps(inner, self.accumulate_steps).gradient_transformation()
-            inner = optax.with_extra_args_support(accumulated)
+            inner = transforms.accumulate_gradients(inner, self.accumulate_steps)
         if self.master_weights:
             inner = loss_scaling.master_weights(inner)
         return inner if self.loss_scale is None else self.loss_scale.wrap(inner)

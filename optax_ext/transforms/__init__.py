@@ -10,6 +10,7 @@ __all__ = [
     "ParamsEmaState",
     "ScheduleFreeState",
     "TrustRatioState",
+    "accumulate_gradients",
     "add_decayed_weights",
     "add_momentum",
     "after_weight_decay",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from optax_ext.transforms._accumulation import accumulate_gradients
     from optax_ext.transforms._adadelta import scale_by_adadelta
     from optax_ext.transforms._adagrad import scale_by_rss
     from optax_ext.transforms._adam import scale_by_adam
@@ -67,6 +69,7 @@ else:
         __name__,
         __all__,
         [
+            "_accumulation",
             "_adadelta",
             "_adagrad",
             "_adam",

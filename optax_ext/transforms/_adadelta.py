@@ -56,7 +56,7 @@ def scale_by_adadelta(rho: float, eps: float) -> optax.GradientTransformation:
             return root(mean.real + jnp.asarray(eps, mean.real.dtype))
 
         def scale(update: jax.Array, of_grads: jax.Array, of_updates: jax.Array) -> jax.Array:
-            return divide(rms(of_updates).astype(update.dtype) * update, rms(of_grads), 0)
+            return divide(rms(of_updates), rms(of_grads), 0).astype(update.dtype) * update  # which does not overflow
 
         e_g = jax.tree.map(lambda g, mean: average(mean, square(g), rho), updates, state.e_g)
         updates = jax.tree.map(scale, updates, e_g, state.e_x)

@@ -96,9 +96,9 @@ def scale_by_factored_rms(
             v_row = average(v_row, _mean(squared, column), decay)
             v_col = average(v_col, _mean(squared, row), decay)
             rows, columns = jnp.expand_dims(v_row, column), jnp.expand_dims(v_col, row)
-            share = rows / jnp.expand_dims(_mean(rows, row), row)
-            # Two roots: the product of what is under them may overflow where the product of the roots does not.
-            return _Scaled(divide(update, root(share) * root(columns), 0), v_row, v_col, v)
+            # Roots of each: what is under them, multiplied or squared as in a derivative, may overflow or be 0.
+            share = root(rows) / root(jnp.expand_dims(_mean(rows, row), row))
+            return _Scaled(divide(update, share * root(columns), 0), v_row, v_col, v)
 
         results = jax.tree.map(scale, updates, state.v_row, state.v_col, state.v, layers_of(stacked_axes, updates))
 
@@ -123,7 +123,8 @@ def _is_scaled(node: object) -> bool:
 
 def _mean(x: jax.Array, axis: int) -> jax.Array:
     """Return a mean that is finite, and so small that its reciprocal, by which XLA may multiply, is not 0."""
-    return jnp.minimum(jnp.mean(x, axis=axis), float(jnp.finfo(x.dtype).max) / 8)
+    mean = jnp.mean(x, axis=axis) if x.shape[axis] else jnp.sum(x, axis=axis)  # of nothing, 0 rather than NaN
+    return jnp.minimum(mean, float(jnp.finfo(x.dtype).max) / 8)
 
 
 def _factored_axes(layers: Layers, ndim: int) -> tuple[int, int] | None:

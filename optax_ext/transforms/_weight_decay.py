@@ -115,6 +115,8 @@ def after_weight_decay(
     p = p + u                     where u = inner(g, p), for the p that has decayed
     ```
 
+    All of it is in at least float32, since a step may be smaller than bfloat16's rounding.
+
     For a transformation that does not read parameters, such as Adam,
     [`subtract_decayed_weights`][optax_ext.transforms.subtract_decayed_weights] after it is the same.
 
@@ -143,26 +145,24 @@ def after_weight_decay(
     inner, decay = optax.with_extra_args_support(inner), subtract_decayed_weights(weight_decay, mask)
 
     def init_fn(params: optax.Params) -> optax.OptState:
-        return decay.init(params), inner.init(params)
+        return decay.init(params), inner.init(jax.tree.map(widen, params))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         decayed, decay_state = decay.update(jax.tree.map(jnp.zeros_like, updates), state[0], params)
 
-        def subtract(
-            param: Any, decayed: Any
-        ) -> Any:  # in float32, since a step may be smaller than bfloat16's rounding
-            return param if decayed is None else apply_update(widen(param), decayed)
+        def subtract(param: Any, decayed: Any) -> Any:
+            return widen(param) if decayed is None else apply_update(widen(param), decayed)
 
         def add(update: Any, decayed: Any, gradient: Any, param: Any) -> Any:
             if update is None:
                 return None
-            total = apply_update(widen(update), decayed)
+            total = apply_update(update, decayed)
             return total.astype(jnp.promote_types(gradient.dtype, param.dtype))
 
         seen = jax.tree.map(subtract, params, decayed, is_leaf=is_none)
-        stepped, inner_state = inner.update(updates, state[1], seen, **extra_args)
+        stepped, inner_state = inner.update(jax.tree.map(widen, updates), state[1], seen, **extra_args)
         return jax.tree.map(add, stepped, decayed, updates, params, is_leaf=is_none), (decay_state, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

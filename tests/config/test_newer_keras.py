@@ -174,3 +174,11 @@ def test_a_matrix_without_a_gradient_keeps_its_momentum():
     trace = [jax.tree.leaves(s[0].inner_state.trace["head"]) for s in (state, after)]
     chex.assert_trees_all_equal(*trace)
     assert len(trace[0]) == 1
+
+
+def test_keras_3s_lamb_steps_in_bfloat16_under_strict_promotion():
+    tx, params = config.LAMB(0.25, weight_decay_rate=0.5, decoupled_weight_decay=True).make(), jnp.ones(2, "bfloat16")
+    with jax.numpy_dtype_promotion("strict"):
+        updates, _ = tx.update(params, tx.init(params), params)
+    assert updates.dtype == params.dtype
+    np.testing.assert_allclose(updates.astype("float32"), 0.875 * 0.75 - 1, rtol=1e-2)

@@ -137,6 +137,10 @@ def test_rates_stay_as_they_are_after_the_last_epoch():
             {"momentum": 0.0},
             ["opt_kwargs.momentum: must be greater than 0 with Nesterov's momentum, as in PyTorch; 'mom"],
         ),
+        (
+            {"opt": "lars", "sched": "none", "opt_eps": 1e-3},
+            ["opt_kwargs.eps: must be at most 1e-08, its default, whi"],
+        ),
         ({"layer_decay": 0.7}, ["layer_decay: gives the layers of a model of timm rates of their own, which a recipe"]),
         (
             {"clip_grad": 0.01, "clip_mode": "agc"},
@@ -209,3 +213,19 @@ def test_numbers_that_no_file_has(on_updates):
         "global_batch_size",
         "steps_per_epoch",
     ]
+
+
+@pytest.mark.parametrize("opt", ["sgd", "adamw", "adamwlegacy", "lamb"])
+def test_a_limit_of_0_lets_nothing_through(opt):
+    recipe = read({"opt": opt, "clip_grad": 0.0, "weight_decay": 0.0}).config
+    assert recipe.optimizer.global_clipnorm == 0
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "10", True])
+def test_numbers_of_steps_and_examples_are_positive_integers(count):
+    with pytest.raises(config.ConfigError, match="problem\n  steps_per_epoch: must be an integer greater than 0, got"):
+        read({}, steps_per_epoch=count)
+    with pytest.raises(
+        config.ConfigError, match="problem\n  global_batch_size: must be an integer greater than 0, got"
+    ):
+        read({"lr": None}, global_batch_size=count)

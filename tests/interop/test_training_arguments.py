@@ -77,7 +77,9 @@ def test_reads_files(tmp_path):
     arguments = {"learning_rate": 2e-4, "max_steps": 100, "output_dir": "out", "lr_scheduler_type": "cosine"}
     json_file.write_text(json.dumps(arguments))
     yaml_file.write_text("learning_rate: 2e-4\nmax_steps: 100\nlr_scheduler_type: cosine\nmodel_name_or_path: gpt2\n")
-    assert interop.from_training_arguments(json_file) == interop.from_training_arguments(str(yaml_file))
+    with pytest.warns(interop.TranslationWarning, match="TrainingArguments, and ignored: 'model_name_or_path'"):
+        recipe = interop.from_training_arguments(str(yaml_file))
+    assert interop.from_training_arguments(json_file) == recipe
     assert [str(note) for note in read(yaml_file).notes] == [
         "not arguments of TrainingArguments, and ignored: 'model_name_or_path'"
     ]
@@ -190,6 +192,10 @@ def test_says_what_is_left_to_do():
             ["lr_scheduler_kwargs.num_cycles: must be greater than 0, and at most 10000, got 100000000"],
         ),
         (
+            {"max_steps": 9, "accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 4}}},
+            ["accelerator_config: must not have num_steps in gradient_accumulation_kwargs: write it as gradient_accum"],
+        ),
+        (
             {"max_steps": 9, "deepspeed": {"optimizer": {}}},
             ["deepspeed: has an optimizer or a scheduler of DeepSpeed's"],
         ),
@@ -244,3 +250,12 @@ def test_who_wrote_it():
     assert pytorch_writer({"opt": {}, "sched": "cosine"}) is None
     assert pytorch_writer({"learning_rate": 0.1, "class_name": "SGD"}) is None
     assert np.isfinite(GOLDEN["data"]["params"]["dense.weight"]).all()
+
+
+@pytest.mark.parametrize("total", [0, -1, 2.5, "10", True])
+def test_the_number_of_steps_is_a_positive_integer(total):
+    with pytest.raises(
+        config.ConfigError, match="problem\n  num_training_steps: must be an integer greater than 0, got"
+    ):
+        read({}, total)
+    assert read({}, np.int64(9)) == read({}, 9)

@@ -40,3 +40,11 @@ def test_float16_is_computed_in_float32_under_strict_promotion():
         updates, state = tx.update(gradient, tx.init(gradient))
     assert (updates.dtype, state.e_g.dtype, state.e_x.dtype) == (jnp.float16, jnp.float32, jnp.float32)
     np.testing.assert_allclose(state.e_g, np.square(np.float32(gradient)), rtol=1e-6)
+
+
+def test_huge_gradients_do_not_overflow():
+    gradient, tx = jnp.full(1, 1e30), scale_by_adadelta(0.95, 1e-7)
+    state = tx.init(gradient)
+    for _ in range(4):
+        updates, state = tx.update(gradient, state)
+        assert np.isfinite(updates).all()

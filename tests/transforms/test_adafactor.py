@@ -112,3 +112,12 @@ def test_clipping_and_scaling_are_those_of_optax_where_optax_has_them_right():
         updates, _ = clip_by_rms(1.0).update({"a": half, "b": None}, optax.EmptyState(), {"a": half, "b": half})
     assert updates["b"] is None
     np.testing.assert_allclose(updates["a"], np.array([300.0, -400.0]) / np.sqrt(125_000), rtol=1e-3)
+
+
+def test_the_derivative_is_finite_at_a_gradient_of_zero_and_nothing_has_a_mean_of_0():
+    tx, params = scale_by_factored_rms(-0.8, 1e-30), {"w": jnp.zeros((2, 2)), "empty": jnp.zeros((0, 2))}
+    state = tx.init(params)
+    slopes = jax.grad(lambda grads: tx.update(grads, state)[0]["w"].sum())(params)
+    assert np.isfinite(slopes["w"]).all()
+    _, state = tx.update(params, state)
+    np.testing.assert_array_equal(state.v_col["empty"], [0.0, 0.0])

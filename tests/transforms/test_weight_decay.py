@@ -104,3 +104,14 @@ def test_the_sum_has_the_wider_of_two_dtypes(update, param):
         updates, _ = tx.update(jnp.full(2, 2.0, update), tx.init(params), params)
     assert updates.dtype == param
     np.testing.assert_array_equal(updates, 1.5)
+
+
+def test_the_transformation_after_decay_runs_in_float32():
+    seen = []
+    inner = optax.GradientTransformation(
+        lambda params: params.dtype, lambda updates, state, params: (seen.append((updates, params)) or updates, state)
+    )
+    tx, params = after_weight_decay(inner, 0.0, True), jnp.ones(2, "bfloat16")
+    updates, state = tx.update(params, tx.init(params), params)
+    assert [leaf.dtype for leaf in seen[0]] == ["float32", "float32"]
+    assert (updates.dtype, state[1]) == ("bfloat16", "float32")

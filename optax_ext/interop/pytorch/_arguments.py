@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, SupportsIndex
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext._core.field_types import FLOAT32_MAX
@@ -73,6 +73,15 @@ class Arguments:
         wanted = "a list of numbers" if count is None else f"a list of {count} numbers"
         return self._checked(name, value, fits or value is None, wanted)
 
+    def count(self, name: str, given: object) -> int | None:
+        """Return a number of things that the caller gave beside the arguments, or None if it was not given."""
+        if given is None:
+            return None
+        if isinstance(given, SupportsIndex) and not isinstance(given, bool) and int(given) > 0:
+            return int(given)
+        self.report.problem(name, f"must be an integer greater than 0, got {shorten(given)}")
+        return 1  # so that nobody asks for it again
+
     def problem(self, name: str, text: str) -> None:
         """Add a reason to refuse one argument."""
         self.report.problem(f"{self.path}.{name}" if self.path else name, text)
@@ -91,7 +100,8 @@ class Arguments:
             else:
                 others.append(name)
         if others:
-            self.report.note("", f"not arguments of {whose}, and ignored: {join_words(sorted(others))}")
+            text = f"not arguments of {whose}, and ignored: {join_words(sorted(others))}"
+            self.report.note("", text, surprising=True)
 
     def _checked(self, name: str, value: Any, fits: bool, wanted: str) -> Any:
         if fits:

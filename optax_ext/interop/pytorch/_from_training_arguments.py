@@ -102,7 +102,7 @@ def translate_training_arguments(
     report = Report()
     args = Arguments(read_mapping(source, "source"), READ, report)
     args.report_unknown(KNOWN, "TrainingArguments")
-    total = _total_steps(args, num_training_steps)
+    total = _total_steps(args, args.count("num_training_steps", num_training_steps))
     rate = _read_schedule(args, total)
     optimizer = read_optimizer(args, rate)
     _note_the_rest(args)
@@ -185,6 +185,11 @@ def _note_the_rest(args: Arguments) -> None:
     elif deepspeed:
         text = "may bring an optimizer, a schedule, clipping and a loss scale of its own, which are not read"
         args.note("deepspeed", text, surprising=True)
+    accelerator = args.value("accelerator_config")
+    accumulation = accelerator.get("gradient_accumulation_kwargs") if isinstance(accelerator, Mapping) else None
+    if isinstance(accumulation, Mapping) and accumulation.get("num_steps") is not None:
+        text = "must not have num_steps in gradient_accumulation_kwargs: write it as gradient_accumulation_steps"
+        args.problem("accelerator_config", text)
     if args.flag("bf16"):
         args.note("bf16", "is for the model to compute in, and needs no loss scale")
 

@@ -77,9 +77,8 @@ def _adam(settings: Settings) -> Optimizer | None:
 
 
 def _adamw(settings: Settings) -> Optimizer | None:
-    clip = {"gradient_clip_norm": settings.clip.get("global_clipnorm", 0.0), "global_clipnorm": None}
     moments = {**_moments(settings), "epsilon_hat": False, "amsgrad": settings.own.flag("amsgrad")}
-    return settings.build(AdamW, **moments, **settings.decay(), **clip)
+    return settings.build(AdamW, **moments, **settings.decay(), gradient_clip_norm=0.0)  # timm's limit may be 0
 
 
 def _moments(settings: Settings) -> dict[str, Any]:
@@ -118,6 +117,11 @@ def _lars(settings: Settings) -> Optimizer | None:
     if own.flag("trust_clip"):
         text = "clips to the rate, as no LARS of a recipe does: docs/migration.md shows the chain"
         settings.args.problem("opt", f"{shorten(settings.args.value('opt'))} {text}")
+    if not 0 <= own.number("eps") <= _LARS["eps"]:
+        text = (
+            f"must be at most {_LARS['eps']:g}, its default, which no norm notices: no LARS of a recipe adds one, got"
+        )
+        own.problem("eps", f"{text} {own.number('eps')}")
     fields = {"momentum": momentum, "nesterov": own.flag("nesterov"), "eeta": own.number("trust_coeff")}
     fields |= {"separate_norms": True, **settings.decay()}
     if own.flag("always_adapt"):

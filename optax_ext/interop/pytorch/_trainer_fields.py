@@ -24,12 +24,13 @@ READ: dict[str, Any] = {
     "bf16": False,
     "label_smoothing_factor": 0.0,
     "neftune_noise_alpha": None,
+    "accelerator_config": None,
     "deepspeed": None,
 }
 
 # Of both versions, what is about data, devices, evaluation, logging, saving and the hub.
 _OTHERS = """
-    _n_gpu accelerator_config activation_checkpointing activation_checkpointing_kwargs auto_find_batch_size
+    _n_gpu activation_checkpointing activation_checkpointing_kwargs auto_find_batch_size
     average_tokens_across_devices batch_eval_metrics bf16_full_eval data_seed dataloader_drop_last dataloader_in_order
     dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory
     dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters
