@@ -153,7 +153,7 @@ def after_weight_decay(
         decayed, decay_state = decay.update(jax.tree.map(jnp.zeros_like, updates), state[0], params)
 
         def subtract(param: Any, decayed: Any) -> Any:
-            return widen(param) if decayed is None else apply_update(widen(param), decayed)
+            return None if param is None else apply_update(widen(param), decayed)
 
         def add(update: Any, decayed: Any, gradient: Any, param: Any) -> Any:
             if update is None:

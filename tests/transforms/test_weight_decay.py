@@ -108,10 +108,10 @@ def test_the_sum_has_the_wider_of_two_dtypes(update, param):
 
 def test_the_transformation_after_decay_runs_in_float32():
     seen = []
-    inner = optax.GradientTransformation(
-        lambda params: params.dtype, lambda updates, state, params: (seen.append((updates, params)) or updates, state)
-    )
-    tx, params = after_weight_decay(inner, 0.0, True), jnp.ones(2, "bfloat16")
-    updates, state = tx.update(params, tx.init(params), params)
-    assert [leaf.dtype for leaf in seen[0]] == ["float32", "float32"]
-    assert (updates.dtype, state[1]) == ("bfloat16", "float32")
+    inner = optax.stateless(lambda updates, params: seen.append((updates, params)) or updates)
+    inner = inner._replace(init=lambda params: params["w"].dtype)
+    tx, params = after_weight_decay(inner, 0.0, True), {"w": jnp.ones(2, "bfloat16"), "hidden": None}
+    state = tx.init(params)
+    updates, _ = tx.update(params, state, params)
+    assert [leaf.dtype for leaf in jax.tree.leaves(seen)] == ["float32", "float32"]
+    assert (updates["w"].dtype, state[1]) == ("bfloat16", "float32")
