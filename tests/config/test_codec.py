@@ -253,7 +253,8 @@ def test_what_holds_a_config_is_told_from_one(data, message):
 
 
 def test_a_misspelled_optimizer_hides_no_other_problem():
-    text = "unknown field (did you mean 'optimizer'?), accepted: optimizer, loss_scale, ema, master_weights, accumulate_steps"
+    accepted = "optimizer, loss_scale, ema, master_weights, accumulate_steps"
+    text = f"unknown field (did you mean 'optimizer'?), accepted: {accepted}"
     sgd = {"type": "sgd", "learning_rate": 0.1}
     for key in ("optimiser", "Optimizer", "optimizers", "optim"):
         assert problems({key: sgd}) == {key: text}
