@@ -15,7 +15,8 @@ def pytorch_writer(data: Mapping[Any, Any]) -> Literal["training_arguments", "ti
       data: The mapping.
 
     Returns:
-      ``"timm"`` where ``opt`` and ``sched`` are text, ``"training_arguments"`` for a key that only those have.
+      ``"timm"`` where ``opt`` and ``sched`` are text, ``"training_arguments"`` for a key that only those have, unless a
+      mapping is under it, as under a misspelled ``optimizer`` of ours.
     """
     if isinstance(data.get("opt"), str) and isinstance(data.get("sched"), str):
         return "timm"

@@ -248,6 +248,7 @@ def test_who_wrote_it():
     assert pytorch_writer({"lr_scheduler_type": "linear"}) == "training_arguments"
     assert pytorch_writer({"opt": "sgd", "sched": "cosine", "warmup_ratio": 1}) == "timm"
     assert pytorch_writer({"opt": {}, "sched": "cosine"}) is None
+    assert pytorch_writer({"optim": {"type": "sgd"}}) is None
     assert pytorch_writer({"learning_rate": 0.1, "class_name": "SGD"}) is None
     assert np.isfinite(GOLDEN["data"]["params"]["dense.weight"]).all()
 
