@@ -89,6 +89,10 @@ class Adafactor(DecayingOptimizer):
         count = exact_step(step).astype("float32") + 1
         return jnp.minimum(super().learning_rate_at(step), 1 / jnp.sqrt(count))
 
+    def has_constant_rate(self) -> bool:
+        """Return False, since the limit of the rate falls with the steps."""
+        return False
+
     def milestones(self) -> tuple[Milestone, ...]:
         """Return those of every optimizer, and the step from which on a constant rate is limited."""
         rate = self.learning_rate
@@ -111,11 +115,10 @@ class Adafactor(DecayingOptimizer):
             Stage("mean square", mean_square, scale),
             Stage("clip update", clip, transforms.clip_by_rms(self.clip_threshold, stacked_axes=axes)),
             Stage("parameter size", size, transforms.scale_by_param_rms(self.epsilon_2, stacked_axes=axes)),
-            Stage("learning rate", rate, transforms.scale_by_learning_rate(self.learning_rate_at)),
+            Stage("learning rate", rate, transforms.scale_by_learning_rate(self._rate())),
         ]
 
     def _decay_of_a_step(self) -> "optax.ScalarOrSchedule":
         """Return which part of a parameter decays in a step, by the rate without the limit."""
-        is_constant = self.decay == 0 and not isinstance(self.learning_rate, Schedule)
-        rate = self.learning_rate if is_constant else super().learning_rate_at
+        rate = self.learning_rate if super().has_constant_rate() else super().learning_rate_at
         return decay_of_a_step(rate, self.weight_decay_rate, self.weight_decay_times_learning_rate)

@@ -130,6 +130,10 @@ class Optimizer(Tagged):
         rate = evaluate(self.learning_rate, step)
         return rate if self.decay == 0 else rate / (1 + self.decay * exact_step(step).astype("float32"))
 
+    def has_constant_rate(self) -> bool:
+        """Return whether every step takes the same rate, for which the transformation then counts no steps."""
+        return self.decay == 0 and not isinstance(self.learning_rate, Schedule)
+
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the steps at which it is worth looking at the rate: the schedule's, and where ``decay`` halves it."""
         found = [Milestone(min(round(1 / self.decay), INT32_MAX), "half, by decay")] if self.decay > 0 else []
@@ -165,8 +169,7 @@ class Optimizer(Tagged):
 
     def _rate(self) -> "optax.ScalarOrSchedule":
         """Return the learning rate as Optax takes it: a number where it is constant, so that no steps are counted."""
-        is_constant = self.decay == 0 and not isinstance(self.learning_rate, Schedule)
-        return self.learning_rate if is_constant else self.learning_rate_at
+        return self.learning_rate if self.has_constant_rate() else self.learning_rate_at
 
     def _learning_rate_stage(self) -> Stage:
         return Stage("learning rate", self._learning_rate_in_words(), transforms.scale_by_learning_rate(self._rate()))

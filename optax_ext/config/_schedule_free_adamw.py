@@ -9,7 +9,7 @@ from optax_ext._core.lazy import jax, jnp, np, optax
 from optax_ext._core.steps import exact_step
 from optax_ext.config._decaying import DecayingOptimizer, decay_of_a_step
 from optax_ext.config._stage import Stage
-from optax_ext.schedules import Milestone, Schedule
+from optax_ext.schedules import Milestone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +95,10 @@ class ScheduleFreeAdamW(DecayingOptimizer):
             return rate
         return rate * jnp.minimum((exact_step(step).astype("float32") + 1) / self.warmup_steps, 1)
 
+    def has_constant_rate(self) -> bool:
+        """Return whether every step takes the same rate, without a warm-up too."""
+        return self.warmup_steps == 0 and super().has_constant_rate()
+
     def milestones(self) -> tuple[Milestone, ...]:
         """Return those of every optimizer, and the first step after warm-up."""
         found = super().milestones()
@@ -122,14 +126,10 @@ class ScheduleFreeAdamW(DecayingOptimizer):
             Stage("average", average, transforms.schedule_free(self.beta_1)),
         ]
 
-    def _rate(self) -> "optax.ScalarOrSchedule":
-        return self._rate_without_warmup() if self.warmup_steps == 0 else self.learning_rate_at
-
     def _decay_of_a_step(self) -> "optax.ScalarOrSchedule":
         """Return which part of a parameter decays in a step, by the rate without warm-up."""
         rate = self._rate_without_warmup()
         return decay_of_a_step(rate, self.weight_decay_rate, self.weight_decay_times_learning_rate)
 
     def _rate_without_warmup(self) -> "optax.ScalarOrSchedule":
-        is_constant = self.decay == 0 and not isinstance(self.learning_rate, Schedule)
-        return self.learning_rate if is_constant else super().learning_rate_at
+        return self.learning_rate if super().has_constant_rate() else super().learning_rate_at

@@ -61,8 +61,7 @@ def _has_rate(node: Any) -> bool:
 
 def _is_constant(recipe: Any) -> bool:
     """Whether a recipe's rate is a number, which its transformation applies without a count."""
-    optimizer = getattr(recipe, "optimizer", recipe)
-    return optimizer.decay == 0 and not callable(optimizer.learning_rate)
+    return getattr(recipe, "optimizer", recipe).has_constant_rate()
 
 
 class _Count(NamedTuple):

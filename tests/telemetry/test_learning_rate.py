@@ -301,3 +301,25 @@ def test_what_is_no_rate(name):
     rate, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
         optax_ext.metrics(sgd.init(PARAMS), rate)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (config.Adafactor(0.75), [0.75, 2**-0.5, 3**-0.5]),
+        (config.ScheduleFreeAdamW(0.75, warmup_steps=3), [0.25, 0.5, 0.75]),
+        (config.ScheduleFreeAdamW(0.75), [0.75, 0.75, 0.75]),
+        (
+            config.OptimizationConfig(config.SGD(optax_ext.PolynomialDecay(1.0, 4, 0.0)), accumulate_steps=2),
+            [1.0, 1.0, 1.0, 0.75],
+        ),
+    ],
+    ids=lambda value: getattr(value, "type", ""),
+)
+def test_rates_that_a_number_does_not_tell(recipe, expected):
+    tx, params = recipe.make(), {"w": jnp.ones(2)}
+    state, rates = tx.init(params), []
+    for _ in expected:
+        _, state = tx.update({"w": jnp.ones(2)}, state, params)
+        rates.append(float(optax_ext.metrics(state, recipe)["learning_rate"]))
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
