@@ -88,6 +88,7 @@ def moments_stage(
     b1, b2 = round_decays(beta_1, beta_2) if round_betas else (beta_1, beta_2)
     scale = transforms.scale_by_adam(b1, b2, epsilon, amsgrad=amsgrad, epsilon_hat=epsilon_hat)
     where = "TensorFlow's epsilon hat" if epsilon_hat else "beside the corrected root"
+    where += "" if round_betas else ", betas subtracted from 1 before they are rounded"
     return Stage("moments", moments_in_words(beta_1, beta_2, epsilon, where, amsgrad), scale)
 
 

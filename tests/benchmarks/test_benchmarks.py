@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.__main__ import make_table
+from benchmarks.__main__ import main, make_table
 from benchmarks.contenders import CONTENDERS, FAMILIES, FLOOR, choose
 from benchmarks.measure import Measurement
 from benchmarks.trees import TREES, count_parameters
@@ -27,9 +27,33 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize(
-    "rows", [["optax.sgd"], pytest.param(["bandwidth floor", "optax.sgd"], marks=pytest.mark.slow)]
-)
+def test_a_small_table_and_its_json(tmp_path):
+    file = tmp_path / "results.json"
+    small = {"kernel": (64, 32), "bias": (32,)}
+    options = [
+        "--trees",
+        "vit_s16",
+        "--dtypes",
+        "float32",
+        "--repeats",
+        "2",
+        "--only",
+        "optax.sgd",
+        "--json",
+        str(file),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TREES, "vit_s16", lambda: small)
+        patch.setattr(sys, "argv", ["benchmarks", *options])
+        main()
+    (result,) = json.loads(file.read_text())["results"]
+    assert result["row"] == "optax.sgd"
+    assert len(result["step_ms"]) == 2
+    assert 0 <= result["necessary_bytes"] - 5 * (64 * 32 + 32) * 4 < 5000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [["optax.sgd"], ["bandwidth floor", "optax.sgd"]])
 def test_a_table_and_its_json(rows, tmp_path):
     file = tmp_path / "results.json"
     options = ["--trees", "resnet50", "--dtypes", "bfloat16", "--repeats", "2"]

@@ -93,12 +93,12 @@ OWN = {
         {"beta_1": 0.75, "beta_2": 0.875, "epsilon": 0.03125},
         {"warmup_steps": 3, "weight_decay_rate": 0.0625},
     ],
-    config.Adam: [*MOMENTS, {"amsgrad": True}, {"epsilon_hat": True}],
+    config.Adam: [*MOMENTS, {"amsgrad": True}, {"epsilon_hat": True, "round_betas": False, "beta_2": 0.875}],
     config.AdamW: [
         *MOMENTS,
         {"epsilon_hat": True, "weight_decay_rate": 0.0625, "weight_decay_times_learning_rate": True},
         {"weight_decay_rate": 0.0625, "weight_decay_times_learning_rate": False, "exclude_from_weight_decay": ["bias"]},
-        {"amsgrad": True, "weight_decay_rate": 0.0625},
+        {"amsgrad": True, "weight_decay_rate": 0.0625, "round_betas": True},
         {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["bias", "norm"], "gradient_clip_norm": 0.375},
         {"weight_decay_rate": 0.0625, "include_in_weight_decay": ["norm/bias"], "exclude_from_weight_decay": ["bias"]},
         {"weight_decay_rate": 0.0625, "include_in_weight_decay": ["kernel"], "gradient_clip_norm": 0.0},
@@ -133,7 +133,8 @@ OWN = {
     ],
     config.Lion: [*DECAYING, {"beta_1": 0.75, "beta_2": 0.875}],
 }
-SIMILAR = (config.Adadelta, config.Adamax, config.Nadam, config.Lion)  # Adagrad stands for what all have
+# SGD, Adam, LARS and Adagrad stand for what all have.
+SIMILAR = tuple(cls for cls in OWN if cls not in (config.SGD, config.Adam, config.LARS, config.Adagrad))
 SETTINGS = [
     pytest.param(
         cls,

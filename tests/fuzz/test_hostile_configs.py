@@ -118,7 +118,7 @@ def check_any_file(content, suffix):
     check(read_bytes(content, suffix, interop.from_file))
 
 
-@settings(quietly, max_examples=600)
+@settings(quietly, max_examples=300)
 @given(content=contents, suffix=suffixes)
 def test_any_bytes_in_a_file_load_or_are_a_config_error(content, suffix):
     check_any_file(content, suffix)

@@ -219,7 +219,7 @@ def nested(**fields):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (7, "must be a mapping, got 7"),
+        (7, "must be a mapping with a .class_name. and a .config., got 7"),
         ({}, "class cannot be inferred"),
         ({"class_name": "CosineDecy", "config": {}}, "did you mean 'CosineDecay'"),
         ({"class_name": "Yogi", "config": {}}, "Yogi has no counterpart here"),

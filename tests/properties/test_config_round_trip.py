@@ -264,7 +264,7 @@ configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 
 @pytest.mark.filterwarnings("ignore:.*learning_rate .* is 0 at every step:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*climbs to a schedule that is 0:UserWarning")  # as some of these do
-@settings(max_examples=1000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, suppress_health_check=list(HealthCheck))
 @given(original=configs, exclude_defaults=bools)
 def test_any_config_survives_dict_json_yaml_and_pickle(original, exclude_defaults):
     data = config.to_dict(original, exclude_defaults=exclude_defaults)
@@ -360,7 +360,7 @@ def check_damaged(data):
 
 
 @pytest.mark.filterwarnings("ignore:.*learning_rate .* is 0 at every step:UserWarning")
-@settings(max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(data=damaged())
 def test_any_damaged_config_loads_or_is_a_config_error_as_the_json_schema_says(data):
     check_damaged(data)
