@@ -69,7 +69,8 @@ class KerasReader:
             are, s = ("is", "") if len(lost) == 1 else ("are", "s")
             text = f"{' and '.join(lost)} {are} left out of TensorFlow's get_config: {name} is read with the default{s}"
             if package == "transformers":
-                text += ", where create_optimizer excludes ['LayerNorm', 'layer_norm', 'bias']"
+                text += ", where create_optimizer excludes ['LayerNorm', 'layer_norm', 'bias']: if that made this one,"
+                text += " add them to exclude_from_weight_decay"
             self.report.note(path, text, surprising=True)
 
     def _schedule(self, name: str, fields: dict[str, Any], path: str) -> float | Schedule | None:
