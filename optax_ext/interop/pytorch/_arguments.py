@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext._core.field_types import FLOAT32_MAX
-from optax_ext.interop._report import Report, is_number
+from optax_ext.interop._report import Report, is_number, join
 
 
 def is_finite(value: object) -> bool:
@@ -84,11 +84,11 @@ class Arguments:
 
     def problem(self, name: str, text: str) -> None:
         """Add a reason to refuse one argument."""
-        self.report.problem(f"{self.path}.{name}" if self.path else name, text)
+        self.report.problem(join(self.path, name), text)
 
     def note(self, name: str, text: str, *, surprising: bool = False) -> None:
         """Say something about one argument."""
-        self.report.note(f"{self.path}.{name}" if self.path else name, text, surprising=surprising)
+        self.report.note(join(self.path, name), text, surprising=surprising)
 
     def report_unknown(self, known: Collection[str], whose: str) -> None:
         """Report what looks like a misspelling of an argument that counts here, and note what else is not known."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.config import LAMB, LARS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Nadam, Optimizer, RMSprop
 from optax_ext.interop.pytorch._arguments import Arguments
+from optax_ext.interop.pytorch._torch_optimizers import rmsprop_fields, sgd_fields
 from optax_ext.schedules import Schedule
 
 # What timm leaves out of weight decay: `param.ndim <= 1 or name.endswith(".bias")`.
@@ -59,14 +60,11 @@ _NAMES = {
 
 
 def _sgd(settings: Settings) -> Optimizer | None:
-    own = settings.own
-    momentum, nesterov = own.number("momentum"), own.flag("nesterov")
-    if nesterov and not momentum:
-        own.problem("momentum", "must be greater than 0 with Nesterov's momentum, as in PyTorch; 'momentum' has none")
-    if own.number("dampening"):
-        own.problem("dampening", f"must be 0, got {own.number('dampening')}: nothing here dampens momentum")
-    outside = {"learning_rate_in_momentum": False} if momentum else {}
-    return settings.build(SGD, momentum=momentum, nesterov=nesterov, **outside, **settings.in_gradient())
+    fields = sgd_fields(settings.own)
+    if fields["nesterov"] and not fields["momentum"]:
+        text = "must be greater than 0 with Nesterov's momentum, as in PyTorch; 'momentum' has none"
+        settings.own.problem("momentum", text)
+    return settings.build(SGD, **fields, **settings.in_gradient())
 
 
 def _adam(settings: Settings) -> Optimizer | None:
@@ -132,22 +130,15 @@ def _lars(settings: Settings) -> Optimizer | None:
 
 
 def _rmsprop(settings: Settings) -> Optimizer | None:
-    outside = {"learning_rate_in_momentum": False} if settings.own.number("momentum") else {}
-    return settings.build(RMSprop, **_mean_square(settings), **outside, **settings.in_gradient())
+    return settings.build(RMSprop, **rmsprop_fields(settings.own), **settings.in_gradient())
 
 
 def _rmsprop_tf(settings: Settings) -> Optimizer | None:
     own = settings.own
-    outside = {} if own.flag("lr_in_momentum") or not own.number("momentum") else {"learning_rate_in_momentum": False}
-    fields = {**_mean_square(settings), "epsilon_in_root": True, "initial_mean_square": 1.0, **outside}
+    fields = {**rmsprop_fields(own), "epsilon_in_root": True, "initial_mean_square": 1.0}
+    fields["learning_rate_in_momentum"] |= own.flag("lr_in_momentum")
     decay = settings.decay() if own.flag("decoupled_decay") else settings.in_gradient()
     return settings.build(RMSprop, **fields, **decay)
-
-
-def _mean_square(settings: Settings) -> dict[str, Any]:
-    own = settings.own
-    fields = {"rho": own.number("alpha"), "epsilon": own.number("eps"), "centered": own.flag("centered")}
-    return {**fields, "momentum": own.number("momentum")}
 
 
 def _nadam(settings: Settings) -> Optimizer | None:

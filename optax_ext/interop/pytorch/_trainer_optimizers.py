@@ -6,6 +6,7 @@ from typing import Any
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.config import SGD, Adagrad, AdamW, Lion, Optimizer, RMSprop
 from optax_ext.interop.pytorch._arguments import Arguments
+from optax_ext.interop.pytorch._torch_optimizers import rmsprop_fields, sgd_fields
 from optax_ext.interop.pytorch._trainer_fields import ADAMW, DECAYS_AFTER, REFUSED_OPTIMIZERS
 from optax_ext.schedules import Schedule
 
@@ -46,9 +47,11 @@ def read_optimizer(args: Arguments, rate: float | Schedule) -> Optimizer | None:
     if decay:
         shared |= {"weight_decay_rate": decay, "exclude_from_weight_decay": EXCLUDED, "weight_decay_in_gradient": True}
     if name == "sgd":
-        return _sgd(own, shared, args)
+        names = {"momentum": "optim_args.momentum", **_SHARED}
+        return args.report.build(SGD, {**shared, **sgd_fields(own)}, "", names)
     if name == "rmsprop":
-        return _rmsprop(own, shared, args)
+        names = {"rho": "optim_args.alpha", "epsilon": "optim_args.eps", "momentum": "optim_args.momentum", **_SHARED}
+        return args.report.build(RMSprop, {**shared, **rmsprop_fields(own)}, "", names)
     if own.number("lr_decay"):
         shared["decay"] = own.number("lr_decay")
     fields = {"initial_accumulator_value": 0.0, "epsilon": own.number("eps")}
@@ -107,26 +110,6 @@ def _own_arguments(name: str, args: Arguments) -> Arguments:
             "weight_decay", "has no effect: the Trainer gives its groups the argument weight_decay", surprising=True
         )
     return own
-
-
-def _sgd(own: Arguments, shared: dict[str, Any], args: Arguments) -> Optimizer | None:
-    momentum = own.number("momentum")
-    if own.number("dampening"):
-        own.problem("dampening", f"must be 0, got {own.number('dampening')}: nothing here dampens momentum")
-    if momentum:
-        shared["learning_rate_in_momentum"] = False
-    fields = {"momentum": momentum, "nesterov": own.flag("nesterov")}
-    return args.report.build(SGD, {**shared, **fields}, "", {"momentum": "optim_args.momentum", **_SHARED})
-
-
-def _rmsprop(own: Arguments, shared: dict[str, Any], args: Arguments) -> Optimizer | None:
-    momentum = own.number("momentum")
-    if momentum:
-        shared["learning_rate_in_momentum"] = False
-    fields = {"rho": own.number("alpha"), "epsilon": own.number("eps"), "centered": own.flag("centered")}
-    fields["momentum"] = momentum
-    names = {"rho": "optim_args.alpha", "epsilon": "optim_args.eps", "momentum": "optim_args.momentum", **_SHARED}
-    return args.report.build(RMSprop, {**shared, **fields}, "", names)
 
 
 _SHARED = {
