@@ -8,7 +8,7 @@ from optax_ext import config
 from optax_ext._core.public import public
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._source import read_contents, writer_of
-from optax_ext.interop._translate import translate
+from optax_ext.interop._translate import check_writer, translate_contents
 from optax_ext.interop._translation import Writer, warn_about
 from optax_ext.schedules import Schedule
 
@@ -72,16 +72,15 @@ def from_file(
       ...     interop.from_file(f"{folder}/model.keras").momentum
       0.9
     """
-    if written_by is None and base is None and writer_of(read_contents(path, "path")) is None:
+    check_writer(written_by)
+    contents = read_contents(path, "path")
+    if written_by is None and base is None and writer_of(contents) is None:
         return config.load(path)
-    translation = translate(
-        path,
-        base,
-        written_by=written_by,
-        translate_patterns=translate_patterns,
-        num_training_steps=num_training_steps,
-        steps_per_epoch=steps_per_epoch,
-        global_batch_size=global_batch_size,
-    )
+    numbers = {
+        "num_training_steps": num_training_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "global_batch_size": global_batch_size,
+    }
+    translation = translate_contents(contents, path, base, written_by, numbers, translate_patterns)
     warn_about(translation.notes, stacklevel=2)
     return translation.config

@@ -1,7 +1,7 @@
 """Whatever other software wrote, translated with notes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
@@ -10,18 +10,26 @@ from optax_ext._core.writers import Foreign, foreign_writer
 from optax_ext.config import OptimizationConfig, Optimizer
 from optax_ext.interop._source import locate, read_contents, translate_there, writer_of
 from optax_ext.interop._translation import Translation, Writer
+from optax_ext.interop.containers import Contents
 from optax_ext.interop.keras import translate_keras
 from optax_ext.interop.model_garden import translate_model_garden
 from optax_ext.interop.pytorch import translate_timm, translate_training_arguments
 from optax_ext.schedules import Schedule
 
-_WRITERS = get_args(Writer)
 _OF_KERAS = ("transformers", "tensorflow_addons", "model_garden")  # whose classes a config of Keras may name
 _SOFTWARE: dict[Writer, str] = {
     "model_garden": "recipes of Model Garden",
     "keras": "configs of Keras",
     "training_arguments": "arguments of transformers' Trainer",
     "timm": "arguments of timm",
+}
+# Arguments that are for what one writer wrote.
+_OF_WRITER: dict[str, Writer] = {
+    "base": "model_garden",
+    "class_name": "keras",
+    "num_training_steps": "training_arguments",
+    "steps_per_epoch": "timm",
+    "global_batch_size": "timm",
 }
 
 
@@ -101,9 +109,28 @@ def translate(
       ...     print(note)
       config.clipvalue: is ignored because clipnorm is set, as in TensorFlow's newer optimizers
     """
-    if written_by not in (None, *_WRITERS):
-        raise ValueError(f"written_by must be one of {join_words(_WRITERS)} or None, got {shorten(written_by)}")
-    found = locate(read_contents(source, "source"))
+    check_writer(written_by)
+    numbers = {
+        "num_training_steps": num_training_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "global_batch_size": global_batch_size,
+    }
+    return translate_contents(
+        read_contents(source, "source"), source, base, written_by, numbers, translate_patterns, class_name
+    )
+
+
+def translate_contents(
+    contents: Contents,
+    source: Mapping[str, Any] | str | os.PathLike[str],
+    base: Mapping[str, Any] | str | os.PathLike[str] | None,
+    written_by: Writer | None,
+    numbers: Mapping[str, int | None],
+    translate_patterns: bool,
+    class_name: str | None = None,
+) -> Translation[Schedule | Optimizer | OptimizationConfig]:
+    """Translate what was read of a source, as `translate` does, with the numbers that only some writers need."""
+    found = locate(contents)
     data, name = found.data, found.name
     known = _known(foreign_writer(data)) or ("keras" if found.place else None)
     if known is None and written_by is None:
@@ -113,20 +140,18 @@ def translate(
     if known is not None and written_by not in (None, known, *(_OF_KERAS if known == "keras" else ())):
         text = f"has the keys of {_SOFTWARE[known]}, and written_by says {written_by!r}: leave written_by out"
         raise ConfigError(name, [Problem("", text)])
-    if known == "keras" or (known is None and class_name is not None):  # in the format of Keras, of whatever package
-        format_of: Writer = "keras"
-    else:
-        format_of = known or written_by or "keras"
-        format_of = "keras" if format_of in ("transformers", "tensorflow_addons") else format_of
-    _only("base", base, ("model_garden",), format_of)
-    _only("class_name", class_name, ("keras",), format_of)
-    _only("num_training_steps", num_training_steps, ("training_arguments",), format_of)
-    _only("steps_per_epoch", steps_per_epoch, ("timm",), format_of)
-    _only("global_batch_size", global_batch_size, ("timm",), format_of)
+    format_of = known or ("keras" if class_name is not None else written_by)
+    if format_of in (None, "transformers", "tensorflow_addons"):  # whose classes are in the format of Keras
+        format_of = "keras"
+    for argument, value in {"base": base, "class_name": class_name, **numbers}.items():
+        writer = _OF_WRITER[argument]
+        if value is not None and writer != format_of:
+            raise ValueError(f"{argument} is for {_SOFTWARE[writer]}, and the source is written by {format_of!r}")
     if format_of == "training_arguments":
-        return translate_training_arguments(source, num_training_steps=num_training_steps)
+        return translate_training_arguments(source, num_training_steps=numbers["num_training_steps"])
     if format_of == "timm":
-        return translate_timm(source, steps_per_epoch=steps_per_epoch, global_batch_size=global_batch_size)
+        of_run = {argument: numbers[argument] for argument in ("steps_per_epoch", "global_batch_size")}
+        return translate_timm(source, **of_run)
     if format_of == "model_garden":
         return translate_model_garden(data, base, translate_patterns=translate_patterns, source=name)
     package = None if written_by in ("training_arguments", "timm") else written_by
@@ -139,10 +164,11 @@ def translate(
     return translate_there(found, read)
 
 
-def _only(argument: str, value: object, writers: Sequence[Writer], written_by: Writer) -> None:
-    """Raise an error if an argument is given that is for what another software writes."""
-    if value is not None and written_by not in writers:
-        raise ValueError(f"{argument} is for {_SOFTWARE[writers[0]]}, and the source is written by {written_by!r}")
+def check_writer(written_by: object) -> None:
+    """Raise ValueError if this is no writer that is known."""
+    if written_by not in (None, *get_args(Writer)):
+        accepted = join_words(get_args(Writer))
+        raise ValueError(f"written_by must be one of {accepted} or None, got {shorten(written_by)}")
 
 
 def _known(writer: Foreign | None) -> Writer | None:
