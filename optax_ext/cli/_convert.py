@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from optax_ext import config, interop
 from optax_ext._core.files import file_suffix, json_text, write_text
@@ -28,7 +28,6 @@ _NUMBERS: dict[str, _Writer] = {
     "global_batch_size": "timm",
 }
 _SAID = {"training_arguments": "TrainingArguments of transformers", "timm": "arguments of timm"}
-WRITERS = [_OURS, *(name.replace("_", "-") for name in get_args(_Writer))]
 
 
 def convert(
@@ -51,7 +50,7 @@ def convert(
       to: The format; None for that of the output, or the other one.
       all_fields: Whether fields are written that have their default.
       overwrite: Whether a file is replaced.
-      written_by: One of `WRITERS`; None for what the file tells.
+      written_by: What --from says; None for what the file tells.
       base: The experiment that a file of Model Garden overrides.
       numbers: What a file does not say, as `interop.translate` takes it.
       shapes_file: The shapes of parameters, which patterns are compared with.

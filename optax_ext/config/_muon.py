@@ -146,11 +146,12 @@ class Muon(DecayingOptimizer):
         found: dict[str, _Mask] = {"orthogonalization": matrices}
         if any(field.stage == "weight decay" for field in self.pattern_fields()):
             not_excluded = without(self.exclude_from_weight_decay, allowed)
-            decays = (
-                [] if self.weight_decay_rate > 0 else [_not(matrices)],
-                [] if self.adam_weight_decay > 0 else [matrices],
-            )
-            found["weight decay"] = _all_of(not_excluded, *decays[0], *decays[1])
+            parts = [not_excluded]
+            if self.weight_decay_rate == 0:
+                parts.append(_not(matrices))
+            if self.adam_weight_decay == 0:
+                parts.append(matrices)
+            found["weight decay"] = _all_of(*parts)
         return found
 
     def _stages(self) -> list[Stage]:

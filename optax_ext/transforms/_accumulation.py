@@ -75,22 +75,20 @@ def accumulate_gradients(inner: optax.GradientTransformation, steps: int) -> opt
         means = jax.tree.map(add, updates, state.acc_grads, is_leaf=is_none)
         shown = jax.tree.map(narrow, updates, means, is_leaf=is_none)
 
-        def move() -> tuple[Any, Any]:
-            return inner.update(shown, state.inner_opt_state, params, **extra_args)
+        def move() -> tuple[Any, Any, Any]:
+            moved, inner_state = inner.update(shown, state.inner_opt_state, params, **extra_args)
+            return moved, inner_state, jax.tree.map(jnp.zeros_like, means)
 
-        def wait() -> tuple[Any, Any]:
-            moved, _ = jax.eval_shape(move)
-            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), moved), state.inner_opt_state
+        def wait() -> tuple[Any, Any, Any]:
+            moved, _, _ = jax.eval_shape(move)
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), moved), state.inner_opt_state, means
 
-        def start_again() -> Any:
-            return jax.tree.map(jnp.zeros_like, means)
-
-        moved, inner_state = jax.lax.cond(is_last, move, wait)
+        moved, inner_state, left = jax.lax.cond(is_last, move, wait)
         return moved, optax.MultiStepsState(
             jnp.where(is_last, 0, calls),
             jnp.where(is_last, optax.safe_increment(state.gradient_step), state.gradient_step),
             inner_state,
-            jax.lax.cond(is_last, start_again, lambda: means),
+            left,
             state.skip_state,
         )
 
