@@ -166,6 +166,10 @@ NEWER_KERAS: dict[str, KerasClass] = {
 }
 NEWER = frozenset({"jit_compile", "use_ema", "weight_decay", "loss_scale_factor", "gradient_accumulation_steps"})
 
+# Fields that every optimizer has beside those of its class, and those that every newer one has.
+OF_OPTIMIZERS = frozenset({"learning_rate", "lr", "clipnorm", "clipvalue", "global_clipnorm"})
+OF_NEWER_OPTIMIZERS = NEWER | {"ema_momentum", "ema_overwrite_frequency"}
+
 # The optimizers of each package. Where a config does not say whose class it names, it is that of the first package
 # which has a class of this name with all its fields: real files are mostly of that one.
 OPTIMIZERS: dict[Package, dict[str, KerasClass]] = {
@@ -232,23 +236,24 @@ NEUTRAL: dict[str, tuple[Any, ...] | None] = {
 }
 
 
-def find_class(name: str, *, newer: bool = False) -> KerasClass:
-    """Return the class of a schedule, or of an optimizer of Model Garden or of Keras.
+def find_class(name: str) -> KerasClass:
+    """Return the class of a schedule, or of an optimizer of Model Garden or of Keras's older generation.
 
     Args:
       name: Its name.
-      newer: Whether it is of Keras's newer generation.
 
     Returns:
-      The class, as a schema of ours.
+      The class, as a schema of ours; that of Keras's newer generation where the older one has none of this name.
 
     Raises:
       KeyError: If there is no class of this name.
     """
-    if name in SCHEDULES:
-        return SCHEDULES[name]
-    package: Package = "model_garden" if name in OPTIMIZERS["model_garden"] else "keras"
-    return optimizer_class(name, package, newer=newer)
+    return SCHEDULES[name] if name in SCHEDULES else optimizer_class(name, package_in_recipe(name), newer=False)
+
+
+def package_in_recipe(name: str) -> Package:
+    """Return whose optimizer a recipe of Model Garden means by a name: its own, or else Keras's."""
+    return "model_garden" if name in OPTIMIZERS["model_garden"] else "keras"
 
 
 def optimizer_class(name: str, package: Package, *, newer: bool) -> KerasClass:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import shorten
-from optax_ext.config import Adam, AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma
+from optax_ext.config import AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma
 from optax_ext.interop._betas import rounding_is_seen
-from optax_ext.interop._keras_classes import OPTIMIZERS, Package, optimizer_class
+from optax_ext.interop._keras_classes import Package, optimizer_class
 from optax_ext.interop._patterns import PATTERN_FIELDS, read_patterns
 from optax_ext.interop._report import Report, is_number, join
 
@@ -26,30 +26,29 @@ class Arguments:
 
     Args:
       class_name: Keras's name of the class.
+      package: Whose class it is.
       values: The arguments under Keras's names, the learning rate as ours.
       path: Where they were written.
       report: What collects problems and notes.
-      package: Whose class it is; None for that of Model Garden or, where it has none of this name, of Keras.
       newer: Whether the class is of Keras's newer generation.
       in_recipe: Whether a recipe of Model Garden has them, rather than a config of Keras.
       translate_patterns: Whether patterns are translated to match JAX parameter paths.
     """
 
     class_name: str
+    package: Package
     values: dict[str, Any]
     path: str
     report: Report
     _: dataclasses.KW_ONLY
-    package: Package | None = None
     newer: bool = False
     in_recipe: bool = False
     translate_patterns: bool = True
     written: Mapping[str, Any] = dataclasses.field(init=False)  # the values before any quirk
+    arithmetic: dict[str, Any] = dataclasses.field(init=False)  # fields of ours that are no argument of the class
 
     def __post_init__(self) -> None:
-        self.written = dict(self.values)
-        if self.package is None:
-            self.package = "model_garden" if self.class_name in OPTIMIZERS["model_garden"] else "keras"
+        self.written, self.arithmetic = dict(self.values), {}
 
     def note(self, field: str, text: str, *, surprising: bool = False) -> None:
         """Say something about one argument."""
@@ -81,12 +80,8 @@ def build_optimizer(arguments: Arguments) -> Optimizer | None:
     for quirk in QUIRKS:
         if quirk.applies(arguments):
             quirk.apply(arguments)
-    known = optimizer_class(arguments.class_name, arguments.package or "keras", newer=arguments.newer)
-    is_adam = arguments.newer and issubclass(known.schema, Adam | AdamW)
-    if is_adam and rounding_is_seen(arguments.values.get("beta_1", 0.9), arguments.values.get("beta_2", 0.999)):
-        text = "is subtracted from 1 before it is rounded to float32, as in Keras's newer Adam: round_betas is false"
-        arguments.note("beta_2", text)
-        known = known._replace(defaults={**known.defaults, "round_betas": False})
+    known = optimizer_class(arguments.class_name, arguments.package, newer=arguments.newer)
+    known = known._replace(defaults={**known.defaults, **arguments.arithmetic})
     return known.build(arguments.values, arguments.path, arguments.report)
 
 
@@ -162,6 +157,28 @@ def _drop_no_weight_decay(arguments: Arguments) -> None:
             arguments.values[field] = 0.0
 
 
+def _require_weight_decay(arguments: Arguments) -> None:
+    if "weight_decay" not in arguments.values:
+        arguments.report.problem(join(arguments.path, "weight_decay"), "is required")
+
+
+def _update_rows_without_gradients(arguments: Arguments) -> None:
+    text = "is read as Adam, which updates every row of an embedding, also those that have no gradient"
+    arguments.note("", text, surprising=True)
+
+
+def _average_as_with_jax(arguments: Arguments) -> None:
+    text = "is read as Keras computes it with JAX; with TensorFlow, Keras 3.15 computes what beta_1 = 1 gives"
+    arguments.note("", text, surprising=True)
+
+
+def _round_after_subtraction(arguments: Arguments) -> None:
+    if rounding_is_seen(arguments.values.get("beta_1", 0.9), arguments.values.get("beta_2", 0.999)):
+        text = "is subtracted from 1 before it is rounded to float32, as in Keras's newer Adam: round_betas is false"
+        arguments.note("beta_2", text)
+        arguments.arithmetic["round_betas"] = False
+
+
 def _read_empty_lists_as_none(arguments: Arguments) -> None:
     # In a config of Keras the other lists stay as they are, since `to_keras` and back must not change a config.
     fields = PATTERN_FIELDS if arguments.in_recipe else {"exclude_from_layer_adaptation"}
@@ -196,6 +213,21 @@ def _read_inclusions_without_exclusions(arguments: Arguments) -> None:
 
 
 QUIRKS: tuple[Quirk, ...] = (
+    Quirk(
+        "ScheduleFreeAdamW computes something else with TensorFlow than with JAX.",
+        lambda arguments: arguments.class_name == "ScheduleFreeAdamW",
+        _average_as_with_jax,
+    ),
+    Quirk(
+        "AdamW and SGDW of tensorflow_addons have no default of weight_decay.",
+        lambda arguments: arguments.package == "tensorflow_addons" and arguments.class_name in ("AdamW", "SGDW"),
+        _require_weight_decay,
+    ),
+    Quirk(
+        "LazyAdam leaves rows of embeddings alone that have no gradient.",
+        lambda arguments: arguments.class_name == "LazyAdam",
+        _update_rows_without_gradients,
+    ),
     Quirk(
         "In a recipe of Model Garden, a negative norm turns off the clipping of an older optimizer.",
         lambda arguments: arguments.in_recipe and not arguments.newer,
@@ -240,5 +272,10 @@ QUIRKS: tuple[Quirk, ...] = (
         "include_in_weight_decay only overrides exclude_from_weight_decay; alone it has no effect.",
         lambda arguments: arguments.in_recipe and arguments.class_name == "AdamWeightDecay",
         _read_inclusions_without_exclusions,
+    ),
+    Quirk(
+        "Newer Adam and AdamW subtract betas from 1 before they round them.",
+        lambda arguments: arguments.newer and arguments.class_name in ("Adam", "AdamW"),
+        _round_after_subtraction,
     ),
 )

@@ -14,6 +14,8 @@ from optax_ext.interop._keras_classes import (
     NEUTRAL,
     NEWER,
     NO_COUNTERPART,
+    OF_NEWER_OPTIMIZERS,
+    OF_OPTIMIZERS,
     OPTIMIZERS,
     SCHEDULES,
     WARM_UP,
@@ -27,9 +29,8 @@ from optax_ext.interop.keras._packages import Origin, find_origin
 _KEYS = {"class_name", "config", "module", "registered_name"}
 # Keys beside these that say nothing about the class: of an older spelling, or of how Keras restores objects.
 _NO_NUMBERS = {"module_name", "shared_object_id", "__passive_serialization__", "build_config"}
-_OF_EVERY_OPTIMIZER = {"learning_rate", "lr", "decay", "clipnorm", "clipvalue", "global_clipnorm"}
 # Fields that a `get_config` has beside those of its class.
-_COMMON = _OF_EVERY_OPTIMIZER | NEUTRAL.keys() | NEWER | {"ema_momentum", "ema_overwrite_frequency"}
+_COMMON = OF_OPTIMIZERS | OF_NEWER_OPTIMIZERS | NEUTRAL.keys()
 
 _ONLY_NEWER = NEWER - {"weight_decay"}  # which tensorflow_addons has too
 _BY_NAME_ALONE = ("LazyAdam", "SGDW")  # which have the fields of classes that are far more common

@@ -1,6 +1,6 @@
 """Whose class a config of Keras names, by what it says, else by who wrote it, else by what real files mostly are."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
@@ -11,6 +11,8 @@ from optax_ext.interop._keras_classes import (
     NEWER,
     NEWER_KERAS,
     NO_COUNTERPART,
+    OF_NEWER_OPTIMIZERS,
+    OF_OPTIMIZERS,
     OPTIMIZERS,
     SCHEDULES,
     WARM_UP,
@@ -42,8 +44,6 @@ _MODULES: dict[str, Package | None] = {
     "tf_keras": "keras",
     "transformers": "transformers",
 }
-_OF_OPTIMIZERS = frozenset({"learning_rate", "lr", "clipnorm", "clipvalue", "global_clipnorm", "name"})
-_OF_NEWER_OPTIMIZERS = NEWER | {"ema_momentum", "ema_overwrite_frequency", "is_legacy_optimizer"}
 # What Keras ignores the case of, and one that it does not.
 _SPELLINGS = {name.lower(): name for name in (*NEWER_KERAS, LOSS_SCALE_OPTIMIZERS[0])}
 
@@ -51,6 +51,20 @@ _READ_AS_TRANSFORMERS = {
     "AdamWeightDecay": "never clips gradients; Model Garden's clips them to a norm of 1.0",
     WARM_UP: "starts the schedule after the warm-up at its end; Model Garden's starts it at step 0",
 }
+
+
+def _homes() -> dict[str, list[Package]]:
+    """Return the packages that have a class of a name, for each name, in the order in which they are tried."""
+    found: dict[str, list[Package]] = {name: ["keras"] for name in (*SCHEDULES, *WRAPPERS)}
+    found |= {WARM_UP: ["transformers", "model_garden"], MOVING_AVERAGE: ["tensorflow_addons"]}
+    found[EMA_OPTIMIZER] = ["model_garden"]
+    for package, names in OPTIMIZERS.items():
+        for name in names:
+            found.setdefault(name, []).append(package)
+    return found
+
+
+_HOMES = _homes()
 
 
 class Origin(NamedTuple):
@@ -83,12 +97,12 @@ def find_origin(
     if said is _FOREIGN:
         return None
     name = name.rpartition(">")[2]  # "Addons>LAMB"
-    if name not in _homes():
+    if name not in _HOMES:
         name = _SPELLINGS.get(name.lower(), name)
     if name in NO_COUNTERPART:
         report.problem(place, f"{name} {NO_COUNTERPART[name]}")
         return None
-    if name not in _homes():
+    if name not in _HOMES:
         return _unknown(name, place, report)
     module = str(data.get("module") or data.get("module_name") or "")
     newer = bool(NEWER & fields.keys()) or str(data["class_name"]).startswith("Custom>")
@@ -122,7 +136,7 @@ def _who_says(data: Mapping[str, Any], place: str, report: Report) -> Package | 
 def _package(
     name: str, fields: Mapping[str, Any], said: Package | None, written_by: Package | None, place: str, report: Report
 ) -> Package:
-    homes = _homes()[name]
+    homes = _HOMES[name]
     if name == "LAMB" and said == "tensorflow_addons":
         said = None  # as Model Garden registers its own, which has one field by another name
     if said is not None and said in homes:
@@ -158,27 +172,9 @@ def _of_schedule(fields: Mapping[str, Any]) -> Package | None:
 def _has_fields(package: Package, name: str, fields: Mapping[str, Any]) -> bool:
     if name not in OPTIMIZERS[package]:
         return True
-    of_base = _OF_NEWER_OPTIMIZERS if package == "keras" else {"decay"}
-    return fields.keys() <= {*OPTIMIZERS[package][name].names().values(), *_OF_OPTIMIZERS, *of_base}
-
-
-def _homes() -> dict[str, list[Package]]:
-    """Return the packages that have a class of a name, for each name, in the order in which they are tried."""
-    found: dict[str, list[Package]] = {name: ["keras"] for name in (*SCHEDULES, *WRAPPERS)}
-    found |= {WARM_UP: ["transformers", "model_garden"], MOVING_AVERAGE: ["tensorflow_addons"]}
-    found[EMA_OPTIMIZER] = ["model_garden"]
-    for package, names in OPTIMIZERS.items():
-        for name in names:
-            found.setdefault(name, []).append(package)
-    return found
-
-
-def known_names() -> list[str]:
-    """Return the names of all classes that are read."""
-    return list(_homes())
+    of_base = OF_NEWER_OPTIMIZERS | {"is_legacy_optimizer"} if package == "keras" else {"decay"}
+    return fields.keys() <= {*OPTIMIZERS[package][name].names().values(), "name", *OF_OPTIMIZERS, *of_base}
 
 
 def _unknown(name: object, place: str, report: Report) -> None:
-    known: Collection[str] = known_names()
-    hint = did_you_mean(name, known)
-    report.problem(place, f"unknown class {shorten(name)}{hint}, accepted: {join_words(known)}")
+    report.problem(place, f"unknown class {shorten(name)}{did_you_mean(name, _HOMES)}, accepted: {join_words(_HOMES)}")

@@ -24,7 +24,7 @@ from optax_ext.interop.keras._envelope import open_envelope
 from optax_ext.interop.keras._loss_scale import read_loss_scale, read_old_loss_scale
 from optax_ext.interop.keras._packages import Origin
 from optax_ext.interop.keras._warm_up import build_warm_up
-from optax_ext.interop.keras._wrapping import FIELDS, Wrapping, take_wrapping, without_clipping
+from optax_ext.interop.keras._wrapping import DEFAULTS, Wrapping, take_wrapping, without_clipping
 from optax_ext.schedules import Schedule
 
 _BASE_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")  # which the base class of Keras 3's optimizers has
@@ -110,14 +110,6 @@ class KerasReader:
             rate = fields.pop("lr")
             if fields.setdefault("learning_rate", rate) != rate:
                 self.report.problem(join(path, "lr"), "is another name of learning_rate: give one of them")
-        if name == "ScheduleFreeAdamW":
-            text = "is read as Keras computes it with JAX; with TensorFlow, Keras 3.15 computes what beta_1 = 1 gives"
-            self.report.note(path, text, surprising=True)
-        if name in ("AdamW", "SGDW") and package == "tensorflow_addons" and "weight_decay" not in fields:
-            self.report.problem(join(path, "weight_decay"), "is required")
-        if name == "LazyAdam":
-            text = "is read as Adam, which updates every row of an embedding, also those that have no gradient"
-            self.report.note(path, text, surprising=True)
         if name == "Nadam" and not newer:
             self._decay_of_nadam(fields, path)
         wrapping = take_wrapping(fields, path, self.report)
@@ -126,13 +118,7 @@ class KerasReader:
         known = optimizer_class(name, package, newer=newer)
         values = self._known_fields(known, fields, path)
         arguments = Arguments(
-            name,
-            values,
-            path,
-            self.report,
-            package=package,
-            newer=newer,
-            translate_patterns=self.translate_patterns,
+            name, package, values, path, self.report, newer=newer, translate_patterns=self.translate_patterns
         )
         optimizer = build_optimizer(arguments)
         if optimizer is None:
@@ -197,9 +183,9 @@ class KerasReader:
             if key not in (*names, "learning_rate", "decay"):  # the last two are the base class's, which it ignores
                 self._neutral(key, value, join(path, key), ["optimizer", *names])
         given: dict[str, Any] = {key: fields[key] for key in names if key in fields}
-        if is_addons and inner is not None:
-            inner = without_clipping(inner, join(path, "optimizer.config"), self.report)
         if is_addons:
+            if inner is not None:
+                inner = without_clipping(inner, join(path, "optimizer.config"), self.report)
             start = fields.get("start_step", 0)  # of updates that it counts from 0, and the average here from 1
             start = start + 1 if is_number(start) and start >= 0 else start
             given = {"dynamic_decay": False, **given, "initial": "params", "start_step": start}
@@ -220,8 +206,8 @@ class KerasReader:
             if "loss_scale" in fields
             else read_loss_scale(fields, path, self.report)
         )
-        if take_wrapping(fields, path, self.report) != Wrapping(None, None, 1):
-            self.report.problem(path, f"{', '.join(FIELDS)} are for the inner optimizer, as in Keras")
+        if take_wrapping(fields, path, self.report) != Wrapping():
+            self.report.problem(path, f"{', '.join(DEFAULTS)} are for the inner optimizer, as in Keras")
         accepted = ["inner_optimizer", "dynamic", "initial_scale", "dynamic_growth_steps"]
         for field, value in fields.items():
             if field in accepted:  # left there beside a loss_scale

@@ -22,6 +22,7 @@ from optax_ext.interop._betas import rounding_is_seen
 from optax_ext.interop._keras_classes import NEWER_KERAS, OLDER_KERAS, OPTIMIZERS, SCHEDULES, KerasClass
 from optax_ext.interop._patterns import PATTERN_FIELDS
 from optax_ext.interop._report import Report, join
+from optax_ext.interop.keras._wrapping import DEFAULTS, OF_KERAS_3
 from optax_ext.schedules import Schedule
 
 Generation: TypeAlias = Literal["older", "newer"]
@@ -102,9 +103,8 @@ class _Writer:
 
     def _one(self, config: Schedule | Optimizer, path: str) -> dict[str, Any]:
         """Write a schedule or an optimizer as the class that can express it."""
-        classes = (
-            SCHEDULES.items() if isinstance(config, Schedule) else _NEWER if self.generation == "newer" else _OLDER
-        )
+        optimizers = _NEWER if self.generation == "newer" else _OLDER
+        classes = SCHEDULES.items() if isinstance(config, Schedule) else optimizers
         tried: list[tuple[Report, dict[str, Any]]] = []
         for name, known in classes:
             if known.schema is type(config):
@@ -146,15 +146,11 @@ class _Writer:
         if self.generation == "older":
             return {"class_name": name, "config": fields}
         if isinstance(config, Schedule):
-            return {
-                "module": "keras.optimizers.schedules",
-                "class_name": name,
-                "config": fields,
-                "registered_name": None,
-            }
+            return _envelope("keras.optimizers.schedules", name, fields)
         if fields.get("weight_decay") == 0 and "weight_decay_rate" not in known.defaults:
             del fields["weight_decay"]  # it is None in Keras, unless the class has a default
-        return _newer(name, {key: fields.pop(key, None) for key in _BASE} | fields)
+        base = {key: fields.pop(key, None) for key in _BASE}
+        return _envelope("keras.optimizers", name, base | DEFAULTS | fields)
 
     def _whole(self, config: OptimizationConfig) -> dict[str, Any]:
         written = self._one(config.optimizer, "optimizer")
@@ -190,7 +186,7 @@ class _Writer:
     def _around_newer(self, config: OptimizationConfig, written: dict[str, Any]) -> dict[str, Any]:
         fields, scale = written["config"], config.loss_scale
         if (ema := config.ema) is not None:
-            if ema != ParamsEma(ema.average_decay, start_step=2, dynamic_decay=False):
+            if ema != ParamsEma(ema.average_decay, **OF_KERAS_3):
                 text = "Keras 3 averages from the second update on with one decay: start_step 2, dynamic_decay false"
                 self.report.problem("ema", f"{text}, got {ema}")
             fields |= {"use_ema": True, "ema_momentum": to_dict(ema)["average_decay"]}
@@ -209,26 +205,12 @@ class _Writer:
             fields["loss_scale_factor"] = scale.scale
             return written
         of_scale.pop("dynamic", None)
-        return {
-            "module": "keras.optimizers",
-            "class_name": "LossScaleOptimizer",
-            "config": {"inner_optimizer": written, **of_scale},
-            "registered_name": None,
-        }
+        return _envelope("keras.optimizers", "LossScaleOptimizer", {"inner_optimizer": written, **of_scale})
 
 
-def _newer(name: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer of Keras 3 with all arguments that each of them has."""
-    base = {key: fields.pop(key) for key in _BASE}
-    wrapping = {
-        "use_ema": False,
-        "ema_momentum": 0.99,
-        "ema_overwrite_frequency": None,
-        "loss_scale_factor": None,
-        "gradient_accumulation_steps": None,
-    }
-    config = {**base, **wrapping, **fields}
-    return {"module": "keras.optimizers", "class_name": name, "config": config, "registered_name": None}
+def _envelope(module: str, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return what Keras 3 writes around the fields of a class of its own."""
+    return {"module": module, "class_name": name, "config": fields, "registered_name": None}
 
 
 def _loss_scale(loss_scale: LossScale, report: Report) -> dict[str, Any]:

@@ -8,27 +8,29 @@ from optax_ext._core.errors import shorten
 from optax_ext.config import AdamW, FixedLossScale, LossScale, OptimizationConfig, Optimizer, ParamsEma
 from optax_ext.interop._report import Report, is_number, join
 
-FIELDS = (
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-)
-_EMA_MOMENTUM = 0.99
-_AFTER_ONE_UPDATE = 2  # the second update is the first that averages: until then the average is the parameters
+DEFAULTS: dict[str, Any] = {
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+}
+# The average of ``use_ema``: in tf_keras it starts at the first parameters. In Keras 3 the second update is the first
+# that averages: until then the average is the parameters.
+_OF_TF_KERAS: dict[str, Any] = {"dynamic_decay": False, "initial": "params"}
+OF_KERAS_3: dict[str, Any] = {"dynamic_decay": False, "start_step": 2}
 
 
 class Wrapping(NamedTuple):
     """What is around an optimizer."""
 
-    loss_scale: LossScale | None
-    ema: ParamsEma | None
-    accumulate_steps: int
+    loss_scale: LossScale | None = None
+    ema: ParamsEma | None = None
+    accumulate_steps: int = 1
 
     def around(self, optimizer: Optimizer) -> Optimizer | OptimizationConfig:
         """Return the optimizer with what is around it, or by itself if nothing is."""
-        if self == Wrapping(None, None, 1):
+        if self == Wrapping():
             return optimizer
         return OptimizationConfig(optimizer, self.loss_scale, self.ema, accumulate_steps=self.accumulate_steps)
 
@@ -38,8 +40,8 @@ def take_wrapping(fields: dict[str, Any], path: str, report: Report) -> Wrapping
     is_keras_3 = {"loss_scale_factor", "gradient_accumulation_steps"} & fields.keys() or not (
         {"jit_compile", "is_legacy_optimizer"} & fields.keys()
     )
-    given = {name: fields.pop(name) for name in FIELDS if name in fields}
-    ema = _ema(given, path, report, starts_at_params=not is_keras_3)
+    given = {name: fields.pop(name) for name in DEFAULTS if name in fields}
+    ema = _ema(given, OF_KERAS_3 if is_keras_3 else _OF_TF_KERAS, path, report)
     factor = given.get("loss_scale_factor")
     loss_scale = None
     if factor is not None:
@@ -55,8 +57,7 @@ def take_wrapping(fields: dict[str, Any], path: str, report: Report) -> Wrapping
     return Wrapping(loss_scale, ema, 1 if steps is None else int(steps))
 
 
-def _ema(given: Mapping[str, Any], path: str, report: Report, *, starts_at_params: bool) -> ParamsEma | None:
-    """Return the average of ``use_ema``: in tf_keras it starts at the first parameters, in Keras 3 one step later."""
+def _ema(given: Mapping[str, Any], kind: Mapping[str, Any], path: str, report: Report) -> ParamsEma | None:
     use_ema = given.get("use_ema")
     if use_ema not in (None, False, True):
         report.problem(join(path, "use_ema"), f"must be true or false, got {shorten(use_ema)}")
@@ -65,8 +66,7 @@ def _ema(given: Mapping[str, Any], path: str, report: Report, *, starts_at_param
     if given.get("ema_overwrite_frequency") is not None:
         text = "cannot be carried over: nothing here overwrites the parameters by their average while they train, got"
         report.problem(join(path, "ema_overwrite_frequency"), f"{text} {shorten(given['ema_overwrite_frequency'])}")
-    start = {"initial": "params"} if starts_at_params else {"start_step": _AFTER_ONE_UPDATE}
-    fields = {"average_decay": given.get("ema_momentum", _EMA_MOMENTUM), "dynamic_decay": False, **start}
+    fields = {"average_decay": given.get("ema_momentum", DEFAULTS["ema_momentum"]), **kind}
     ema = report.build(ParamsEma, fields, path, {"average_decay": "ema_momentum"})
     text = "becomes an average beside the parameters, which Keras copies into them when fit ends: use ema_params(state)"
     report.note(join(path, "use_ema"), text)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from optax_ext._core.errors import join_words, shorten
 from optax_ext._core.schema import init_fields
 from optax_ext.config import DynamicLossScale, FixedLossScale, LossScale, Optimizer, ParamsEma
+from optax_ext.interop._keras_classes import package_in_recipe
 from optax_ext.interop._keras_quirks import Arguments, build_optimizer
 from optax_ext.interop._patterns import PATTERN_FIELDS
 from optax_ext.interop._report import PLACEHOLDER_RATE, Report, is_number, join
@@ -61,7 +62,14 @@ def read_optimizer(
         return None, ""
     name, newer = selected.member
     arguments = Arguments(
-        name, values, selected.path, report, newer=newer, in_recipe=True, translate_patterns=translate_patterns
+        name,
+        package_in_recipe(name),
+        values,
+        selected.path,
+        report,
+        newer=newer,
+        in_recipe=True,
+        translate_patterns=translate_patterns,
     )
     return build_optimizer(arguments), selected.path
 
