@@ -195,6 +195,13 @@ def test_adamw_of_tensorflow_addons():
         interop.from_keras({"class_name": "Addons>AdamW", "config": {"learning_rate": 0.25}})
 
 
+def test_adamw_of_tensorflow_addons_is_of_the_older_generation():
+    # It clips by each limit that is given, takes 1e-7 for an epsilon of 0, and rounds betas first.
+    fields = {"weight_decay": 0.01, "clipnorm": 1.0, "clipvalue": 0.5, "epsilon": 0.0, "beta_2": 0.9999}
+    adamw = interop.from_keras({"class_name": "Addons>AdamW", "config": fields})  # without a warning
+    assert (adamw.clipnorm, adamw.clipvalue, adamw.epsilon, adamw.round_betas) == (1.0, 0.5, 1e-7, True)
+
+
 def test_others_of_tensorflow_addons():
     sgdw = interop.from_keras({"class_name": "Addons>SGDW", "config": {"weight_decay": 0.1, "momentum": 0.5}})
     expected = config.SGD(0.001, 0.5, weight_decay_rate=0.1, weight_decay_times_learning_rate=False)

@@ -104,10 +104,8 @@ def find_origin(
         return None
     if name not in _HOMES:
         return _unknown(name, place, report)
-    module = str(data.get("module") or data.get("module_name") or "")
-    newer = bool(NEWER & fields.keys()) or str(data["class_name"]).startswith("Custom>")
-    newer = newer or (module.startswith("keras.optimizers") and "legacy" not in module)
-    return Origin(name, _package(name, fields, said, written_by, place, report), newer)
+    package = _package(name, fields, said, written_by, place, report)
+    return Origin(name, package, package == "keras" and _is_newer(data, fields))
 
 
 _FOREIGN: Any = object()
@@ -131,6 +129,13 @@ def _who_says(data: Mapping[str, Any], place: str, report: Report) -> Package | 
         report.problem(place, text)
         return _FOREIGN
     return _MODULES[root]
+
+
+def _is_newer(data: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+    """Return whether a class of Keras is of the newer generation; others' derive from the older one."""
+    module = str(data.get("module") or data.get("module_name") or "")
+    is_in_newer_module = module.startswith("keras.optimizers") and "legacy" not in module
+    return bool(NEWER & fields.keys()) or str(data["class_name"]).startswith("Custom>") or is_in_newer_module
 
 
 def _package(
