@@ -16,7 +16,7 @@ RECIPE = config.OptimizationConfig(
         RATE,
         weight_decay_rate=1e-4,
         exclude_from_weight_decay=["bias", "BatchNorm"],
-        stacked_axes={"^blocks/": 0, "^blocks/x.y/": 1},
+        stacked_axes={"^blocks": 0, "^blocks.x/": 1},
     )
 )
 
@@ -42,6 +42,7 @@ def problems(*overrides, recipe=RECIPE):
             ["rank <= 1"],
         ),
         ("optimizer.exclude_from_weight_decay.1=a=b", ["optimizer", "exclude_from_weight_decay", 1], "a=b"),
+        ("optimizer.exclude_from_weight_decay.0=x", ["optimizer", "exclude_from_weight_decay", 0], "x"),
         ("optimizer.learning_rate.after.decay_steps=5e3", ["optimizer", "learning_rate", "after", "decay_steps"], 5000),
         ("optimizer.learning_rate=.1", ["optimizer", "learning_rate"], 0.1),
         (
@@ -49,8 +50,8 @@ def problems(*overrides, recipe=RECIPE):
             ["optimizer", "learning_rate"],
             {"type": "constant", "learning_rate": 0.1},
         ),
-        ("optimizer.stacked_axes.^blocks/=2", ["optimizer", "stacked_axes", "^blocks/"], 2),
-        ("optimizer.stacked_axes.^blocks/x.y/=2", ["optimizer", "stacked_axes", "^blocks/x.y/"], 2),
+        ("optimizer.stacked_axes.^blocks=2", ["optimizer", "stacked_axes", "^blocks"], 2),
+        ("optimizer.stacked_axes.^blocks.x/=2", ["optimizer", "stacked_axes", "^blocks.x/"], 2),
         ("optimizer.stacked_axes.^layers/=2", ["optimizer", "stacked_axes", "^layers/"], 2),
         (r"optimizer.stacked_axes.'^a.b\d='=2", ["optimizer", "stacked_axes", r"^a.b\d="], 2),
         (r'optimizer.stacked_axes."^a.\\d"=2', ["optimizer", "stacked_axes", r"^a.\d"], 2),
@@ -188,8 +189,11 @@ def test_a_changed_type_keeps_the_other_fields_and_says_so():
         RATE,
         weight_decay_rate=1e-4,
         exclude_from_weight_decay=("bias", "BatchNorm"),
-        stacked_axes={"^blocks/": 0, "^blocks/x.y/": 1},
+        stacked_axes={"^blocks": 0, "^blocks.x/": 1},
     )
+    _, last = told = problems("optimizer.type=sgd", recipe=config.override(lars, ["optimizer.record=true"]))
+    assert ["stay when" in problem for problem in told] == [False, True]
+    assert last.startswith("optimizer.record: unknown field")
     (other,) = problems("optimizer.type=sgd", "optimizer.momentum=2")
     assert "stay when" not in other
 
