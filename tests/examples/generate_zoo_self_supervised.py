@@ -252,7 +252,7 @@ def swav(folder: Path, recipe: str) -> None:
         for group in optimizer.param_groups:
             group["lr"] = schedule[iteration]
 
-        def freeze(iteration: int = iteration) -> None:  # main_swav.py, line 337
+        def freeze(iteration: int = iteration) -> None:  # main_swav.py, line 325
             if iteration < args.freeze_prototypes_niters:
                 case.parameters["prototypes/kernel"].grad = None
 
@@ -271,8 +271,8 @@ def moco_v3(folder: Path, recipe: str, command: str, shapes: Mapping[str, tuple[
     code = sources.take("main_moco.py", ["adjust_learning_rate", "adjust_moco_momentum"], math=math)
     average = sources.take("moco/builder.py", ["_update_momentum_encoder"], torch=torch)._update_momentum_encoder
     epoch_steps = len(case.loader(args.batch_size, processes, drop_last=True))
-    args.lr = args.lr * args.batch_size / 256  # main_moco.py, line 213
-    if args.stop_grad_conv1:  # vits.py, line 56
+    args.lr = args.lr * args.batch_size / 256  # main_moco.py, line 190
+    if args.stop_grad_conv1:  # vits.py, line 50
         for name in ("embedding/kernel", "embedding/bias"):
             case.parameters[name].requires_grad = False
     lars = sources.take("moco/optimizer.py", ["LARS"], torch=torch)
