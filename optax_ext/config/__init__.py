@@ -22,9 +22,11 @@ from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._recipe import OptimizationConfig
 from optax_ext.config._rmsprop import RMSprop
+from optax_ext.config._run import Run, resolve
 from optax_ext.config._schedule_free_adamw import ScheduleFreeAdamW
 from optax_ext.config._sgd import SGD
 from optax_ext.config._stage import Stage
+from optax_ext.config._update_rule import UpdateRule
 
 __all__ = [
     "Adadelta",
@@ -49,12 +51,15 @@ __all__ = [
     "PatternField",
     "Problem",
     "RMSprop",
+    "Run",
     "SGD",
     "ScheduleFreeAdamW",
     "Stage",
+    "UpdateRule",
     "from_dict",
     "json_schema",
     "load",
+    "resolve",
     "save",
     "to_dict",
 ]

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
 from optax_ext._core.public import public
 from optax_ext._core.regexes import is_of_ranks
+from optax_ext._core.relative import resolved
 from optax_ext.config import (
     Adam,
     AdamW,
@@ -16,6 +17,8 @@ from optax_ext.config import (
     OptimizationConfig,
     Optimizer,
     ParamsEma,
+    UpdateRule,
+    resolve,
     to_dict,
 )
 from optax_ext.interop._betas import rounding_is_seen
@@ -72,8 +75,9 @@ def to_keras(
     """
     if generation not in (None, *get_args(Generation)):
         raise ValueError(f"generation must be 'older', 'newer' or None, got {shorten(generation)}")
-    if not isinstance(config, Schedule | Optimizer | OptimizationConfig):
+    if not isinstance(config, Schedule | UpdateRule | OptimizationConfig):
         raise ConfigError("config", [Problem("", f"must be a schedule or an optimizer, got {shorten(config)}")])
+    config = resolve(config)  # Keras knows steps only
     optimizer = config.optimizer if isinstance(config, OptimizationConfig) else config
     tried: list[Generation] = ["newer", "older"] if isinstance(optimizer, AdamW) else ["older", "newer"]
     reports: dict[Generation, Report] = {}
@@ -96,12 +100,12 @@ class _Writer:
     generation: Generation
     report: Report
 
-    def write(self, config: Schedule | Optimizer | OptimizationConfig) -> dict[str, Any]:
+    def write(self, config: Schedule | UpdateRule | OptimizationConfig) -> dict[str, Any]:
         if isinstance(config, OptimizationConfig):
             return self._whole(config)
         return self._one(config, "")
 
-    def _one(self, config: Schedule | Optimizer, path: str) -> dict[str, Any]:
+    def _one(self, config: Schedule | UpdateRule, path: str) -> dict[str, Any]:
         """Write a schedule or an optimizer as the class that can express it."""
         optimizers = _NEWER if self.generation == "newer" else _OLDER
         classes = SCHEDULES.items() if isinstance(config, Schedule) else optimizers
@@ -119,7 +123,7 @@ class _Writer:
         return written
 
     def _as_class(
-        self, config: Schedule | Optimizer, name: str, known: KerasClass, path: str, report: Report
+        self, config: Schedule | UpdateRule, name: str, known: KerasClass, path: str, report: Report
     ) -> dict[str, Any]:
         names, fields = known.names(), dict[str, Any]()
         defaults = {field.name: known.defaults.get(field.name, field.default) for field in dataclasses.fields(config)}
@@ -195,7 +199,7 @@ class _Writer:
                 self.report.problem("accumulate_steps", text)
         if config.accumulate_steps > 1:
             fields["gradient_accumulation_steps"] = config.accumulate_steps
-            if isinstance(config.optimizer.learning_rate, Schedule):
+            if isinstance(getattr(config.optimizer, "learning_rate", None), Schedule):
                 text = "Keras 3 evaluates a schedule at the number of calls where it accumulates, and here of updates"
                 self.report.problem("accumulate_steps", text)
         if scale is None:
@@ -217,7 +221,7 @@ def _loss_scale(loss_scale: LossScale, report: Report) -> dict[str, Any]:
     if isinstance(loss_scale, DynamicLossScale):
         carried: set[str] = {"initial_scale", "growth_steps"}
         fields = {"dynamic": True, "initial_scale": loss_scale.initial_scale}
-        fields["dynamic_growth_steps"] = loss_scale.growth_steps
+        fields["dynamic_growth_steps"] = resolved(loss_scale.growth_steps)
     elif isinstance(loss_scale, FixedLossScale):
         carried = {"scale"}
         fields = {"dynamic": False, "initial_scale": loss_scale.scale, "dynamic_growth_steps": None}

@@ -13,8 +13,9 @@ from optax_ext._core.errors import shorten
 from optax_ext._core.files import file_error
 from optax_ext._core.opt_states import check_opt_state, find_one
 from optax_ext._core.public import public
+from optax_ext._core.relative import resolved
 from optax_ext._core.trees import find_nodes
-from optax_ext.config import LARS, DynamicLossScale, OptimizationConfig, Optimizer
+from optax_ext.config import LARS, DynamicLossScale, OptimizationConfig, Optimizer, UpdateRule
 from optax_ext.interop._translate import translate
 from optax_ext.interop._translation import Note, warn_about
 from optax_ext.interop.states._fill_state import (
@@ -236,14 +237,18 @@ def _fill_loss_scale(
     return map_nodes(lambda node: node._replace(**fields), state, LossScaleState)
 
 
-def _note_learning_rate(slots: Slots, optimizer: Optimizer, notes: list[Note]) -> None:
+def _note_learning_rate(slots: Slots, optimizer: UpdateRule, notes: list[Note]) -> None:
     """Say if a callback has changed the rate since the config was written."""
-    if slots.learning_rate is None or isinstance(optimizer.learning_rate, Schedule):
+    if (
+        slots.learning_rate is None
+        or not isinstance(optimizer, Optimizer)
+        or isinstance(optimizer.learning_rate, Schedule)
+    ):
         return
-    rate = float(slots.learning_rate.read())
-    if not np.isclose(rate, optimizer.learning_rate, rtol=1e-6, atol=0):
+    rate, of_config = float(slots.learning_rate.read()), resolved(optimizer.learning_rate)
+    if not np.isclose(rate, of_config, rtol=1e-6, atol=0):
         text = (
-            f"is {rate:.7g} in the file, as a callback left it, and {optimizer.learning_rate:.7g} in its config: "
+            f"is {rate:.7g} in the file, as a callback left it, and {of_config:.7g} in its config: "
             f"give the recipe learning_rate={rate:.7g}"
         )
         notes.append(Note("learning_rate", text, surprising=True))
