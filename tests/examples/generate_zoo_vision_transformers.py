@@ -178,12 +178,12 @@ def record_mae() -> None:
             lr=blr * batch / 256, epochs=epochs, warmup_epochs=warmup_epochs, min_lr=min_lr
         )  # main_*.py: "args.lr = args.blr * eff_batch_size / 256"
 
-        def rate_at(step: int, optimizer: Any = argparse.Namespace(param_groups=[])) -> float:
+        def rate_at(step: int, optimizer: Any) -> float:
             # engine_*.py: "data_iter_step / len(data_loader) + epoch"
             return lr_sched.adjust_learning_rate(optimizer, step % batches / batches + step // batches, args)
 
         steps = telling_steps(warmup_epochs * batches, epochs * batches)
-        return args, rate_at, [[step, rate_at(step)] for step in steps]
+        return args, rate_at, [[step, rate_at(step, argparse.Namespace(param_groups=[]))] for step in steps]
 
     files = f"{MAE}: PRETRAIN.md, main_pretrain.py, engine_pretrain.py, util/lr_sched.py"
     params, grads = draw(MAE_SHAPES, seed=1)
@@ -191,12 +191,19 @@ def record_mae() -> None:
     args, rate_at, rates = schedule(1.5e-4, 4096, 312, epochs=800, warmup_epochs=40, min_lr=0.0)
     optimizer = torch.optim.AdamW(factory.add_weight_decay(model, 0.05), lr=args.lr, betas=(0.9, 0.95))
     after = torch_steps(optimizer, by_path, grads, lambda step: rate_at(step, optimizer))
-    write("imagenet_mae_pretrain", f"{files}; torch.optim.AdamW", {"learning_rate": rates}, params, grads, after)
+    write(
+        "imagenet_mae_pretrain_adamw_4096",
+        f"{files}; torch.optim.AdamW",
+        {"learning_rate": rates},
+        params,
+        grads,
+        after,
+    )
 
     files = f"{MAE}: FINETUNE.md, main_finetune.py, engine_finetune.py, util/lr_sched.py, util/lr_decay.py"
     for stem, blr, epochs, layer_decay in [
-        ("imagenet_mae_finetune_base", 5e-4, 100, 0.65),
-        ("imagenet_mae_finetune_large", 1e-3, 50, 0.75),
+        ("imagenet_mae_finetune_base_adamw_1024", 5e-4, 100, 0.65),
+        ("imagenet_mae_finetune_large_adamw_1024", 1e-3, 50, 0.75),
     ]:
         params, grads = draw(VIT_SHAPES, seed=2)
         model, by_path = torch_params(params, TORCH_NAMES)
@@ -213,7 +220,7 @@ def record_mae() -> None:
     args, rate_at, rates = schedule(0.1, 16384, 78, epochs=90, warmup_epochs=10, min_lr=0.0)
     optimizer = lars.LARS(model.head.parameters(), lr=args.lr, weight_decay=0.0)
     after = torch_steps(optimizer, by_path, grads, lambda step: rate_at(step, optimizer))
-    write("imagenet_mae_linear_probe", files, {"learning_rate/head": rates}, params, grads, after)
+    write("imagenet_mae_linear_probe_lars_16384", files, {"learning_rate/groups.0": rates}, params, grads, after)
 
 
 def record_timm() -> None:
@@ -238,7 +245,7 @@ def record_timm() -> None:
         rates = [[step, rate_at(step)] for step in telling_steps(5 * 625, epochs * 625)]
         after = torch_steps(optimizer, by_path, grads, by_update.step_update)
         source = f"arXiv:2110.00476, table 2; {files}"
-        write(f"imagenet_resnet50_rsb_{name}", source, {"learning_rate": rates}, params, grads, after)
+        write(f"imagenet_resnet50_rsb_{name}_lamb_2048", source, {"learning_rate": rates}, params, grads, after)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -289,9 +296,23 @@ def record_big_vision() -> None:
     paper = f"arXiv:2010.11929, table 3; {BIG_VISION}: big_vision/optax.py, big_vision/utils.py"
     augreg = f"{BIG_VISION}: big_vision/configs/vit_i21k.py, big_vision/optax.py, big_vision/utils.py"
     for stem, source, settings, schedule, examples, epochs in [
-        ("imagenet21k_vit_adam_4k", paper, {"lr": 1e-3, "wd": 1e-3 * 0.03}, linear, 14_197_122, 90),
-        ("imagenet_vit_adam_4k", paper, {"lr": 3e-3, "wd": 3e-3 * 0.3, "grad_clip_norm": 1.0}, cosine, 1_281_167, 300),
-        ("imagenet21k_vit_augreg_4k", augreg, {"lr": 1e-3, "wd": 1e-4, "grad_clip_norm": 1.0}, cosine, 14_145_922, 300),
+        ("imagenet21k_vit_adamw_4096", paper, {"lr": 1e-3, "wd": 1e-3 * 0.03}, linear, 14_197_122, 90),
+        (
+            "imagenet_vit_adamw_4096",
+            paper,
+            {"lr": 3e-3, "wd": 3e-3 * 0.3, "grad_clip_norm": 1.0},
+            cosine,
+            1_281_167,
+            300,
+        ),
+        (
+            "imagenet21k_vit_augreg_adamw_4096",
+            augreg,
+            {"lr": 1e-3, "wd": 1e-4, "grad_clip_norm": 1.0},
+            cosine,
+            14_145_922,
+            300,
+        ),
     ]:
         params, grads = draw(VIT_SHAPES, seed=5)
         config = mlc.ConfigDict(optimizer | settings | {"schedule": {"warmup_steps": 10_000, **schedule}})
@@ -307,7 +328,10 @@ def record_vision_transformer() -> None:
     utils, optax = importlib.import_module("vit_jax.utils"), importlib.import_module("optax")
     configs: Any = importlib.import_module("vit_jax.configs.vit")
     files = f"{VIT}: vit_jax/configs/vit.py, vit_jax/configs/common.py, vit_jax/train.py, vit_jax/utils.py"
-    for stem, dataset in [("imagenet_vit_finetune_sgd", "imagenet2012"), ("cifar10_vit_finetune_sgd", "cifar10")]:
+    for stem, dataset in [
+        ("imagenet_vit_finetune_sgd_512", "imagenet2012"),
+        ("cifar10_vit_finetune_sgd_512", "cifar10"),
+    ]:
         params, grads = draw(VIT_SHAPES, seed=6)
         config = configs.get_config(f"b16,{dataset}")
         rate_at = utils.create_learning_rate_schedule(
