@@ -100,7 +100,8 @@ def write(recipe: str, source: str, content: Mapping[str, Any]) -> None:
         return float(f"{value:.9g}") if isinstance(value, float) else value
 
     lines = []
-    for key, value in {"recipe": f"{recipe}.yaml", "source": source, "made_by": "real code", **plain(content)}.items():
+    parts: dict[str, Any] = {"recipe": f"{recipe}.yaml", "source": source, "made_by": "real code", **plain(content)}
+    for key, value in parts.items():
         if key in ("rates", "params", "average"):
             items = [f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in value.items()]
             lines.append(f" {json.dumps(key)}: {{\n" + ",\n".join(items) + "\n }")
