@@ -11,7 +11,7 @@ PAGE = ROOT / "docs" / "zoo.md"
 TEXT = PAGE.read_text()
 ROWS = [line.strip("| ").split(" | ") for line in TEXT.splitlines() if line.startswith("| [")]
 TARGETS = sorted({target for target in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in target})
-(COMMANDS,) = re.findall(r"^```bash\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+DRAWN = dict(re.findall(r"^draw (\S+) (\S+)$", (PAGE.parent / "draw_zoo").read_text(), re.MULTILINE))
 PICTURES = sorted((ROOT / "docs").glob("zoo_*.png"))
 
 
@@ -43,11 +43,11 @@ def test_links_lead_somewhere(target):
     assert (PAGE.parent / target).exists()
 
 
-def test_each_picture_is_shown_and_is_drawn_by_a_command():
-    drawn = dict(re.findall(r"^optax-ext plot (\S+) -o docs/(\S+)$", COMMANDS, re.MULTILINE))
-    assert list(drawn.values()) == re.findall(r"^!\[.*\]\((.*)\)$", TEXT, re.MULTILINE)
-    assert sorted(drawn.values()) == [path.name for path in PICTURES]
-    for files in drawn:
+def test_each_picture_is_shown_and_is_drawn_by_the_script():
+    shown = re.findall(r"^!\[.*\]\((.*)\)$", TEXT, re.MULTILINE)
+    assert list(DRAWN) == shown
+    assert sorted(shown) == [path.name for path in PICTURES]
+    for files in DRAWN.values():
         assert len(expand(files)) > 1
     assert all(path.stat().st_size < 80_000 for path in PICTURES)
 
