@@ -78,15 +78,23 @@ TORCH_NAMES = [  # of MAE's modules, as expressions on paths in Flax
 
 
 def draw(shapes: Mapping[str, tuple[int, ...]], seed: int) -> tuple[Arrays, list[Arrays]]:
-    """Return parameters and gradients in float32 of two decimals, which are short as text."""
+    """Return parameters and gradients in float32 of two decimals, which are short as text.
+
+    Gradients of `cls` are so small that Adam's epsilon counts.
+    """
     random = np.random.default_rng(seed)
 
-    def some(size: float) -> Arrays:
-        return {
-            path: np.round(size * random.normal(size=shape), 2).astype(np.float32) for path, shape in shapes.items()
-        }
+    def some(size: float) -> dict[str, np.ndarray]:
+        return {path: np.round(size * random.normal(size=shape), 2) for path, shape in shapes.items()}
 
-    return some(0.5), [some(size) for size in (0.5, 0.2, 1.0, 0.05, 0.5)]
+    params, grads = some(0.5), [some(size) for size in (0.5, 0.2, 1.0, 0.05, 0.5)]
+    for grad in grads:
+        grad |= {path: 1e-6 * grad[path] for path in grad if path == "cls"}
+    return in_float32(params), list(map(in_float32, grads))
+
+
+def in_float32(arrays: Arrays) -> Arrays:
+    return {path: array.astype(np.float32) for path, array in arrays.items()}
 
 
 def telling_steps(warmup: int, total: int) -> list[int]:
