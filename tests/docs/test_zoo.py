@@ -29,13 +29,16 @@ def test_every_recipe_is_there_once_and_nothing_else():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0][1:].split("]")[0])
-def test_the_batch_and_the_length_are_those_of_the_recipe(row):
+def test_batch_length_and_result_are_those_of_the_recipe(row):
     link, batch, length, result = row
     (target,) = re.findall(r"\((.*)\)", link)
-    run = yaml.safe_load((PAGE.parent / target).read_text())["run"]
+    recipe = (PAGE.parent / target).read_text()
+    run = yaml.safe_load(recipe)["run"]
     assert batch == f"{run['batch_size']:,}"
     assert length == (f"{run['epochs']:,} epochs" if "epochs" in run else f"{run['steps']:,} steps")
-    assert result
+    comment = re.match(r"(#.*\n)+", recipe)[0]
+    assert result == "none is given" or re.findall(r"\d[\d.,]*", result)
+    assert all(number in comment for number in re.findall(r"\d[\d.,]*\d|\d", result))
 
 
 @pytest.mark.parametrize("target", TARGETS)
