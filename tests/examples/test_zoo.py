@@ -66,7 +66,7 @@ def value_function(recipe, name):
     """Return what a recording calls `name`, as a function of the step."""
     kind, _, group = name.partition("/")
     if kind == "learning_rate":
-        return recipe.optimizer.learning_rates()[group]
+        return recipe.optimizer.learning_rates()[group] if group else recipe.learning_rate_at
     value = {"weight_decay": recipe.optimizer.weight_decay_rate, "ema_decay": recipe.ema and recipe.ema.average_decay}
     return lambda steps: schedules.evaluate(value[kind], steps)
 
