@@ -205,7 +205,7 @@ def barlow_twins(folder: Path, recipe: str) -> None:
         rates_at(step)
         updates.append(case.update(optimizer, grad))
     steps = telling_steps(10 * len(loader), args.epochs * len(loader))
-    names = {"learning_rate/rest": 0, "learning_rate/groups.0": 1}
+    names = {"learning_rate/rest": 0, "learning_rate/biases": 1}
     rates = {name: [(step, rates_at(step)[index]) for step in steps] for name, index in names.items()}
     write(recipe, sources.words(), {"rates": rates, **case.content(), "updates": updates})
 
@@ -258,7 +258,7 @@ def swav(folder: Path, recipe: str) -> None:
 
         updates.append(case.update(optimizer, grad, freeze))
     steps = telling_steps(args.warmup_epochs * len(loader), args.epochs * len(loader))
-    rates = {"learning_rate": [(step, schedule[step]) for step in steps]}
+    rates = {"learning_rate/rest": [(step, schedule[step]) for step in steps]}
     words = f"{sources.words()}; {apex.words()}"
     write(recipe, words, {"rates": rates, **case.content(start), "updates": updates})
 

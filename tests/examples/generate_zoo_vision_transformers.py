@@ -228,7 +228,7 @@ def record_mae() -> None:
     args, rate_at, rates = schedule(0.1, 16384, 78, epochs=90, warmup_epochs=10, min_lr=0.0)
     optimizer = lars.LARS(model.head.parameters(), lr=args.lr, weight_decay=0.0)
     after = torch_steps(optimizer, by_path, grads, lambda step: rate_at(step, optimizer))
-    write("imagenet_mae_linear_probe_lars_16384", files, {"learning_rate/groups.0": rates}, params, grads, after)
+    write("imagenet_mae_linear_probe_lars_16384", files, {"learning_rate/head": rates}, params, grads, after)
 
 
 def record_timm() -> None:
