@@ -68,15 +68,15 @@ def _run(arguments: argparse.Namespace) -> int:
         case "describe":
             from optax_ext.cli._describe import describe
 
-            return describe(arguments.file, arguments.params, arguments.steps)
+            return describe(arguments.file, arguments.params, arguments.steps, arguments.overrides)
         case "plot":
             from optax_ext.cli._plot import plot
 
-            return plot(arguments.files, arguments.output, arguments.steps)
+            return plot(arguments.files, arguments.output, arguments.steps, arguments.overrides)
         case "check":
             from optax_ext.cli._check import check
 
-            return check(arguments.files)
+            return check(arguments.files, arguments.overrides)
         case "convert":
             from optax_ext.cli._convert import convert
 
@@ -84,6 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.file,
                 arguments.output,
                 arguments.to,
+                overrides=arguments.overrides,
                 all_fields=arguments.all_fields,
                 overwrite=arguments.overwrite,
                 written_by=arguments.written_by,
@@ -118,11 +119,22 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="import this module first, so that the schedules it defines are known; may be repeated",
     )
+    recipes = argparse.ArgumentParser(add_help=False)  # of the commands that read recipes
+    recipes.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a field of every FILE first, as in optimizer.momentum=0.9 or "
+        "'ema={average_decay: 0.999}'; may be repeated",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, purpose: str) -> argparse.ArgumentParser:
+    def command(name: str, purpose: str, *, reads_recipes: bool = True) -> argparse.ArgumentParser:
+        parents = [shared, recipes] if reads_recipes else [shared]
         return commands.add_parser(
-            name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", parents=[shared]
+            name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", parents=parents
         )
 
     describe = command("describe", "say what a file builds, and show its learning rate at key steps")
@@ -194,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         help="say which parameters each pattern of an imported file matches; shapes as for describe --params",
     )
 
-    command("schema", "write the JSON Schema of configs, for editors, to standard output")
+    command("schema", "write the JSON Schema of configs, for editors, to standard output", reads_recipes=False)
     return parser
 
 

@@ -1,7 +1,7 @@
 """The command describe: what a file builds, and its learning rate over the steps."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optax_ext import config
@@ -42,10 +42,10 @@ def title(loaded: Config) -> str:
     return f"a loss scale: {type(loaded).__name__}"
 
 
-def describe(file: str, params: str | None, run_steps: int | None) -> int:
+def describe(file: str, params: str | None, run_steps: int | None, overrides: Sequence[str]) -> int:
     """Print what a file builds as tables; raise ConfigError if a pattern matches none of the parameters."""
     with warnings_of(file):
-        loaded: Config = config.load(file)
+        loaded: Config = config.load(file, overrides=overrides)
     shapes = None if params is None else read_shapes(params)
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
     if shapes is not None and not isinstance(optimizer, UpdateRule):

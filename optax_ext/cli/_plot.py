@@ -16,9 +16,9 @@ from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError
 
 
-def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int:
+def plot(files: Sequence[str], output: str | None, run_steps: int | None, overrides: Sequence[str]) -> int:
     """Plot the learning rates of files in one picture, or as text on standard output."""
-    loaded = _load(files)
+    loaded = _load(files, overrides)
     horizons = [run_steps or horizon(it) for it in loaded.values()]
     curves = list(map(curve, _names(list(loaded)), loaded.values(), horizons))
     if output is None:
@@ -29,14 +29,14 @@ def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int
     return 0
 
 
-def _load(files: Sequence[str]) -> dict[str, Config]:
+def _load(files: Sequence[str], overrides: Sequence[str]) -> dict[str, Config]:
     """Load files, once each; raise an error with the problems of all of them."""
     loaded: dict[str, Config] = {}
     problems: list[str] = []
     for file in files:
         try:
             with warnings_of(file):
-                loaded[file] = config.load(file)
+                loaded[file] = config.load(file, overrides=overrides)
         except ConfigError as error:
             problems.append(str(error))
         else:
