@@ -26,6 +26,9 @@ class LARS(Optimizer):
       eeta: The trust coefficient, at least 0.
       nesterov: Whether to use Nesterov's momentum.
       classic_momentum: Whether to use the paper's form rather than the popular one.
+      learning_rate_in_momentum: Whether the classic form's momentum sums gradients times their rates, as in TensorFlow,
+        rather than gradients, whose sum is then multiplied by the newest rate, as in PyTorch and in the code of BYOL,
+        Barlow Twins and MoCo v3. The popular form always does the latter.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
@@ -67,6 +70,7 @@ class LARS(Optimizer):
     classic_momentum: bool = True
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
+    learning_rate_in_momentum: bool = dataclasses.field(default=True, kw_only=True)
     separate_norms: bool = dataclasses.field(default=False, kw_only=True)
     min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
     max_ratio: PositiveNumber | None = dataclasses.field(default=None, kw_only=True)
@@ -100,6 +104,7 @@ class LARS(Optimizer):
             trust_coefficient=self.eeta,
             nesterov=self.nesterov,
             classic_momentum=self.classic_momentum,
+            learning_rate_in_momentum=self.learning_rate_in_momentum,
             weight_decay_mask=masks["weight decay"],
             trust_ratio_mask=masks["trust ratio"],
             separate_norms=self.separate_norms,

@@ -67,6 +67,7 @@ OWN = {
         {"momentum": 0.625, "eeta": 0.03125, "nesterov": True},
         {"momentum": 0.625, "weight_decay_rate": 0.0625, "classic_momentum": False},
         {"momentum": 0.625, "classic_momentum": False, "nesterov": True},
+        {"momentum": 0.625, "learning_rate_in_momentum": False, "learning_rate": SCHEDULE},
         {"weight_decay_rate": 0.0625, "separate_norms": True, "max_ratio": 0.03125},
         {"separate_norms": True, "min_ratio": 0.0625, "exclude_from_weight_decay": ["bias"], "stacked_axes": 0},
     ],
@@ -229,6 +230,14 @@ def test_what_is_said_to_do_nothing_does_nothing_and_nothing_else_does(cls, opti
             after, state = tx.update(grads, state, PARAMS)
         same = all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), after, grads)))
         assert same == stage.does_nothing, stage
+
+
+@pytest.mark.parametrize("cls", [config.SGD, config.LARS])
+def test_the_rate_stands_inside_the_momentum_or_outside(cls):
+    for inside in (True, False):
+        schema = cls(SCHEDULE, momentum=0.5, learning_rate_in_momentum=inside)
+        last = ["learning rate", "momentum"]
+        assert [stage.name for stage in schema.stages()][-2:] == (last if inside else last[::-1])
 
 
 def test_clipping_happens_in_the_order_of_the_stages():

@@ -131,7 +131,7 @@ lars = st.tuples(
             "exclude_from_layer_adaptation": st.none() | patterns,
         },
     ),
-    st.sampled_from([{}, {"classic_momentum": False}, {"separate_norms": True}]),
+    st.sampled_from([{}, {"classic_momentum": False}, {"separate_norms": True, "learning_rate_in_momentum": False}]),
     ratio_limits,
     clipping,
 ).map(lambda given: config.LARS(**given[0], **given[1], **given[2], **given[3]))

@@ -76,6 +76,7 @@ stages = list(transforms.stages_of(lamb))
 ratio = optax_ext.scale_by_trust_ratio(0.5, eps=1e-8)
 axes = optax_ext.path_axes({"^blocks/": 0, "^experts/": (0, 1), "head": None})
 assert_type(axes, masks.PathAxes)
+outside = optax_ext.lars(schedule, learning_rate_in_momentum=False)
 of_layers = optax_ext.lars(0.5, separate_norms=True, min_ratio=0.1, max_ratio=10, stacked_axes=axes, record=True)
 chained = optax.chain(optax.clip_by_global_norm(1.0), lamb, optax_ext.params_ema(0.999, initial="params"))
 scaled = optax_ext.dynamic_loss_scaling(
