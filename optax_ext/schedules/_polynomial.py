@@ -59,7 +59,7 @@ class PolynomialDecay(Schedule):
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
         if self.cycle:
             cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, exact for integer steps
-            fraction = elapsed.astype(jnp.float32) / (cycles.astype(jnp.float32) * self.decay_steps)
+            fraction = true_divide(elapsed, cycles.astype(jnp.float32) * self.decay_steps)
         else:
             fraction = true_divide(jnp.minimum(elapsed, self.decay_steps), self.decay_steps)
         span = self.initial_learning_rate - self.end_learning_rate
