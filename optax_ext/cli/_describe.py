@@ -94,11 +94,23 @@ def _fields(loaded: Schema, indent: str = "") -> Iterator[tuple[str, str, str]]:
     for field in init_fields(type(loaded)):
         value, name = getattr(loaded, field.name), f"{indent}{field.name}"
         if isinstance(value, Schema):
-            yield name, getattr(value, "type", type(value).__name__), ""
-            yield from _fields(value, f"{indent}  ")
+            yield from _part(name, value, indent)
+        elif isinstance(value, tuple) and any(isinstance(item, Schema) for item in value):
+            yield name, "", ""
+            for index, item in enumerate(value):
+                yield from _part(f"{indent}  {index}", item, f"{indent}  ")
         elif value != field.default:
             required = field.default is field.default_factory  # both are then `MISSING`
             yield name, _shown(value), "required" if required else _shown(field.default)
+
+
+def _part(name: str, value: object, indent: str) -> Iterator[tuple[str, str, str]]:
+    """Show a part of a config, or a number in its place."""
+    if not isinstance(value, Schema):
+        yield name, _shown(value), ""
+        return
+    yield name, getattr(value, "type", type(value).__name__), ""
+    yield from _fields(value, f"{indent}  ")
 
 
 def _shown(value: object) -> str:
