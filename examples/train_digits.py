@@ -49,13 +49,12 @@ import optax_ext
 from optax_ext import config
 
 
-def load_optimizer(path: Path) -> tuple[optax.GradientTransformation, optax_ext.Schedule]:
+def load_optimizer(path: Path) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Read a recipe: the optimizer inside its loss scaling, and the learning rate by itself, to report it."""
     recipe = config.load(path, config.OptimizationConfig)
     if recipe.loss_scale is None:
         raise config.ConfigError(str(path), [config.Problem("loss_scale", "is required by this script")])
-    rate = recipe.optimizer.learning_rate
-    return recipe.make(), rate if isinstance(rate, optax_ext.Schedule) else optax_ext.Constant(rate)
+    return recipe.make(), recipe.learning_rate_at
 
 
 class Data(NamedTuple):
@@ -117,7 +116,7 @@ def train_step(
     images: jax.Array,
     labels: jax.Array,
     optimizer: optax.GradientTransformation,
-    schedule: optax_ext.Schedule,
+    schedule: optax.Schedule,
 ) -> tuple[State, Metrics]:
     """Take one step, or skip it if a gradient is not finite."""
     params, batch_stats, opt_state = state
@@ -178,7 +177,7 @@ class Result(NamedTuple):
 def train(
     data: Data,
     optimizer: optax.GradientTransformation,
-    schedule: optax_ext.Schedule,
+    schedule: optax.Schedule,
     *,
     epochs: int = EPOCHS,
     nan_steps: Sequence[int] = (),

@@ -16,7 +16,7 @@ from optax_ext.cli._errors import CommandError
 from optax_ext.cli._numbers import short_numbers
 from optax_ext.cli._params import pattern_lists, read_shapes, size, unmatched
 from optax_ext.cli._warnings import warnings_of
-from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
+from optax_ext.config import ConfigError, OptimizationConfig, Problem, UpdateRule
 
 _Writer = Literal["keras", "transformers", "tensorflow_addons", "model_garden", "training_arguments", "timm"]
 _Format = Literal["json", "yaml"]
@@ -76,17 +76,17 @@ def convert(
         translation = interop.translate(file, base, written_by=writer, **numbers)
     loaded = translation.config
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
-    if shapes is not None and not isinstance(optimizer, Optimizer):
+    if shapes is not None and not isinstance(optimizer, UpdateRule):
         raise CommandError(f"{file}: --params is for optimizers, and this is a schedule", status=2)
     notes = list(translation.notes)
-    if shapes is not None and isinstance(optimizer, Optimizer):
+    if shapes is not None and isinstance(optimizer, UpdateRule):
         notes += _matches(optimizer, shapes)
     over = "" if base is None else f", over {Path(base).name}"
     data, comments = _as_written(loaded, notes, all_fields)
     if to == "yaml":  # of which nobody sees the comments, if it goes into a file
         _warn_about(file, notes)
     _write(data, [Comment((), f"Converted from {Path(file).name}{over}."), *comments], output, to)
-    if shapes is not None and isinstance(optimizer, Optimizer) and (problems := unmatched(optimizer, shapes)):
+    if shapes is not None and isinstance(optimizer, UpdateRule) and (problems := unmatched(optimizer, shapes)):
         sys.stdout.flush()  # before what goes to standard error
         raise ConfigError(file, [Problem(f"optimizer.{path}", message) for path, message in problems])
     return 0
@@ -158,7 +158,7 @@ def _warn_about(file: str, notes: Iterable[interop.Note]) -> None:
             print(f"{file}: warning: {note}", file=sys.stderr)
 
 
-def _matches(optimizer: Optimizer, shapes: Any) -> list[interop.Note]:
+def _matches(optimizer: UpdateRule, shapes: Any) -> list[interop.Note]:
     """Say for each pattern which parameters it matches, and for each list how many."""
     notes: list[interop.Note] = []
     total = size(shapes).parameters

@@ -21,7 +21,7 @@ from optax_ext.cli._rate import Config, rate_of
 from optax_ext.cli._stacks import Stacks, find_stacks
 from optax_ext.cli._steps import telling_steps
 from optax_ext.cli._warnings import warnings_of
-from optax_ext.config import ConfigError, OptimizationConfig, Optimizer, Problem
+from optax_ext.config import ConfigError, OptimizationConfig, Problem, UpdateRule
 from optax_ext.schedules import Schedule, rate_in_words
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def title(loaded: Config) -> str:
     if isinstance(loaded, OptimizationConfig):
         around = f", inside {loaded.loss_scale.type} loss scaling" if loaded.loss_scale else ""
         return f"a recipe: {title(loaded.optimizer).removeprefix('an optimizer: ')}{around}"
-    if isinstance(loaded, Optimizer):
-        return f"an optimizer: {type(loaded).__name__} with {rate_in_words(loaded.learning_rate)}"
+    if isinstance(loaded, UpdateRule):
+        return f"an optimizer: {loaded.in_words()}"
     if isinstance(loaded, Schedule):
         return f"a schedule: {rate_in_words(loaded)}"
     return f"a loss scale: {type(loaded).__name__}"
@@ -48,10 +48,10 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
         loaded: Config = config.load(file)
     shapes = None if params is None else read_shapes(params)
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
-    if shapes is not None and not isinstance(optimizer, Optimizer):
+    if shapes is not None and not isinstance(optimizer, UpdateRule):
         raise CommandError(f"{file}: --params is for optimizers, this is {title(loaded)}", status=2)
 
-    stacks = None if shapes is None or not isinstance(optimizer, Optimizer) else find_stacks(optimizer, shapes)
+    stacks = None if shapes is None or not isinstance(optimizer, UpdateRule) else find_stacks(optimizer, shapes)
 
     console = need("describe", "rich.console").Console(markup=False, highlight=False, emoji=False)
     with console.capture() as capture:  # all or nothing, and a closed pipe is for `main` to handle
@@ -62,7 +62,7 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
             rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(stages, 1)]
             console.print(_table("What happens to gradients, in order", ("", "step", "what it does"), rows))
         console.print(_table("Fields that are not at their defaults", ("field", "value", "default"), _fields(loaded)))
-        if shapes is not None and stacks is not None and isinstance(optimizer, Optimizer):
+        if shapes is not None and stacks is not None and isinstance(optimizer, UpdateRule):
             if optimizer.stacked_axes is not None:
                 console.print(_layers(stacks))
             if stacks.fit:  # else the ranks of layers are not known
@@ -71,7 +71,7 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
             console.print(_rates(loaded, run_steps))
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
-    if shapes is not None and stacks is not None and isinstance(optimizer, Optimizer):
+    if shapes is not None and stacks is not None and isinstance(optimizer, UpdateRule):
         place = "" if optimizer is loaded else "optimizer."
         if problems := [*stacks.problems, *unmatched(optimizer, shapes, stacks.axes)]:
             sys.stdout.flush()  # before what goes to standard error
@@ -132,7 +132,7 @@ def _layers(stacks: Stacks) -> "Table":
     return _table("Layers per parameter", columns, rows, right=("layers",))
 
 
-def _patterns(optimizer: Optimizer, shapes: Shapes, stacks: Stacks) -> "Table":
+def _patterns(optimizer: UpdateRule, shapes: Shapes, stacks: Stacks) -> "Table":
     total, idle = size(shapes), {stage.name for stage in optimizer.stages() if stage.does_nothing}
     matches_of = {field: matches for field, matches, _ in pattern_lists(optimizer, shapes, stacks.axes)}
     rows: list[tuple[str, str, str]] = []

@@ -10,7 +10,7 @@ from optax_ext._core.errors import shorten
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.trees import join_path
 from optax_ext.cli._errors import CommandError
-from optax_ext.config import ConfigError, Optimizer, Problem
+from optax_ext.config import ConfigError, Problem, UpdateRule
 
 Shapes = dict[str, Any]  # a nested dict of jax.ShapeDtypeStruct
 
@@ -74,7 +74,7 @@ def numbers_by_path(shapes: Shapes) -> dict[str, int]:
     return {join_path(path): math.prod(leaf.shape) for path, leaf in leaves}
 
 
-def pattern_lists(optimizer: Optimizer, shapes: Shapes, axes: Any = None) -> list[PatternList]:
+def pattern_lists(optimizer: UpdateRule, shapes: Shapes, axes: Any = None) -> list[PatternList]:
     """Return the fields of an optimizer that hold patterns, and what each pattern matches; `axes` count layers."""
     found: list[PatternList] = []
     for field in optimizer.pattern_fields():
@@ -86,7 +86,7 @@ def pattern_lists(optimizer: Optimizer, shapes: Shapes, axes: Any = None) -> lis
     return found
 
 
-def masked_sizes(optimizer: Optimizer, shapes: Shapes) -> dict[str, Size]:
+def masked_sizes(optimizer: UpdateRule, shapes: Shapes) -> dict[str, Size]:
     """Count what each stage that leaves out parameters applies to, by its mask."""
     return {
         stage: size(jax.tree.map(lambda shape, chosen: shape if chosen else None, shapes, mask(shapes)))
@@ -94,7 +94,7 @@ def masked_sizes(optimizer: Optimizer, shapes: Shapes) -> dict[str, Size]:
     }
 
 
-def unmatched(optimizer: Optimizer, shapes: Shapes, axes: Any = None) -> list[Problem]:
+def unmatched(optimizer: UpdateRule, shapes: Shapes, axes: Any = None) -> list[Problem]:
     """Return what `init` would say of the patterns that match nothing, all of them at once."""
     problems: list[Problem] = []
     for field in optimizer.pattern_fields():

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_ext._core.field_types import INT32_MAX
-from optax_ext.config import LossScale, OptimizationConfig, Optimizer
+from optax_ext.config import LossScale, OptimizationConfig, UpdateRule
 from optax_ext.schedules import Schedule
 
 LAST_STEP = INT32_MAX
-Config = OptimizationConfig | Optimizer | Schedule | LossScale  # what a file holds
+Config = OptimizationConfig | UpdateRule | Schedule | LossScale  # what a file holds
 
 
 def rate_of(loaded: Config) -> Callable[[jax.Array], jax.Array] | None:
     """Return the function from a step to the rate that a config takes there; None if it has no learning rate."""
-    if isinstance(loaded, OptimizationConfig | Optimizer):
+    if isinstance(loaded, OptimizationConfig | UpdateRule):
         return loaded.learning_rate_at
     return loaded if isinstance(loaded, Schedule) else None
 

@@ -10,7 +10,7 @@ from optax_ext._core.layers import Layers, layers_of
 from optax_ext._core.lazy import jax
 from optax_ext._core.trees import join_path
 from optax_ext.cli._params import Shapes, matching
-from optax_ext.config import Optimizer, Problem
+from optax_ext.config import Problem, UpdateRule
 
 
 class Stack(NamedTuple):
@@ -41,7 +41,7 @@ class Stacks(NamedTuple):
         return all(stack.axes is not None for stack in self.found)
 
 
-def find_stacks(optimizer: Optimizer, shapes: Shapes) -> Stacks:
+def find_stacks(optimizer: UpdateRule, shapes: Shapes) -> Stacks:
     """Return the layers of each parameter, and all that `init` would object to rather than the first of it."""
     given = optimizer.stacked_axes
     if given is None:
@@ -62,7 +62,7 @@ def find_stacks(optimizer: Optimizer, shapes: Shapes) -> Stacks:
     return Stacks(found, unmatched, problems, structure.unflatten([axes or None for axes in layers.values()]))
 
 
-def _layers_of(optimizer: Optimizer, path: tuple[Any, ...], leaf: Any, problems: list[Problem]) -> Any:
+def _layers_of(optimizer: UpdateRule, path: tuple[Any, ...], leaf: Any, problems: list[Problem]) -> Any:
     """Return the axes of one parameter, as if it were the only one; None, with a problem, if they do not fit it."""
     alone = functools.reduce(lambda below, key: {key.key: below}, reversed(path), leaf)
     try:

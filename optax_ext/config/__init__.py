@@ -25,6 +25,7 @@ from optax_ext.config._rmsprop import RMSprop
 from optax_ext.config._schedule_free_adamw import ScheduleFreeAdamW
 from optax_ext.config._sgd import SGD
 from optax_ext.config._stage import Stage
+from optax_ext.config._update_rule import UpdateRule
 
 __all__ = [
     "Adadelta",
@@ -52,6 +53,7 @@ __all__ = [
     "SGD",
     "ScheduleFreeAdamW",
     "Stage",
+    "UpdateRule",
     "from_dict",
     "json_schema",
     "load",

@@ -9,9 +9,9 @@ from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, type_adapter
 from optax_ext._core.tagged import Tagged, members
 from optax_ext.config._loss_scale import LossScale
-from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
+from optax_ext.config._update_rule import UpdateRule
 from optax_ext.schedules import Schedule
 
 
@@ -30,7 +30,7 @@ def json_schema() -> dict[str, Any]:
       >>> config.json_schema()["$defs"]["constant"]["properties"]["learning_rate"]["minimum"]
       0
     """
-    families: list[type[Tagged]] = [Optimizer, LossScale, Schedule]
+    families: list[type[Tagged]] = [UpdateRule, LossScale, Schedule]
     parts: list[type[Schema]] = [member for family in families for member in members(family).values()]
     schemas = [OptimizationConfig, ParamsEma, *parts]
     # Members are named by their tags, which are unique, and the rest by their class names.

@@ -1,32 +1,24 @@
 """The base class of all optimizer schemas."""
 
-import abc
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar
-
-import pydantic
+from collections.abc import Mapping
 
 from optax_ext import transforms
-from optax_ext._core.field_types import INT32_MAX, NonNegativeNumber, StackedAxes
+from optax_ext._core.field_types import INT32_MAX, NonNegativeNumber
 from optax_ext._core.lazy import jax, optax
-from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
-from optax_ext._core.tagged import Tagged
 from optax_ext._core.user_warnings import warn_user
-from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
-from optax_ext.config._stacked_axes import checking_stage, layers_in_words, make_axes
 from optax_ext.config._stage import Stage
+from optax_ext.config._update_rule import RateAtStep, UpdateRule
 from optax_ext.schedules import Milestone, ScalarOrSchedule, Schedule, evaluate, rate_in_words
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer(Tagged):
+class Optimizer(UpdateRule):
     """An optimizer as data; the base class of all optimizer schemas.
 
-    What an optimizer does is said once, in its stages: ``make()`` chains their transformations, and ``optax-ext
-    describe`` prints their words. An optimizer of your own is a frozen dataclass that derives from this one and defines
-    ``_stages``, which returns what comes after clipping.
+    An optimizer of your own is a frozen dataclass that derives from this one and defines ``_stages``, which returns
+    what comes after clipping, each stage with its name, its words and its transformation.
 
     Args:
       learning_rate: At least 0, or a schedule.
@@ -36,29 +28,15 @@ class Optimizer(Tagged):
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
-      decay: The learning rate is divided by ``1 + decay * step``; at least 0.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
+      decay: The learning rate is divided by ``1 + decay * step``; at least 0.
 
     Warns:
       UserWarning: If the learning rate is 0 at every step.
     """
 
-    _norms_per_layer: ClassVar[bool] = False  # whether the optimizer's own stages take the norm of each layer
-
     learning_rate: ScalarOrSchedule
-    stacked_axes: StackedAxes | None = dataclasses.field(default=None, kw_only=True)
-    clipnorm: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
-    clipvalue: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
-    global_clipnorm: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
     decay: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
-    allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
-
-    @pydantic.field_validator("global_clipnorm")
-    @classmethod
-    def _one_norm(cls, global_clipnorm: float | None, info: pydantic.ValidationInfo) -> float | None:
-        if global_clipnorm is not None and info.data.get("clipnorm") is not None:
-            raise problem(f"must not be given with clipnorm, got {global_clipnorm} with {info.data['clipnorm']}")
-        return global_clipnorm
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
@@ -66,57 +44,13 @@ class Optimizer(Tagged):
             name, words = type(self).__name__, rate_in_words(rate)
             warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")
 
-    def make(self) -> "optax.GradientTransformationExtraArgs":
-        """Return the optimizer: the chain of its stages.
+    def in_words(self) -> str:
+        """Say which optimizer it is, and what its learning rate is."""
+        return f"{type(self).__name__} with {rate_in_words(self.learning_rate)}"
 
-        Parameters that are not floating or complex numbers stay unchanged: their update is zero.
-        """
-        stages = self.stages()
-        named = {stage.name: stage.transformation for stage in stages if stage.transformation is not None}
-        if len(named) < len(stages):
-            names = [stage.name for stage in stages]
-            raise ValueError(
-                f"each stage of {type(self).__name__} must have a transformation, and a name of its own; got {names}"
-            )
-        return transforms.chain(named)
-
-    def stages(self) -> list[Stage]:
-        """Return what happens to gradients, in order: clipping, then the optimizer's own stages."""
-        return [*self._checking(), *self._clipping(), *self._stages()]
-
-    def pattern_fields(self) -> list[PatternField]:
-        """Return the fields that hold patterns, and what each of them means for which stage."""
-        return []
-
-    def masks(self, *, allow_unmatched: bool | None = None) -> dict[str, Callable[[Any], Any]]:
-        """Return the masks of the stages that leave out parameters, as `stages` uses them.
-
-        Args:
-          allow_unmatched: Whether a pattern that matches no parameter is accepted; None for what the optimizer says.
-
-        Returns:
-          Functions from parameters to a tree of bool, by the name of the stage.
-        """
-        fields, axes = self.pattern_fields(), self.layer_axes(allow_unmatched=allow_unmatched)
-        return {
-            stage: make_mask(
-                [field for field in fields if field.stage == stage],
-                all(field.allow_unmatched for field in fields) if allow_unmatched is None else allow_unmatched,
-                axes,
-            )
-            for stage in dict.fromkeys(field.stage for field in fields)
-        }
-
-    def layer_axes(self, *, allow_unmatched: bool | None = None) -> Any:
-        """Return the axes that count layers, as ``lars`` and ``path_mask`` take them for ``stacked_axes``.
-
-        Args:
-          allow_unmatched: Whether a pattern that matches no parameter is accepted; None for what the optimizer says.
-
-        Returns:
-          An axis, a tuple of axes, None, or a function from parameters to a tree of these.
-        """
-        return make_axes(self.stacked_axes, self.allow_unmatched if allow_unmatched is None else allow_unmatched)
+    def learning_rates(self) -> Mapping[str, RateAtStep]:
+        """Return the one learning rate of all parameters, under the name ``""``."""
+        return {"": self.learning_rate_at}
 
     def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         """Return the rate that a step takes: that of the number or the schedule, divided by ``1 + decay * step``.
@@ -141,32 +75,6 @@ class Optimizer(Tagged):
             found += self.learning_rate.milestones()
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
-    def _checking(self) -> list[Stage]:
-        """Return what checks the axes of an optimizer that does not use them, so that no misspelling goes unnoticed."""
-        is_used = self._norms_per_layer or self.clipnorm is not None
-        return [] if self.stacked_axes is None or is_used else [checking_stage(self.layer_axes())]
-
-    def _clipping(self) -> list[Stage]:
-        """Return what comes first."""
-        stages: list[Stage] = []
-        if self.clipvalue is not None:
-            effect = f"each number to at most {self.clipvalue:.10g} either way"
-            stages.append(Stage("clip by value", effect, optax.clip(self.clipvalue)))
-        if self.clipnorm is not None:
-            layers = layers_in_words(self.stacked_axes)
-            each = "the gradient of each layer" if layers else "each gradient"
-            effect = f"{each} by itself to a norm of at most {self.clipnorm:.10g}{layers}"
-            clip = transforms.clip_by_norm(self.clipnorm, stacked_axes=self.layer_axes())
-            stages.append(Stage("clip by norm", effect, clip))
-        if self.global_clipnorm is not None:
-            effect = f"all together to a norm of at most {self.global_clipnorm:.10g}"
-            stages.append(Stage("clip by global norm", effect, transforms.clip_by_global_norm(self.global_clipnorm)))
-        return stages
-
-    @abc.abstractmethod
-    def _stages(self) -> list[Stage]:
-        """Return what comes after clipping, each stage with its name, its words and its transformation."""
-
     def _rate(self) -> "optax.ScalarOrSchedule":
         """Return the learning rate as Optax takes it: a number where it is constant, so that no steps are counted."""
         return self.learning_rate if self.has_constant_rate() else self.learning_rate_at
@@ -177,10 +85,6 @@ class Optimizer(Tagged):
     def _learning_rate_in_words(self) -> str:
         decayed = f", divided by 1 + {self.decay:.10g} x step" if self.decay > 0 else ""
         return f"times minus the rate: {rate_in_words(self.learning_rate)}{decayed}"
-
-    def _exceptions_in_words(self, stage: str) -> str:
-        fields = [field for field in self.pattern_fields() if field.stage == stage]
-        return exceptions_in_words(fields, is_stacked=self.stacked_axes is not None)
 
 
 def momentum_in_words(momentum: float, nesterov: bool) -> str:

@@ -1,6 +1,7 @@
 """A whole recipe: an optimizer and its wrappers."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import pydantic
@@ -11,9 +12,9 @@ from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import Schema, problem
 from optax_ext._core.tagged import Nested
 from optax_ext.config._loss_scale import LossScale
-from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._stage import Stage
+from optax_ext.config._update_rule import RateAtStep, UpdateRule
 from optax_ext.schedules import Milestone
 
 
@@ -50,7 +51,7 @@ class OptimizationConfig(Schema):
       Mappings in place of schemas are what [`from_dict`][optax_ext.config.from_dict] takes, in the words of a file.
     """
 
-    optimizer: Optimizer
+    optimizer: UpdateRule
     loss_scale: LossScale | None = None
     ema: Annotated[ParamsEma, Nested()] | None = None
     master_weights: bool = dataclasses.field(default=False, kw_only=True)
@@ -95,8 +96,12 @@ class OptimizationConfig(Schema):
             stages.insert(0, Stage("master weights", effect, None))
         return stages if self.loss_scale is None else self.loss_scale.stages(stages)
 
+    def learning_rates(self) -> Mapping[str, RateAtStep]:
+        """Return the learning rates of the optimizer, by the name of the group of parameters that each is of."""
+        return self.optimizer.learning_rates()
+
     def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
-        """Return the rate that a step takes, as [`Optimizer.learning_rate_at`][optax_ext.config.Optimizer] does."""
+        """Return the rate that a step takes, as [`UpdateRule.learning_rate_at`][optax_ext.config.UpdateRule] does."""
         return self.optimizer.learning_rate_at(step)
 
     def milestones(self) -> tuple[Milestone, ...]:

@@ -15,7 +15,7 @@ else:
 class Stage(NamedTuple):
     """One step on the way from gradients to updates.
 
-    ``make()`` of an [`Optimizer`][optax_ext.config.Optimizer] chains the transformations of its ``stages()``.
+    ``make()`` of an [`UpdateRule`][optax_ext.config.UpdateRule] chains the transformations of its ``stages()``.
 
     Attributes:
       name: What it is called; no two stages of an optimizer have the same name.

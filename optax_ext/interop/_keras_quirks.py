@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from optax_ext._core.errors import shorten
-from optax_ext.config import AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma
+from optax_ext.config import AdamW, LossScale, OptimizationConfig, Optimizer, ParamsEma, UpdateRule
 from optax_ext.interop._betas import rounding_is_seen
 from optax_ext.interop._keras_classes import Package, optimizer_class
 from optax_ext.interop._patterns import PATTERN_FIELDS, read_patterns
@@ -86,7 +86,7 @@ def build_optimizer(arguments: Arguments) -> Optimizer | None:
 
 
 def build_recipe(
-    optimizer: Optimizer,
+    optimizer: UpdateRule,
     loss_scale: LossScale | None,
     ema: ParamsEma | None,
     path: str,

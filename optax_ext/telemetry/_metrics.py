@@ -32,7 +32,7 @@ _GUARD = {"average_norm": jnp.float32}
 @public
 def metrics(
     opt_state: optax.OptState,
-    learning_rate: optax.ScalarOrSchedule | config.Optimizer | config.OptimizationConfig | None = None,
+    learning_rate: optax.ScalarOrSchedule | config.UpdateRule | config.OptimizationConfig | None = None,
     *,
     per_layer: bool = False,
 ) -> dict[str, jax.Array]:

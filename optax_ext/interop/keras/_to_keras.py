@@ -16,6 +16,7 @@ from optax_ext.config import (
     OptimizationConfig,
     Optimizer,
     ParamsEma,
+    UpdateRule,
     to_dict,
 )
 from optax_ext.interop._betas import rounding_is_seen
@@ -72,7 +73,7 @@ def to_keras(
     """
     if generation not in (None, *get_args(Generation)):
         raise ValueError(f"generation must be 'older', 'newer' or None, got {shorten(generation)}")
-    if not isinstance(config, Schedule | Optimizer | OptimizationConfig):
+    if not isinstance(config, Schedule | UpdateRule | OptimizationConfig):
         raise ConfigError("config", [Problem("", f"must be a schedule or an optimizer, got {shorten(config)}")])
     optimizer = config.optimizer if isinstance(config, OptimizationConfig) else config
     tried: list[Generation] = ["newer", "older"] if isinstance(optimizer, AdamW) else ["older", "newer"]
@@ -96,12 +97,12 @@ class _Writer:
     generation: Generation
     report: Report
 
-    def write(self, config: Schedule | Optimizer | OptimizationConfig) -> dict[str, Any]:
+    def write(self, config: Schedule | UpdateRule | OptimizationConfig) -> dict[str, Any]:
         if isinstance(config, OptimizationConfig):
             return self._whole(config)
         return self._one(config, "")
 
-    def _one(self, config: Schedule | Optimizer, path: str) -> dict[str, Any]:
+    def _one(self, config: Schedule | UpdateRule, path: str) -> dict[str, Any]:
         """Write a schedule or an optimizer as the class that can express it."""
         optimizers = _NEWER if self.generation == "newer" else _OLDER
         classes = SCHEDULES.items() if isinstance(config, Schedule) else optimizers
@@ -119,7 +120,7 @@ class _Writer:
         return written
 
     def _as_class(
-        self, config: Schedule | Optimizer, name: str, known: KerasClass, path: str, report: Report
+        self, config: Schedule | UpdateRule, name: str, known: KerasClass, path: str, report: Report
     ) -> dict[str, Any]:
         names, fields = known.names(), dict[str, Any]()
         defaults = {field.name: known.defaults.get(field.name, field.default) for field in dataclasses.fields(config)}
@@ -195,7 +196,7 @@ class _Writer:
                 self.report.problem("accumulate_steps", text)
         if config.accumulate_steps > 1:
             fields["gradient_accumulation_steps"] = config.accumulate_steps
-            if isinstance(config.optimizer.learning_rate, Schedule):
+            if isinstance(getattr(config.optimizer, "learning_rate", None), Schedule):
                 text = "Keras 3 evaluates a schedule at the number of calls where it accumulates, and here of updates"
                 self.report.problem("accumulate_steps", text)
         if scale is None:

@@ -18,7 +18,7 @@ import optax
 
 from optax_ext._core.errors import ConfigError, Problem, join_words
 from optax_ext._core.files import file_error
-from optax_ext.config import LARS, SGD, Adagrad, Adam, AdamW, OptimizationConfig, Optimizer, RMSprop
+from optax_ext.config import LARS, SGD, Adagrad, Adam, AdamW, OptimizationConfig, RMSprop, UpdateRule
 from optax_ext.interop.states._saved_variables import SavedOptimizer, SavedVariable
 from optax_ext.transforms import ParamsEmaState
 
@@ -112,7 +112,7 @@ def find_slots(saved: SavedOptimizer, recipe: OptimizationConfig, count: int) ->
     return found
 
 
-def _slots_of(optimizer: Optimizer, path: str) -> list[Slot]:
+def _slots_of(optimizer: UpdateRule, path: str) -> list[Slot]:
     """Return the slots of an optimizer in the order in which Keras creates them."""
     if type(optimizer) is SGD:
         return [_MOMENTUM] if optimizer.momentum > 0 else []
@@ -150,7 +150,7 @@ def _of_keras_3(parts: Sequence[str], known: Collection[str]) -> tuple[str, str]
     return None if name is None else (name, parts[-1][: -len(name) - 1])
 
 
-def _by_name(saved: SavedOptimizer, optimizer: Optimizer, slots: Sequence[Slot]) -> Slots | None:
+def _by_name(saved: SavedOptimizer, optimizer: UpdateRule, slots: Sequence[Slot]) -> Slots | None:
     """Find slots by the names of the variables; None if these say too little, as in Keras before 2.4."""
     known = {name: slot for slot in slots for name in slot.names}
     if type(optimizer) is SGD and optimizer.momentum == 0:
@@ -186,7 +186,7 @@ _UNUSED = Slot((), (), "")  # that of an SGD without momentum, which newer tf_ke
 # By position
 
 
-def _by_position(saved: SavedOptimizer, optimizer: Optimizer, slots: Sequence[Slot], count: int) -> Slots:
+def _by_position(saved: SavedOptimizer, optimizer: UpdateRule, slots: Sequence[Slot], count: int) -> Slots:
     """Find slots by the order in which Keras creates them."""
     name = type(optimizer).__name__
     has_names = any(variable.name is not None for variable in saved.variables)
@@ -220,7 +220,7 @@ _OF_KERAS_2 = re.compile(
 )  # "training/Adam/Variable_3:0", which says nothing
 
 
-def _unused(variables: Sequence[SavedVariable], optimizer: Optimizer, slots: Sequence[Slot], count: int) -> int:
+def _unused(variables: Sequence[SavedVariable], optimizer: UpdateRule, slots: Sequence[Slot], count: int) -> int:
     """Return how many variables at the end stand for what the optimizer does not use."""
     rest = variables[1 + len(slots) * count :]
     if type(optimizer) is Adam and not optimizer.amsgrad and len(rest) == count:

@@ -14,7 +14,7 @@ from optax_ext._core.files import file_error
 from optax_ext._core.opt_states import check_opt_state, find_one
 from optax_ext._core.public import public
 from optax_ext._core.trees import find_nodes
-from optax_ext.config import LARS, DynamicLossScale, OptimizationConfig, Optimizer
+from optax_ext.config import LARS, DynamicLossScale, OptimizationConfig, Optimizer, UpdateRule
 from optax_ext.interop._translate import translate
 from optax_ext.interop._translation import Note, warn_about
 from optax_ext.interop.states._fill_state import (
@@ -236,9 +236,13 @@ def _fill_loss_scale(
     return map_nodes(lambda node: node._replace(**fields), state, LossScaleState)
 
 
-def _note_learning_rate(slots: Slots, optimizer: Optimizer, notes: list[Note]) -> None:
+def _note_learning_rate(slots: Slots, optimizer: UpdateRule, notes: list[Note]) -> None:
     """Say if a callback has changed the rate since the config was written."""
-    if slots.learning_rate is None or isinstance(optimizer.learning_rate, Schedule):
+    if (
+        slots.learning_rate is None
+        or not isinstance(optimizer, Optimizer)
+        or isinstance(optimizer.learning_rate, Schedule)
+    ):
         return
     rate = float(slots.learning_rate.read())
     if not np.isclose(rate, optimizer.learning_rate, rtol=1e-6, atol=0):
