@@ -7,16 +7,22 @@ from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
 from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
-from optax_ext.schedules._schedule import FractionOrSchedule, ScalarOrSchedule, Schedule, evaluate
+from optax_ext.schedules._schedule import (
+    FractionOrSchedule,
+    NonNegativeOrSchedule,
+    ScalarOrSchedule,
+    Schedule,
+    evaluate,
+    is_zero,
+)
 from optax_ext.schedules._warmup import LinearWarmup, PolynomialWarmup
-from optax_ext.schedules._warmup_stable_decay import DecayType, WarmupStableDecay
+from optax_ext.schedules._warmup_stable_decay import WarmupStableDecay
 from optax_ext.schedules._words import rate_in_words, values_in_words
 
 __all__ = [
     "Constant",
     "CosineDecay",
     "CosineDecayRestarts",
-    "DecayType",
     "DirectPowerDecay",
     "ExponentialDecay",
     "FractionOrSchedule",
@@ -24,6 +30,7 @@ __all__ = [
     "JoinedSchedules",
     "LinearWarmup",
     "Milestone",
+    "NonNegativeOrSchedule",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
     "PolynomialWarmup",
@@ -34,6 +41,7 @@ __all__ = [
     "StepCosineDecay",
     "WarmupStableDecay",
     "evaluate",
+    "is_zero",
     "rate_in_words",
     "values_in_words",
 ]

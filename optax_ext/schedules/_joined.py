@@ -14,7 +14,7 @@ from optax_ext._core.steps import elapsed_steps, exact_step
 from optax_ext._core.user_warnings import warn_user
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order
-from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
+from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate, is_zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +107,12 @@ class JoinedSchedules(Schedule):
 
     def is_zero(self) -> bool:
         """Whether every schedule that counts at some step is 0."""
-        return all(_is_zero(schedule) for schedule, start, end in self._pieces() if start != end)
+        return all(is_zero(schedule) for schedule, start, end in self._pieces() if start != end)
 
     def _zero_from(self) -> int | None:
         over: int | None = None
         for schedule, start, end in reversed(list(self._pieces())):
-            own = 0 if _is_zero(schedule) else schedule._zero_from() if isinstance(schedule, Schedule) else None
+            own = 0 if is_zero(schedule) else schedule._zero_from() if isinstance(schedule, Schedule) else None
             if own is None or (end is not None and start + own >= end):
                 return over
             over = start + max(own, 0)
@@ -123,7 +123,3 @@ class JoinedSchedules(Schedule):
     def _pieces(self) -> "Iterator[tuple[float | Schedule, int, int | None]]":
         """Yield each schedule with the step at which it starts, and that at which the next one does."""
         yield from zip(self.schedules, (0, *self.boundaries), (*self.boundaries, None), strict=True)
-
-
-def _is_zero(schedule: float | Schedule) -> bool:
-    return schedule.is_zero() if isinstance(schedule, Schedule) else schedule == 0

@@ -10,8 +10,6 @@ from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._schedule import Schedule
 
-DecayType = Literal["linear", "cosine", "1-sqrt"]
-
 
 @dataclasses.dataclass(frozen=True)
 class WarmupStableDecay(Schedule):
@@ -61,7 +59,7 @@ class WarmupStableDecay(Schedule):
     warmup_steps: NonNegativeInteger
     stable_steps: NonNegativeInteger
     decay_steps: PositiveInteger
-    decay_type: DecayType = "linear"
+    decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
     warmup_learning_rate: NonNegativeNumber = 0.0
     end_learning_rate: NonNegativeNumber = 0.0
     offset: Integer = 0

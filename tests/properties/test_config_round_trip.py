@@ -139,7 +139,7 @@ lars = st.tuples(
         {"learning_rate": schedules | rates},
         optional={
             "momentum": fractions,
-            "weight_decay_rate": rates,
+            "weight_decay_rate": rates | plain_schedules,
             "eeta": rates,
             "nesterov": bools,
             "exclude_from_weight_decay": patterns,
@@ -161,7 +161,7 @@ def optimizer(cls, **optional):
 
 
 decaying = {
-    "weight_decay_rate": rates,
+    "weight_decay_rate": rates | plain_schedules,
     "exclude_from_weight_decay": patterns,
     "weight_decay_times_learning_rate": bools,
 }
@@ -171,7 +171,7 @@ family = st.one_of(
         config.AdamW,
         **of_adam,
         amsgrad=bools,
-        weight_decay_rate=rates,
+        weight_decay_rate=rates | plain_schedules,
         include_in_weight_decay=st.none() | patterns,
         exclude_from_weight_decay=st.none() | patterns,
         gradient_clip_norm=rates,
@@ -179,7 +179,7 @@ family = st.one_of(
     optimizer(
         config.LAMB,
         **of_adam,
-        weight_decay_rate=rates,
+        weight_decay_rate=rates | plain_schedules,
         exclude_from_weight_decay=patterns,
         exclude_from_layer_adaptation=st.none() | patterns,
         max_ratio=st.none() | positive,
@@ -192,7 +192,7 @@ family = st.one_of(
         epsilon_2=rates,
         clip_threshold=positive,
         relative_step=bools,
-        weight_decay_rate=rates,
+        weight_decay_rate=rates | plain_schedules,
     ),
     optimizer(
         config.Muon,

@@ -7,7 +7,7 @@ gives the same rate at every step of the training. What depends on the loss is n
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from optax_ext._core.errors import did_you_mean, join_words, shorten
 from optax_ext.interop._report import PLACEHOLDER_RATE, Report
@@ -15,7 +15,6 @@ from optax_ext.interop.pytorch._arguments import is_finite
 from optax_ext.schedules import (
     CosineDecay,
     CosineDecayRestarts,
-    DecayType,
     LinearWarmup,
     PolynomialDecay,
     PowerDecay,
@@ -213,7 +212,7 @@ def _warmup_stable_decay(asked: Asked) -> Any:
     if stable < 0:
         asked.problem("num_decay_steps", f"must leave steps after the {asked.warmup_steps} of warm-up, got {decay}")
     for name, kind in kinds.items():
-        known = ("linear", "cosine") if name == "warmup_type" else get_args(DecayType)
+        known = ("linear", "cosine") if name == "warmup_type" else ("linear", "cosine", "1-sqrt")
         if kind not in known:
             asked.problem(name, f"must be one of {join_words(known)}, got {shorten(kind)}, which no schedule here has")
     if asked.number("num_cycles", 0.5) != 0.5:
