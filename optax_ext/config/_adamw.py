@@ -61,6 +61,14 @@ class AdamW(Optimizer):
       True
       >>> tx = adamw.make()
 
+      Weight decay that rises from 0.04 to 0.4 by half a cosine, as in DINO; in YAML ``weight_decay_rate: {type:
+      step_cosine_decay, boundaries: [0, 1000], values: [0.04, 0.4]}``.
+
+      >>> rising = {"type": "step_cosine_decay", "boundaries": [0, 1000], "values": [0.04, 0.4]}
+      >>> adamw = config.from_dict({"type": "adamw", "learning_rate": 1e-3, "weight_decay_rate": rising})
+      >>> print(adamw.stages()[2].effect)
+      add step_cosine_decay (0.04 at step 0, 0.4 at step 1000) x parameter
+
     References:
       Loshchilov and Hutter, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2.
 
