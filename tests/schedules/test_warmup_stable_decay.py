@@ -78,3 +78,10 @@ def test_what_is_wrong_is_said(changes, message):
     with pytest.raises(config.ConfigError) as error:
         optax_ext.WarmupStableDecay(**arguments)
     assert message in str(error.value)
+
+
+def test_the_words_of_transformers_name_ours():
+    with pytest.raises(config.ConfigError) as error:
+        optax_ext.WarmupStableDecay(0.5, num_warmup_steps=1, num_stable_steps=1, num_decay_steps=1)
+    for ours in ("warmup_steps", "stable_steps", "decay_steps"):
+        assert f"num_{ours}: unknown field (did you mean '{ours}'?)" in str(error.value)
