@@ -1,5 +1,6 @@
 """Learning-rate schedules: frozen dataclasses that are pure functions of the step."""
 
+from optax_ext._core.field_types import NonNegativeSteps, PositiveSteps, Steps
 from optax_ext.schedules._cosine import CosineDecay, CosineDecayRestarts
 from optax_ext.schedules._exponential import ExponentialDecay, InverseTimeDecay
 from optax_ext.schedules._joined import JoinedSchedules
@@ -7,6 +8,7 @@ from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
 from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
+from optax_ext.schedules._rate_per_batch import RatePerBatch
 from optax_ext.schedules._schedule import (
     FractionOrSchedule,
     NonNegativeOrSchedule,
@@ -31,14 +33,18 @@ __all__ = [
     "LinearWarmup",
     "Milestone",
     "NonNegativeOrSchedule",
+    "NonNegativeSteps",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
     "PolynomialWarmup",
+    "PositiveSteps",
     "PowerAndLinearDecay",
     "PowerDecay",
+    "RatePerBatch",
     "ScalarOrSchedule",
     "Schedule",
     "StepCosineDecay",
+    "Steps",
     "WarmupStableDecay",
     "evaluate",
     "is_zero",

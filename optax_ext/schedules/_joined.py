@@ -1,20 +1,24 @@
 """Schedules one after another, each of which starts where the one before it ends."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterator
 from typing import Annotated
 
 import pydantic
 
-from optax_ext._core.field_types import ListOf, NonNegativeInteger
+from optax_ext._core.field_types import ListOf, NonNegativeSteps
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.relative import is_relative, resolved
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import elapsed_steps, exact_step
 from optax_ext._core.user_warnings import warn_user
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order
+from optax_ext.schedules._piecewise import increasing
+from optax_ext.schedules._rate_per_batch import RatePerBatch
 from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate, is_zero
+
+_Rate = float | RatePerBatch | Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,20 +56,19 @@ class JoinedSchedules(Schedule):
     """
 
     schedules: Annotated[ListOf[ScalarOrSchedule], pydantic.Field(json_schema_extra={"minItems": 1})]
-    boundaries: ListOf[NonNegativeInteger]
+    boundaries: ListOf[NonNegativeSteps]
 
     @pydantic.field_validator("schedules")
     @classmethod
-    def _at_least_one(cls, schedules: tuple[float | Schedule, ...]) -> tuple[float | Schedule, ...]:
+    def _at_least_one(cls, schedules: tuple[_Rate, ...]) -> tuple[_Rate, ...]:
         if not schedules:
             raise problem("must have at least 1 entry, got none")
         return schedules
 
     @pydantic.field_validator("boundaries")
     @classmethod
-    def _one_each(cls, boundaries: tuple[int, ...], info: pydantic.ValidationInfo) -> tuple[int, ...]:
-        if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
-            raise problem(f"must be strictly increasing, got {list(boundaries)}")
+    def _one_each(cls, boundaries: tuple[int | str, ...], info: pydantic.ValidationInfo) -> tuple[int | str, ...]:
+        increasing(boundaries)
         schedules = info.data.get("schedules")  # missing if it has a problem itself
         if schedules is not None and len(boundaries) != len(schedules) - 1:
             raise problem(
@@ -74,6 +77,8 @@ class JoinedSchedules(Schedule):
         return boundaries
 
     def __post_init__(self) -> None:
+        if is_relative(self):  # the resolved one warns
+            return
         for index, (schedule, boundary) in enumerate(zip(self.schedules[1:], self.boundaries, strict=True), 1):
             offset = getattr(schedule, "offset", 0)
             if offset != 0 and offset == boundary:
@@ -86,7 +91,7 @@ class JoinedSchedules(Schedule):
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
         rate = evaluate(self.schedules[0], step)
-        for schedule, boundary in zip(self.schedules[1:], self.boundaries, strict=True):
+        for schedule, boundary in zip(self.schedules[1:], map(resolved, self.boundaries), strict=True):
             started = evaluate(schedule, elapsed_steps(step, boundary, "hold"))
             rate = jnp.where(step < boundary, rate, started)
         return rate
@@ -95,19 +100,20 @@ class JoinedSchedules(Schedule):
         """Return the boundaries, and what happens in each schedule while it counts."""
         found: list[Milestone] = []
         for index, (schedule, start, end) in enumerate(self._pieces()):
-            is_schedule = isinstance(schedule, Schedule)
+            if isinstance(schedule, Schedule):
+                words, own = schedule.type, schedule.milestones()
+            else:
+                words, own = f"a constant {resolved(schedule):g}", ()
             if index > 0:
-                found.append(
-                    Milestone(start, f"start of {schedule.type if is_schedule else f'a constant {schedule:g}'}")
-                )
-            own = schedule.milestones() if is_schedule else ()
+                found.append(Milestone(start, f"start of {words}"))
             shifted = (Milestone(start + step, reason) for step, reason in own)
             found += [it for it in shifted if (index == 0 or it.step >= start) and (end is None or it.step < end)]
         return in_order(found)
 
     def is_zero(self) -> bool:
         """Whether every schedule that counts at some step is 0."""
-        return all(is_zero(schedule) for schedule, start, end in self._pieces() if start != end)
+        never_counts = 1 if self.boundaries[:1] == (0,) else 0
+        return all(map(is_zero, self.schedules[never_counts:]))
 
     def _zero_from(self) -> int | None:
         over: int | None = None
@@ -120,6 +126,7 @@ class JoinedSchedules(Schedule):
                 return over
         return None  # a rate that never was positive
 
-    def _pieces(self) -> "Iterator[tuple[float | Schedule, int, int | None]]":
+    def _pieces(self) -> "Iterator[tuple[_Rate, int, int | None]]":
         """Yield each schedule with the step at which it starts, and that at which the next one does."""
-        yield from zip(self.schedules, (0, *self.boundaries), (*self.boundaries, None), strict=True)
+        boundaries = [*map(resolved, self.boundaries)]
+        yield from zip(self.schedules, (0, *boundaries), (*boundaries, None), strict=True)

@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Literal
 
-from optax_ext._core.field_types import Integer, NonNegativeInteger, NonNegativeNumber, PositiveInteger
+from optax_ext._core.field_types import NonNegativeSteps, PositiveSteps, Steps
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.relative import resolved
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone
+from optax_ext.schedules._rate_per_batch import Rate
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -55,37 +57,36 @@ class WarmupStableDecay(Schedule):
       Hägele et al., [arXiv:2405.18392](https://arxiv.org/abs/2405.18392), equations 1 and 2, for ``"1-sqrt"``.
     """
 
-    learning_rate: NonNegativeNumber
-    warmup_steps: NonNegativeInteger
-    stable_steps: NonNegativeInteger
-    decay_steps: PositiveInteger
+    learning_rate: Rate
+    warmup_steps: NonNegativeSteps
+    stable_steps: NonNegativeSteps
+    decay_steps: PositiveSteps
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
-    warmup_learning_rate: NonNegativeNumber = 0.0
-    end_learning_rate: NonNegativeNumber = 0.0
-    offset: Integer = 0
+    warmup_learning_rate: Rate = 0.0
+    end_learning_rate: Rate = 0.0
+    offset: Steps = 0
     before_offset: BeforeOffset = "hold"
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
+        warmup_steps, stable_steps, decay_steps = self._steps()
+        start, peak, end = map(resolved, (self.warmup_learning_rate, self.learning_rate, self.end_learning_rate))
         # One subtraction after another, since the sum of the steps may be no int32.
-        since_warmup = jnp.maximum(elapsed, self.warmup_steps) - self.warmup_steps
-        since_fall = jnp.maximum(since_warmup, self.stable_steps) - self.stable_steps
-        left = self._left(true_divide(jnp.minimum(since_fall, self.decay_steps), self.decay_steps))
-        rate = (self.learning_rate - self.end_learning_rate) * left + self.end_learning_rate
-        rate = jnp.where(since_fall > 0, rate, self.learning_rate)
-        if self.warmup_steps == 0:
+        since_warmup = jnp.maximum(elapsed, warmup_steps) - warmup_steps
+        since_fall = jnp.maximum(since_warmup, stable_steps) - stable_steps
+        left = self._left(true_divide(jnp.minimum(since_fall, decay_steps), decay_steps))
+        rate = jnp.where(since_fall > 0, (peak - end) * left + end, peak)
+        if warmup_steps == 0:
             return rate
-        fraction = true_divide(elapsed, self.warmup_steps)
-        rising = self.warmup_learning_rate + fraction * (self.learning_rate - self.warmup_learning_rate)
-        return jnp.where(elapsed < self.warmup_steps, rising, rate)
+        rising = start + true_divide(elapsed, warmup_steps) * (peak - start)
+        return jnp.where(elapsed < warmup_steps, rising, rate)
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the offset, and the ends of the three parts."""
-        start = self.offset
+        start = resolved(self.offset)
         found = [Milestone(start, f"offset of {self.type}")] if start else []
-        for name in ("warmup_steps", "stable_steps", "decay_steps"):
-            steps = int(getattr(self, name))
+        for name, steps in zip(("warmup_steps", "stable_steps", "decay_steps"), self._steps(), strict=True):
             start += steps
             if steps > 0:
                 found.append(Milestone(start, f"end of {name}"))
@@ -93,16 +94,18 @@ class WarmupStableDecay(Schedule):
 
     def is_zero(self) -> bool:
         """Whether the rate neither starts at more than 0 nor goes there."""
-        return not (self._starts_positive() or self.learning_rate or self.end_learning_rate)
+        starts_at_zero = self.warmup_steps == 0 or self.warmup_learning_rate == 0
+        return starts_at_zero and self.learning_rate == 0 and self.end_learning_rate == 0
 
     def _zero_from(self) -> int | None:
         if self.end_learning_rate != 0 or self.is_zero():
             return None
-        falls_at = self.offset + self.warmup_steps
-        return falls_at if self.learning_rate == 0 else falls_at + self.stable_steps + self.decay_steps
+        steps = self._steps()
+        return resolved(self.offset) + (steps[0] if self.learning_rate == 0 else sum(steps))
 
-    def _starts_positive(self) -> bool:
-        return self.warmup_steps > 0 and self.warmup_learning_rate > 0
+    def _steps(self) -> tuple[int, int, int]:
+        """Return the lengths of the three parts."""
+        return resolved(self.warmup_steps), resolved(self.stable_steps), resolved(self.decay_steps)
 
     def _left(self, fraction: "jax.Array") -> "jax.Array":
         """Return how much of the way down is left, from 1 to 0."""

@@ -2,12 +2,14 @@
 
 from optax_ext._core.lazy import jax
 from optax_ext._core.public import public
+from optax_ext._core.relative import is_relative
 from optax_ext.schedules._joined import JoinedSchedules
+from optax_ext.schedules._rate_per_batch import RatePerBatch
 from optax_ext.schedules._schedule import Schedule, evaluate
 
 
 @public
-def rate_in_words(learning_rate: float | Schedule) -> str:
+def rate_in_words(learning_rate: float | RatePerBatch | Schedule) -> str:
     """Say what a learning rate is, in a few words.
 
     Args:
@@ -25,6 +27,8 @@ def rate_in_words(learning_rate: float | Schedule) -> str:
       >>> schedules.rate_in_words(optax_ext.LinearWarmup(optax_ext.CosineDecay(6.4, 1000), warmup_steps=100))
       'linear_warmup, then cosine_decay'
     """
+    if isinstance(learning_rate, RatePerBatch):
+        return learning_rate.in_words()
     if not isinstance(learning_rate, Schedule):
         return f"a constant {learning_rate:g}"
     if isinstance(learning_rate, JoinedSchedules):
@@ -41,7 +45,8 @@ def values_in_words(value: float | Schedule) -> str:
       value: A number or a schedule.
 
     Returns:
-      The number; or the kind of the schedule, with its values at step 0 and at the last of its milestones.
+      The number; or the kind of the schedule, with its values at step 0 and at the last of its milestones unless these
+      depend on the run.
 
     Examples:
       >>> import optax_ext
@@ -53,6 +58,8 @@ def values_in_words(value: float | Schedule) -> str:
     """
     if not isinstance(value, Schedule):
         return f"{value:.10g}"
+    if is_relative(value):
+        return rate_in_words(value)
     steps = sorted({0, *(max(step, 0) for step, _ in value.milestones()[-1:])})
     with jax.ensure_compile_time_eval():  # a recipe may be made, and then says what it does, inside jit
         values = [f"{float(evaluate(value, step)):.6g} at step {step}" for step in steps]

@@ -192,3 +192,19 @@ def test_a_recipe_may_be_made_inside_jit():
         return tx.update(params, tx.init(params), params)[0]
 
     np.testing.assert_allclose(first_update(PARAMS)["bias"], -(0.5 + 0.5 * 0.25) * PARAMS["bias"], rtol=1e-6)
+
+
+def test_durations_are_those_of_the_run():
+    rising = {"type": "step_cosine_decay", "boundaries": [0, "100%"], "values": [0.04, 0.4]}
+    optimizer = {"type": "adamw", "learning_rate": 0.1, "weight_decay_rate": rising}
+    recipe = config.from_dict({"optimizer": optimizer, "run": {"steps": 1000}})
+    resolved = config.resolve(recipe).optimizer
+    assert resolved == config.AdamW(0.1, weight_decay_rate=DINO)
+    assert [stage.effect for stage in recipe.stages()] == [stage.effect for stage in resolved.stages()]
+    chex.assert_trees_all_equal(recipe.make().init(PARAMS), resolved.make().init(PARAMS))
+    with pytest.raises(
+        config.ConfigError, match=r"weight_decay_rate.boundaries.1: '100%' depends on the run, and there"
+    ):
+        recipe.optimizer.make()
+    words = {stage.name: stage.effect for stage in recipe.optimizer.stages()}  # as far as they are known without a run
+    assert words["weight decay"] == "add step_cosine_decay x parameter"

@@ -154,3 +154,44 @@ def test_one_compiled_step_trains_with_it():
         rates.append(-updates)
     np.testing.assert_allclose(rates, JOINED(STEPS[:36]), rtol=1e-6)
     assert step._cache_size() == 1
+
+
+def test_boundaries_and_what_is_inside_take_durations():
+    data = {
+        "type": "joined_schedules",
+        "schedules": [
+            {"type": "linear_warmup", "after": {"value": 0.1, "per_batch": 256}, "warmup_steps": "1 epoch"},
+            {"type": "cosine_decay", "initial_learning_rate": 0.4, "decay_steps": "100% - 1 epoch"},
+            {"value": 0.02, "per_batch": 256, "rule": "sqrt"},
+        ],
+        "boundaries": ["1 epoch", "100%"],
+    }
+    words = config.from_dict(data)
+    assert config.from_dict(config.to_dict(words)) == words
+    jsonschema.Draft202012Validator(config.json_schema()).validate(data)
+    assert not words.is_zero()
+    assert rate_in_words(words).endswith(
+        "then cosine_decay, then 0.02 for each 256 examples of a batch, by the square root"
+    )
+    resolved = config.resolve(words, config.Run(examples=10_240, batch_size=1024, epochs=3))
+    warmup, cosine = optax_ext.LinearWarmup(0.4, 10), optax_ext.CosineDecay(0.4, 20)
+    assert resolved == optax_ext.JoinedSchedules([warmup, cosine, 0.04], [10, 30])
+    for call in (lambda: words(3), words.milestones):
+        with pytest.raises(ValueError, match="'1 epoch' depends on the run: resolve the recipe first"):
+            call()
+    with pytest.raises(
+        config.ConfigError, match=r"boundaries: must be strictly increasing, got \[10, 10\], in this run"
+    ):
+        config.resolve(
+            optax_ext.JoinedSchedules([0.1, 0.2, 0.3], ["1 epoch", "100%"]),
+            config.Run(examples=10_240, batch_size=1024, epochs=1),
+        )
+    with pytest.raises(config.ConfigError, match="boundaries: must have one entry fewer"):
+        config.from_dict({**data, "boundaries": ["1 epoch"]})
+
+
+def test_an_offset_in_words_is_warned_of_once_it_is_known():
+    shifted = dataclasses.replace(COSINE, offset="1 epoch")
+    words = optax_ext.JoinedSchedules([WARMUP, shifted], ["1 epoch"])  # a warning would be an error
+    with pytest.warns(UserWarning, match="its offset of 10 shifts it once more"):
+        config.resolve(words, config.Run(examples=10_240, batch_size=1024))

@@ -85,3 +85,23 @@ def test_the_words_of_transformers_name_ours():
         optax_ext.WarmupStableDecay(0.5, num_warmup_steps=1, num_stable_steps=1, num_decay_steps=1)
     for ours in ("warmup_steps", "stable_steps", "decay_steps"):
         assert f"num_{ours}: unknown field (did you mean '{ours}'?)" in str(error.value)
+
+
+def test_the_parts_take_durations_and_rates_for_a_batch():
+    data = {
+        "type": "warmup_stable_decay",
+        "learning_rate": {"value": 0.1, "per_batch": 256},
+        "warmup_steps": "1 epoch",
+        "stable_steps": "80% - 1 epoch",
+        "decay_steps": "20%",
+        "end_learning_rate": 0.01,
+        "offset": "5 steps",
+    }
+    words = config.from_dict(data)
+    assert config.from_dict(config.to_dict(words)) == words
+    assert not words.is_zero()
+    resolved = config.resolve(words, config.Run(examples=10_240, batch_size=1024, epochs=5))
+    assert resolved == optax_ext.WarmupStableDecay(0.4, 10, 30, 10, end_learning_rate=0.01, offset=5)
+    for call in (lambda: words(3), words.milestones):
+        with pytest.raises(ValueError, match="depends on the run: resolve the recipe first"):
+            call()
