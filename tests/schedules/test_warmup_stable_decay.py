@@ -19,7 +19,7 @@ def test_rates_are_those_of_transformers():
     for case in GOLDEN["cases"]:
         expected = case["rates"]
         with jax.disable_jit():  # compiling each schedule would take longer
-            rates = optax_ext.WarmupStableDecay(**case["arguments"])(np.arange(len(expected)))
+            rates = optax_ext.WarmupStableDecay(**case["arguments"])(np.arange(25))[: len(expected)]
         np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=3e-10, err_msg=str(case["arguments"]))
 
 
@@ -60,7 +60,8 @@ def test_a_longer_run_has_the_same_rates_until_it_is_cooled_down():
 
 
 def test_derivatives_are_finite_where_the_root_is_of_zero():
-    slopes = jax.vmap(jax.grad(optax_ext.WarmupStableDecay(0.5, 10, 70, 20, "1-sqrt")))(jnp.arange(0, 110, 5.0))
+    slope = jax.grad(optax_ext.WarmupStableDecay(0.5, 10, 70, 20, "1-sqrt"))
+    slopes = jax.jit(jax.vmap(slope))(jnp.arange(0, 110, 5.0))
     assert jnp.isfinite(slopes).all()
 
 
