@@ -18,6 +18,7 @@ from optax_ext.config._loss_scale import DynamicLossScale, FixedLossScale, LossS
 from optax_ext.config._muon import Muon
 from optax_ext.config._nadam import Nadam
 from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._override import override
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._recipe import OptimizationConfig
@@ -60,6 +61,7 @@ __all__ = [
     "json_schema",
     "load",
     "resolve",
+    "override",
     "save",
     "to_dict",
 ]
