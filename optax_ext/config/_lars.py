@@ -13,6 +13,7 @@ from optax_ext.config._patterns import PatternField, layerwise_fields
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
 from optax_ext.config._trust_ratio import check_max_ratio, limits_in_words, make_max_ratio, record_in_words
+from optax_ext.schedules import NonNegativeOrSchedule, is_zero, values_in_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class LARS(Optimizer):
     Args:
       learning_rate: At least 0, or a schedule.
       momentum: The momentum coefficient, in [0, 1].
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       eeta: The trust coefficient, at least 0.
       nesterov: Whether to use Nesterov's momentum.
       classic_momentum: Whether to use the paper's form rather than the popular one.
@@ -64,7 +65,7 @@ class LARS(Optimizer):
 
     type = "lars"
     momentum: Fraction = 0.9
-    weight_decay_rate: NonNegativeNumber = 0.0
+    weight_decay_rate: NonNegativeOrSchedule = 0.0
     eeta: NonNegativeNumber = 0.001
     nesterov: bool = False
     classic_momentum: bool = True
@@ -115,7 +116,7 @@ class LARS(Optimizer):
         )
         decay = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
         trust_ratio = self._trust_ratio_in_words()
-        both = f"{decay}, and {trust_ratio}" if self.weight_decay_rate > 0 else trust_ratio
+        both = trust_ratio if is_zero(self.weight_decay_rate) else f"{decay}, and {trust_ratio}"
         effects = {
             "weight decay": decay,
             "trust ratio": trust_ratio,
@@ -129,8 +130,8 @@ class LARS(Optimizer):
 
     def _trust_ratio_in_words(self) -> str:
         divisor = f"norm of {'gradient' if self.classic_momentum else 'momentum'}"
-        if self.separate_norms and self.weight_decay_rate > 0:
-            divisor = f"({divisor} + {self.weight_decay_rate:.10g} x norm of parameter)"
+        if self.separate_norms and not is_zero(self.weight_decay_rate):
+            divisor = f"({divisor} + {values_in_words(self.weight_decay_rate)} x norm of parameter)"
         ratio = f"{self.eeta:.10g} x norm of parameter / {divisor}{limits_in_words(self.min_ratio, self.max_ratio)}"
         exceptions = self._exceptions_in_words("trust ratio")
         layers = layers_in_words(self.stacked_axes) + record_in_words(self.record)

@@ -51,6 +51,9 @@ schedules: list[optax_ext.Schedule] = [
     optax_ext.LinearWarmup(optax_ext.CosineDecay(6.4, 10_000, offset=500), warmup_steps=500, warmup_learning_rate=0.1),
     optax_ext.PolynomialWarmup(0.5, warmup_steps=8, power=2.0),
     optax_ext.LinearWarmup(InverseSquareRoot(0.5, [1, 2]), 5),
+    optax_ext.WarmupStableDecay(0.5, warmup_steps=10, stable_steps=70, decay_steps=20, decay_type="1-sqrt"),
+    optax_ext.JoinedSchedules([optax_ext.LinearWarmup(0.1, 5), InverseSquareRoot(0.5, [1, 2]), 0.1], [5, 10]),
+    optax_ext.JoinedSchedules(schedules=(0.1, 0.2), boundaries=range(1, 2)),
 ]
 schedule = optax_ext.CosineDecay(0.1, 5)
 assert_type(schedule(3), jax.Array)
@@ -165,6 +168,7 @@ optimizers: list[config.Optimizer] = [
     config.AdamW(1e-4, include_in_weight_decay=["kernel"], gradient_clip_norm=0),
     config.LAMB(0.01, weight_decay_rate=0.01, exclude_from_weight_decay=("bias",), exclude_from_layer_adaptation=[]),
     config.LARS(schedule, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias"], clipnorm=1.0),
+    config.LARS(schedule, weight_decay_rate=schedule),
     config.LARS(0.1, allow_unmatched=True, decay=0.1, clipvalue=1.0),
     config.LARS(0.1, separate_norms=True, min_ratio=0.1, max_ratio=10, stacked_axes={"^blocks/": 0, "head": None}),
     config.LAMB(0.1, max_ratio=None, stacked_axes=[0, 1]),
