@@ -156,8 +156,8 @@ recipe = config.OptimizationConfig(
     ema=config.ParamsEma(average_decay=0.9999, initial="params"),
     master_weights=True,
 )
-assert_type(recipe.optimizer, config.Optimizer)
-rate: float | optax_ext.Schedule = recipe.optimizer.learning_rate
+assert_type(recipe.optimizer, config.UpdateRule)
+rate = recipe.learning_rate_at(0)
 made = recipe.make()
 logged = optax_ext.metrics(made.init(params), recipe) | optax_ext.metrics(state, recipe.optimizer)
 optimizers: list[config.Optimizer] = [
