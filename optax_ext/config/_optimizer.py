@@ -8,6 +8,7 @@ from optax_ext._core.field_types import INT32_MAX, NonNegativeNumber
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.steps import exact_step
 from optax_ext._core.user_warnings import warn_user
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
 from optax_ext.schedules import Milestone, ScalarOrSchedule, Schedule, evaluate, rate_in_words
@@ -61,7 +62,7 @@ class Optimizer(UpdateRule):
         Returns:
           float32, of the shape of ``step``.
         """
-        rate = evaluate(self.learning_rate, step)
+        rate = evaluate(value_of(self.learning_rate), step)
         return rate if self.decay == 0 else rate / (1 + self.decay * exact_step(step).astype("float32"))
 
     def has_constant_rate(self) -> bool:
@@ -75,9 +76,12 @@ class Optimizer(UpdateRule):
             found += self.learning_rate.milestones()
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return ("learning_rate", *super()._hyperparameters())
+
     def _rate(self) -> "optax.ScalarOrSchedule":
         """Return the learning rate as Optax takes it: a number where it is constant, so that no steps are counted."""
-        return self.learning_rate if self.has_constant_rate() else self.learning_rate_at
+        return value_of(self.learning_rate) if self.has_constant_rate() else self.learning_rate_at
 
     def _learning_rate_stage(self) -> Stage:
         return Stage("learning rate", self._learning_rate_in_words(), transforms.scale_by_learning_rate(self._rate()))

@@ -1,7 +1,7 @@
 """A whole recipe: an optimizer and its wrappers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import pydantic
@@ -68,13 +68,17 @@ class OptimizationConfig(Schema):
             )
         return optimizer
 
-    def make(self) -> "optax.GradientTransformationExtraArgs":
+    def make(self, *, hyperparameters: Sequence[str] = ()) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation.
 
         Loss scaling is outermost, so that clipping sees unscaled, finite gradients, and neither averages nor master
         weights move on a skipped step. A non-finite gradient does not count as one of ``accumulate_steps``.
+
+        Args:
+          hyperparameters: Number fields of the optimizer to keep in the state, such as ``["learning_rate"]``, as
+            [`UpdateRule.make`][optax_ext.config.UpdateRule] does, where they can be changed between two steps.
         """
-        inner = self.optimizer.make()
+        inner = self.optimizer.make(hyperparameters=hyperparameters)
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
         if self.accumulate_steps > 1:
