@@ -146,4 +146,4 @@ def clip_by_value(limit: float) -> "optax.GradientTransformation":
 
 def value_of(number: _Number) -> _Number:
     """Return what to compute with: the value of a hyperparameter, and anything else as it is."""
-    return cast(Any, number).value if isinstance(number, Hyperparameter) else number
+    return cast(_Number, number.value) if isinstance(number, Hyperparameter) else number

@@ -15,6 +15,7 @@ from optax_ext._core.schema import problem
 from optax_ext._core.tagged import Tagged
 from optax_ext.config._hyperparameters import clip_by_value, inject, value_of
 from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
+from optax_ext.config._run import Run, resolve
 from optax_ext.config._stacked_axes import checking_stage, layers_in_words, make_axes
 from optax_ext.config._stage import Stage
 from optax_ext.schedules import Milestone
@@ -37,6 +38,12 @@ class UpdateRule(Tagged):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
+
+    Examples:
+      >>> from optax_ext import config
+      >>> recipe = config.from_dict({"optimizer": {"type": "sgd", "learning_rate": 0.1}})
+      >>> isinstance(recipe.optimizer, config.UpdateRule)
+      True
     """
 
     _norms_per_layer: ClassVar[bool] = False  # whether the rule's own stages take the norm of each layer
@@ -54,12 +61,16 @@ class UpdateRule(Tagged):
             raise problem(f"must not be given with clipnorm, got {global_clipnorm} with {info.data['clipnorm']}")
         return global_clipnorm
 
-    def make(self, *, hyperparameters: Sequence[str] = ()) -> "optax.GradientTransformationExtraArgs":
+    def make(
+        self, run: Run | Mapping[str, Any] | None = None, *, hyperparameters: Sequence[str] = ()
+    ) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation: the chain of the stages.
 
         Parameters that are not floating or complex numbers stay unchanged: their update is zero.
 
         Args:
+          run: What durations and rates for a batch are taken of, as [`resolve`][optax_ext.config.resolve] takes it;
+            None if there are none.
           hyperparameters: Number fields to keep in the state, such as ``["learning_rate"]``, where they can be changed
             between two steps: ``optax.tree.set(state, learning_rate=jnp.float32(0.01))``. The transformation is then
             ``optax.inject_hyperparams`` around what it would be. They are float32. A schedule is evaluated in each
@@ -68,9 +79,10 @@ class UpdateRule(Tagged):
         Raises:
           ConfigError: If a hyperparameter is no field, or one that is fixed when the transformation is made.
         """
+        rule = resolve(self, run)
         if hyperparameters:
-            return inject(self, hyperparameters, self._hyperparameters())
-        stages = self.stages()
+            return inject(rule, hyperparameters, rule._hyperparameters())
+        stages = rule.stages()
         named = {stage.name: stage.transformation for stage in stages if stage.transformation is not None}
         if len(named) < len(stages):
             names = [stage.name for stage in stages]
