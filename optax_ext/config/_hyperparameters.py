@@ -4,21 +4,22 @@ import copy
 import inspect
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_words, shorten
 from optax_ext._core.lazy import jax, jnp, optax
 from optax_ext._core.schema import init_fields
 
-if TYPE_CHECKING:
-    from optax_ext.config._update_rule import UpdateRule
-
 _Number = TypeVar("_Number")
 
 
-def inject(
-    rule: "UpdateRule", names: Sequence[str], accepted: Sequence[str]
-) -> "optax.GradientTransformationExtraArgs":
+class Rule(Protocol):
+    """What has the fields, and makes the transformation."""
+
+    def make(self) -> "optax.GradientTransformationExtraArgs": ...
+
+
+def inject(rule: Rule, names: Sequence[str], accepted: Sequence[str]) -> "optax.GradientTransformationExtraArgs":
     """Return the transformation of a rule, with fields in the state by `optax.inject_hyperparams`.
 
     Args:
@@ -46,7 +47,7 @@ def inject(
     return optax.inject_hyperparams(build, hyperparam_dtype=jnp.float32)(**values)
 
 
-def _check(rule: "UpdateRule", names: Sequence[str], accepted: Sequence[str]) -> None:
+def _check(rule: Rule, names: Sequence[str], accepted: Sequence[str]) -> None:
     where = f"{type(rule).__name__}.make"
     if isinstance(names, str) or not isinstance(names, Sequence):
         text = f"must be a list of names of fields, such as ['learning_rate'], got {shorten(names)}"
@@ -58,7 +59,7 @@ def _check(rule: "UpdateRule", names: Sequence[str], accepted: Sequence[str]) ->
         raise ConfigError(where, problems)
 
 
-def _what_is_wrong(rule: "UpdateRule", name: object, accepted: Sequence[str]) -> str | None:
+def _what_is_wrong(rule: Rule, name: object, accepted: Sequence[str]) -> str | None:
     can = f"those that can are {join_words(accepted)}"
     fields = [field.name for field in init_fields(type(rule))]
     if name not in fields:
