@@ -75,7 +75,7 @@ EVERY = [
 
 @pytest.mark.parametrize(("name", "field"), slow_unless(lambda name, field: name in REPRESENTATIVE, EVERY))
 def test_each_hyperparameter_of_each_optimizer(name, field):
-    """With `-m slow`: 58 passed in 1:48."""
+    """With `-m slow`: 55 passed in 34 seconds."""
     recipe = make_optimizer(name)
     tx = recipe.make(hyperparameters=[field])
     state = tx.init(PARAMS)
@@ -96,10 +96,10 @@ def test_each_hyperparameter_of_each_optimizer(name, field):
         assert max(jax.tree.leaves(difference)) > 1e-6
 
 
-# In a first step momentum is 0; what divides by the norm or the size of gradients, or takes signs, is as before.
+# In a first step momentum is 0, and the sequence of ScheduleFreeAdamW is all of its average; what divides by the norm or the size of gradients, or takes signs, is as before.
 WITHOUT_EFFECT = {
+    ("ScheduleFreeAdamW", "weight_decay_rate"),
     *((name, "momentum") for name in OPTIMIZERS),
-    *((name, field) for name in ("Adafactor", "Lion", "Adam", "AdamW", "LAMB") for field in ("clipnorm", "clipvalue")),
     *((name, field) for name in OPTIMIZERS for field in ("beta_1", "beta_2", "clipnorm", "clipvalue")),
 } - {("SGD", "clipnorm"), ("SGD", "clipvalue")}
 
