@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_words, shorten
 from optax_ext._core.lazy import jax, jnp, optax
 from optax_ext._core.schema import init_fields
+from optax_ext.schedules import is_zero
 
 _Number = TypeVar("_Number")
 
@@ -69,7 +70,7 @@ def _what_is_wrong(rule: Rule, name: object, accepted: Sequence[str]) -> str | N
     value = getattr(rule, str(name))
     if value is None:
         return f"{name} is null, and so there is nothing that it could change: give the recipe a number"
-    if value == 0 and name != "learning_rate":
+    if is_zero(value) and name != "learning_rate":
         return (
             f"{name} is 0, for which there may be no stage that it could change: give the recipe a positive number, and"
             " set it to 0 in the state"

@@ -96,7 +96,7 @@ def test_each_hyperparameter_of_each_optimizer(name, field):
         assert max(jax.tree.leaves(difference)) > 1e-6
 
 
-# In a first step momentum is 0, and the sequence of ScheduleFreeAdamW is all of its average; what divides by the norm or the size of gradients, or takes signs, is as before.
+# In a first step. What divides by the norm or the size of gradients, or takes their signs, is as before a clip.
 WITHOUT_EFFECT = {
     ("ScheduleFreeAdamW", "weight_decay_rate"),
     *((name, "momentum") for name in OPTIMIZERS),
