@@ -57,7 +57,7 @@ schedules: list[optax_ext.Schedule] = [
 ]
 schedule = optax_ext.CosineDecay(0.1, 5)
 assert_type(schedule(3), jax.Array)
-assert_type(schedule.warmup_target, float | optax_ext.schedules.RatePerBatch | None)
+target: float | optax_ext.schedules.RatePerBatch | None = schedule.warmup_target
 assert_type(schedule.decay_steps, int | str)
 later = dataclasses.replace(schedule, decay_steps=50)
 by_value: dict[optax_ext.Schedule, str] = {schedule: repr(later)}
