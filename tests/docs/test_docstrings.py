@@ -34,6 +34,7 @@ WITHOUT_EXAMPLE = {
     "ParamsEmaState",
     "SkipBadStepsState",
     "Optimizer",
+    "UpdateRule",
     "LossScale",
     "Problem",
 }
