@@ -67,4 +67,4 @@ class LayerDecay(Schema):
     def in_words(self) -> str:
         """Say what the factors are."""
         first = f", down to those with {' or '.join(map(repr, self.first))}" if self.first else ""
-        return f"{self.decay:.10g} once for each layer after it, of the blocks {self.blocks!r}{first}"
+        return f"{self.decay:.10g} once for each layer after it, of the blocks '{self.blocks}'{first}"

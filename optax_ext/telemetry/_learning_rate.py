@@ -13,12 +13,15 @@ from optax_ext._core.arguments import check_rate
 from optax_ext._core.opt_states import places_of
 from optax_ext.loss_scaling import LossScaleState, SkipBadStepsState
 from optax_ext.telemetry._scalar import scalar
+from optax_ext.transforms import FrozenUntilState
 
 _INJECTED = (optax.InjectStatefulHyperparamsState, optax.InjectHyperparamsState)
 # Not in every step do these call what is inside them. The rate that was used last is then that of the last call.
 _OCCASIONAL = (optax.MultiStepsState, optax.ConditionallyTransformState, optax.ConditionallyMaskState)
 # These call what is inside them in every step, and keep its old state if the step is skipped.
 _SKIPPING = (LossScaleState, SkipBadStepsState, optax.ApplyIfFiniteState)
+# These count for a rate: of all that is in its groups, a group that waits counts steps from the first one on as well.
+_RATES = (optax.ScaleByScheduleState, FrozenUntilState)
 _CYCLIC = (optax.ApplyEvery,)  # its count starts over
 
 
@@ -26,14 +29,14 @@ def learning_rate_metrics(opt_state: optax.OptState, learning_rate: Any) -> dict
     """Return the rate that the last step used, by its name; nothing where neither argument nor state tells."""
     if learning_rate is None:
         return _injected_rates(opt_state)
-    if isinstance(learning_rate, type) or not hasattr(learning_rate, "learning_rate_at"):
+    if isinstance(learning_rate, type) or not hasattr(learning_rate, "learning_rates"):
         check_rate("learning_rate", learning_rate)
         rate = learning_rate(_last_step(opt_state)) if callable(learning_rate) else learning_rate
-    elif _is_constant(learning_rate):
-        rate = learning_rate.learning_rate_at(0)
-    else:
-        rate = learning_rate.learning_rate_at(_last_step(opt_state))
-    return {"learning_rate": scalar("learning_rate", rate, jnp.float32)}
+        return {"learning_rate": scalar("learning_rate", rate, jnp.float32)}
+    rates = learning_rate.learning_rates()
+    step = 0 if not rates or _is_constant(learning_rate) else _last_step(opt_state)
+    names = {group: f"learning_rate/{group}" if group else "learning_rate" for group in rates}
+    return {names[group]: scalar(names[group], rate(step), jnp.float32) for group, rate in rates.items()}
 
 
 def _injected_rates(opt_state: optax.OptState) -> dict[str, jax.Array]:
@@ -79,7 +82,7 @@ def _last_step(opt_state: optax.OptState) -> jax.Array:
     """
     counts = list(_counts([opt_state], ()))
     # The count of the rate itself, if it has one of its own: others may stand elsewhere.
-    kinds = (_has_rate, lambda state: isinstance(state, optax.ScaleByScheduleState), lambda state: True)
+    kinds = (_has_rate, lambda state: isinstance(state, _RATES), lambda state: True)
     counts = next((some for kind in kinds if (some := [count for count in counts if kind(count.state)])), [])
     if not counts:
         raise ValueError(

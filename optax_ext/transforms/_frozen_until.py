@@ -105,10 +105,8 @@ def advance_schedules(state: Any) -> Any:
     def advance(node: Any) -> Any:
         if not counts_for_schedules(node):
             return node
-        advanced = node._replace(count=jnp.asarray(optax.safe_increment(node.count)))
-        if "inner_state" not in node._fields:
-            return advanced
-        return advanced._replace(inner_state=advance_schedules(node.inner_state))
+        below = {name: advance_schedules(field) for name, field in node._asdict().items() if name != "count"}
+        return node._replace(count=jnp.asarray(optax.safe_increment(node.count)), **below)
 
     return jax.tree.map(advance, state, is_leaf=counts_for_schedules)
 

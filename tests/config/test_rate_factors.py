@@ -221,7 +221,7 @@ def test_words_say_the_factors():
     by_name = {stage.name: stage.effect for stage in schema.stages()}
     assert by_name["learning rate factors"] == (
         "times a factor of each parameter: 10 where a path has '^head/'; and 0.75 once for each layer after it, of the "
-        r"blocks '^blocks/(\\d+)/', down to those with '^patch_embed/' or 'cls_token'"
+        r"blocks '^blocks/(\d+)/', down to those with '^patch_embed/' or 'cls_token'"
     )
     ones = config.SGD(0.1, learning_rate_multipliers={"head": 1.0}).stages()[-1]
     assert (ones.name, ones.does_nothing) == ("learning rate factors", True)
