@@ -2,12 +2,13 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optax_ext import config
 from optax_ext.cli._curves import curve
 from optax_ext.cli._errors import CommandError
+from optax_ext.cli._in_run import in_run, length_of_run
 from optax_ext.cli._picture import save_picture
 from optax_ext.cli._rate import Config, GroupRate, by_group
 from optax_ext.cli._steps import horizon
@@ -16,10 +17,16 @@ from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, LossScale
 
 
-def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int:
+def plot(
+    files: Sequence[str],
+    output: str | None,
+    run_steps: int | None,
+    overrides: Sequence[str],
+    run: Mapping[str, float] | None,
+) -> int:
     """Plot the learning rates of files in one picture, or as text on standard output."""
-    loaded = _load(files)
-    rated = _rated(loaded)
+    loaded = _load(files, overrides, run)
+    rated = _rated(loaded, run)
     curves = [curve(name, it, run_steps or steps) for name, (it, steps) in rated.items()]
     if output is None:
         width = min(shutil.get_terminal_size().columns, 100)
@@ -29,14 +36,14 @@ def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int
     return 0
 
 
-def _load(files: Sequence[str]) -> dict[str, Config]:
+def _load(files: Sequence[str], overrides: Sequence[str], run: Mapping[str, float] | None) -> dict[str, Config]:
     """Load files, once each; raise an error with the problems of all of them."""
     loaded: dict[str, Config] = {}
     problems: list[str] = []
     for file in files:
         try:
             with warnings_of(file):
-                loaded[file] = config.load(file)
+                loaded[file] = in_run(file, config.load(file, overrides=overrides), run)
         except ConfigError as error:
             problems.append(str(error))
         else:
@@ -48,12 +55,12 @@ def _load(files: Sequence[str]) -> dict[str, Config]:
     return loaded
 
 
-def _rated(loaded: dict[str, Config]) -> dict[str, tuple[Config | GroupRate, int]]:
+def _rated(loaded: dict[str, Config], run: Mapping[str, float] | None) -> dict[str, tuple[Config | GroupRate, int]]:
     """Return what has a learning rate by the name of its curve, each file or each group of one, and how long it is."""
     rated: dict[str, tuple[Config | GroupRate, int]] = {}
     for name, one in zip(_names([*loaded]), loaded.values(), strict=True):
         for group, part in by_group(one).items():
-            rated[f"{name}, {group}" if group else name] = part, horizon(one)
+            rated[f"{name}, {group}" if group else name] = part, length_of_run(one, run) or horizon(one)
     return rated
 
 

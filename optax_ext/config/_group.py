@@ -6,7 +6,7 @@ from typing import Annotated
 import pydantic
 
 from optax_ext._core.errors import shorten
-from optax_ext._core.field_types import NonNegativeInteger, Patterns
+from optax_ext._core.field_types import NonNegativeSteps, Patterns
 from optax_ext._core.schema import Schema, problem
 from optax_ext.config._frozen import Frozen
 from optax_ext.config._update_rule import UpdateRule
@@ -26,8 +26,8 @@ class Group(Schema):
       match: Regular expressions, at least one; parameters whose path contains a match are in the group.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       optimizer: What moves them: an optimizer, or [`Frozen`][optax_ext.config.Frozen].
-      start_step: The first step that moves them, counted from 0. Before it their optimizer keeps its first momentum and
-        moments, while its schedules count the steps of training.
+      start_step: The first step that moves them, counted from 0, or a duration such as ``"1 epoch"``. Before it their
+        optimizer keeps its first momentum and moments, while its schedules count the steps of training.
       name: What the group is called in states, metrics and tables; None for its patterns, joined by ``|``.
 
     Raises:
@@ -41,12 +41,12 @@ class Group(Schema):
 
     match: Annotated[Patterns, pydantic.AfterValidator(_at_least_one)]
     optimizer: UpdateRule
-    start_step: NonNegativeInteger = dataclasses.field(default=0, kw_only=True)
+    start_step: NonNegativeSteps = dataclasses.field(default=0, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)
 
     @pydantic.field_validator("start_step")
     @classmethod
-    def _starts(cls, start_step: int, info: pydantic.ValidationInfo) -> int:
+    def _starts(cls, start_step: int | str, info: pydantic.ValidationInfo) -> int | str:
         if start_step and isinstance(info.data.get("optimizer"), Frozen):
             raise problem(f"must not be given with a frozen optimizer, got {start_step}: what is frozen never starts")
         return start_step

@@ -13,8 +13,9 @@ from optax_ext.config._layer_decay import LayerDecay
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
+from optax_ext.config._run import Run
 from optax_ext.config._update_rule import UpdateRule
-from optax_ext.schedules import Schedule
+from optax_ext.schedules import RatePerBatch, Schedule
 
 
 @public
@@ -29,12 +30,12 @@ def json_schema() -> dict[str, Any]:
 
     Examples:
       >>> from optax_ext import config
-      >>> config.json_schema()["$defs"]["constant"]["properties"]["learning_rate"]["minimum"]
-      0
+      >>> config.json_schema()["$defs"]["lars"]["properties"]["momentum"]["maximum"]
+      1
     """
     families: list[type[Tagged]] = [UpdateRule, LossScale, Schedule]
     parts: list[type[Schema]] = [member for family in families for member in members(family).values()]
-    schemas = [OptimizationConfig, ParamsEma, Group, LayerDecay, *parts]
+    schemas = [OptimizationConfig, ParamsEma, Group, LayerDecay, Run, RatePerBatch, *parts]
     # Members are named by their tags, which are unique, and the rest by their class names.
     definitions = {getattr(schema, "type", schema.__name__): _definition(schema) for schema in schemas}
     for family in families:

@@ -9,6 +9,7 @@ import pydantic
 from optax_ext import masks, transforms
 from optax_ext._core.field_types import ListOf
 from optax_ext._core.lazy import jax, jnp, optax
+from optax_ext._core.relative import resolved
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
 from optax_ext._core.tagged import Nested
@@ -96,7 +97,7 @@ class Partition(UpdateRule):
 
     def start_steps(self) -> Mapping[str, int]:
         """Return the first step that moves each group, by the name of the group."""
-        steps = {group.label: group.start_step for group in self.groups}
+        steps = {group.label: resolved(group.start_step) for group in self.groups}
         return steps if self.rest is None else {**steps, REST: 0}
 
     def labels(self, *, allow_unmatched: bool | None = None) -> "masks.PathLabels":
@@ -114,7 +115,7 @@ class Partition(UpdateRule):
 
     def in_words(self) -> str:
         """Say how many groups there are, and what they are called."""
-        names = [*self.start_steps()]
+        names = [*self._optimizers()]
         return f"{len(names)} group{'s' * (len(names) > 1)}: {', '.join(names)}"
 
     def learning_rates(self) -> Mapping[str, RateAtStep]:
@@ -127,7 +128,8 @@ class Partition(UpdateRule):
 
     def has_constant_rate(self) -> bool:
         """Return whether every step takes the same rate in each group."""
-        return not any(self.start_steps().values()) and all(rule.has_constant_rate() for rule in self.rules().values())
+        waits = any(group.start_step for group in self.groups)
+        return not waits and all(rule.has_constant_rate() for rule in self._optimizers().values())
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return those of all groups, each with the name of its group, and the first step of each group that waits."""
@@ -137,15 +139,17 @@ class Partition(UpdateRule):
             found += [Milestone(step, f"{name}: {reason}") for step, reason in rule.milestones()]
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
-    def _rules(self, factors: Sequence[RateFactors]) -> dict[str, UpdateRule]:
+    def _optimizers(self) -> dict[str, UpdateRule]:
+        """Return the optimizer of each group as it was given, by the name of the group."""
         optimizers = {group.label: group.optimizer for group in self.groups}
-        if self.rest is not None:
-            optimizers[REST] = self.rest
-        return {name: rule._inside(factors, self.stacked_axes) for name, rule in optimizers.items()}
+        return optimizers if self.rest is None else {**optimizers, REST: self.rest}
+
+    def _rules(self, factors: Sequence[RateFactors]) -> dict[str, UpdateRule]:
+        return {name: rule._inside(factors, self.stacked_axes) for name, rule in self._optimizers().items()}
 
     def _clipping(self) -> list[Stage]:
         """Return what comes first, without the gradients of frozen groups: in PyTorch they would have none."""
-        frozen = {name for name, rule in self.rules().items() if isinstance(rule, Frozen)}
+        frozen = {name for name, rule in self._optimizers().items() if isinstance(rule, Frozen)}
         if not frozen:
             return super()._clipping()
         labels = self.labels()

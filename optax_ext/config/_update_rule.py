@@ -17,6 +17,7 @@ from optax_ext._core.tagged import Nested, Tagged
 from optax_ext.config._layer_decay import LayerDecay
 from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
 from optax_ext.config._rate_factors import RateFactors, by_layer, by_pattern, factor_stages, freezing_stages, product
+from optax_ext.config._run import Run, resolve
 from optax_ext.config._stacked_axes import checking_stage, layers_in_words, make_axes
 from optax_ext.config._stage import Stage
 from optax_ext.schedules import Milestone
@@ -43,6 +44,12 @@ class UpdateRule(Tagged):
       layer_decay: Factors of the learning rate that fall from the last layer to the first, a
         [`LayerDecay`][optax_ext.config.LayerDecay]; None for none.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
+
+    Examples:
+      >>> from optax_ext import config
+      >>> recipe = config.from_dict({"optimizer": {"type": "sgd", "learning_rate": 0.1}})
+      >>> isinstance(recipe.optimizer, config.UpdateRule)
+      True
     """
 
     _norms_per_layer: ClassVar[bool] = False  # whether the rule's own stages take the norm of each layer
@@ -63,12 +70,16 @@ class UpdateRule(Tagged):
             raise problem(f"must not be given with clipnorm, got {global_clipnorm} with {info.data['clipnorm']}")
         return global_clipnorm
 
-    def make(self) -> "optax.GradientTransformationExtraArgs":
+    def make(self, run: Run | Mapping[str, Any] | None = None) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation: the chain of the stages.
 
         Parameters that are not floating or complex numbers stay unchanged: their update is zero.
+
+        Args:
+          run: What durations and rates for a batch are taken of, as [`resolve`][optax_ext.config.resolve] takes it;
+            None if there are none.
         """
-        stages = self.stages()
+        stages = resolve(self, run).stages()
         named = {stage.name: stage.transformation for stage in stages if stage.transformation is not None}
         if len(named) < len(stages):
             names = [stage.name for stage in stages]

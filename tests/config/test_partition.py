@@ -255,6 +255,33 @@ def test_data_goes_back_and_forth(tmp_path):
     assert eval(repr(partition), vars(config)) == partition
 
 
+def test_a_group_may_wait_for_a_duration():
+    head = {"match": ["^head/"], "optimizer": {"type": "sgd", "learning_rate": 0.5}, "start_step": "1 epoch"}
+    data = {
+        "optimizer": {"type": "partition", "groups": [head], "rest": {"type": "frozen"}},
+        "run": {"examples": 96, "batch_size": 32, "epochs": 2},
+    }
+    recipe = config.from_dict(data)
+    assert config.to_dict(recipe, exclude_defaults=True) == data
+    plain = config.resolve(recipe)
+    assert plain.optimizer.groups[0].start_step == 3
+    _, state = train(recipe.make(), steps=4)
+    assert [float(recipe.learning_rates()["^head/"](step)) for step in (2, 3)] == [0.0, 0.5]
+    assert optax_ext.metrics(state, recipe)["learning_rate/^head/"] == 0.5
+    with pytest.raises(config.ConfigError, match="groups.0.start_step: '1 epoch' depends on the run"):
+        recipe.optimizer.make()
+    changed = config.override(recipe, ["optimizer.groups.0.start_step=2 steps", "optimizer.rest.type=frozen"])
+    assert config.resolve(changed).optimizer.groups[0].start_step == 2
+    rates = {
+        "type": "sgd",
+        "learning_rate": {"value": 0.1, "per_batch": 16},
+        "layer_decay": {"decay": 0.5, "blocks": "h"},
+    }
+    decayed = config.override(recipe, {"optimizer.groups.0.optimizer": rates, "optimizer.stacked_axes": {"kernel": 0}})
+    with pytest.raises(ValueError, match="blocks must have a group that is the number"):
+        decayed.make().init(PARAMS)  # nothing was lost when durations were resolved
+
+
 def test_the_json_schema_has_groups():
     definitions = config.json_schema()["$defs"]
     assert definitions["partition"]["properties"]["groups"]["items"] == {"$ref": "#/$defs/Group"}

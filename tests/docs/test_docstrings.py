@@ -34,7 +34,6 @@ WITHOUT_EXAMPLE = {
     "ParamsEmaState",
     "SkipBadStepsState",
     "Optimizer",
-    "UpdateRule",
     "LossScale",
     "Problem",
 }
