@@ -127,11 +127,10 @@ class LAMB(Optimizer):
             has_factors=self.rate_factors() is not None,
         )
         scales = super()._factor_stages()
-        step = optax.chain(
-            *(by_name["trust ratio"], by_name["learning rate"]), *(stage.transformation for stage in scales)
-        )
-        amount = decay_of_a_step(self._rate(), self.weight_decay_rate, True)
         scale = scales[0].transformation if scales else None
+        after_rate = [] if scale is None else [scale]
+        step = optax.chain(by_name["trust ratio"], by_name["learning rate"], *after_rate)
+        amount = decay_of_a_step(self._rate(), self.weight_decay_rate, True)
         decayed = transforms.after_weight_decay(step, amount, masks["weight decay"], scale)
         effects |= {stage.name: stage.effect for stage in scales}
         names = ["weight decay", "trust ratio", "learning rate", *(stage.name for stage in scales)]

@@ -1,7 +1,7 @@
 """Groups of parameters with optimizers of their own, as data."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any
 
 import pydantic
@@ -184,14 +184,16 @@ class Partition(UpdateRule):
     def _where(self, patterns: Sequence[str]) -> str:
         return matches_in_words(patterns, is_stacked=self.stacked_axes is not None)
 
-    def _transformations(self, factors: Factors | None) -> dict[str, "optax.GradientTransformation"]:
+    def _transformations(self, factors: Factors | None) -> dict[Hashable, "optax.GradientTransformation"]:
         """Return the transformation of each group, with these factors of the rate."""
         around = [] if factors is None else [part._replace(factors=factors) for part in self._factors()[:1]]
         has_zero = any(part.has_zero for part in self._factors())
         around = [part._replace(has_zero=has_zero, are_one=False) for part in around]
         starts = self.start_steps()
-        made = {name: rule.make() for name, rule in self._rules(around).items()}
-        return {name: transforms.frozen_until(tx, starts[name]) if starts[name] else tx for name, tx in made.items()}
+        made: dict[Hashable, optax.GradientTransformation] = {}
+        for name, rule in self._rules(around).items():
+            made[name] = transforms.frozen_until(rule.make(), starts[name]) if starts[name] else rule.make()
+        return made
 
 
 def _from_step(rate: RateAtStep, start_step: int) -> RateAtStep:
@@ -202,7 +204,7 @@ def _from_step(rate: RateAtStep, start_step: int) -> RateAtStep:
 
 
 def _partition(
-    make: Callable[[Factors | None], dict[str, "optax.GradientTransformation"]],
+    make: Callable[[Factors | None], dict[Hashable, "optax.GradientTransformation"]],
     labels: "masks.PathLabels",
     factors: Factors | None,
 ) -> "optax.GradientTransformationExtraArgs":
@@ -211,11 +213,11 @@ def _partition(
     A gradient of None has no rank that would tell its group. A group alone does not know how many blocks there are in
     all of the model, so the factors that depend on it are taken from all parameters.
     """
-    without_factors = make(None) if factors is None else None
+    without_factors = make(None) if factors is None else {}
 
-    def by_params(params: Any) -> Any:
-        if without_factors is not None or factors is None:
-            return optax.partition(without_factors or {}, labels(params))
+    def by_params(params: Any) -> "optax.GradientTransformationExtraArgs":
+        if factors is None:
+            return optax.partition(without_factors, labels(params))
         of_all = factors(params)
         return optax.partition(make(lambda tree: of_all), labels(params))
 

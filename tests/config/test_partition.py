@@ -381,3 +381,16 @@ def test_what_waits_is_found_in_the_state():
         if isinstance(node, transforms.FrozenUntilState)
     ]
     assert waiting.count == 1
+
+
+def test_gradients_of_frozen_groups_need_not_be_finite():
+    recipe = config.OptimizationConfig(
+        config.Partition([config.Group(["^head/"], config.Frozen())], rest=config.SGD(0.5), global_clipnorm=100.0),
+        config.DynamicLossScale(initial_scale=1.0),
+    )
+    tx = recipe.make()
+    grads = jax.tree.map(jnp.ones_like, PARAMS) | {"head": {"kernel": jnp.full(2, jnp.inf), "bias": jnp.ones(1)}}
+    updates, state = jax.jit(tx.update)(grads, tx.init(PARAMS), PARAMS)
+    assert state.grads_finite
+    np.testing.assert_array_equal(updates["backbone"]["bias"], -0.5)
+    np.testing.assert_array_equal(updates["head"]["kernel"], 0)
