@@ -13,15 +13,12 @@ from optax_ext._core.arguments import check_rate
 from optax_ext._core.opt_states import places_of
 from optax_ext.loss_scaling import LossScaleState, SkipBadStepsState
 from optax_ext.telemetry._scalar import scalar
-from optax_ext.transforms import FrozenUntilState
 
 _INJECTED = (optax.InjectStatefulHyperparamsState, optax.InjectHyperparamsState)
 # Not in every step do these call what is inside them. The rate that was used last is then that of the last call.
 _OCCASIONAL = (optax.MultiStepsState, optax.ConditionallyTransformState, optax.ConditionallyMaskState)
 # These call what is inside them in every step, and keep its old state if the step is skipped.
 _SKIPPING = (LossScaleState, SkipBadStepsState, optax.ApplyIfFiniteState)
-# These count for a rate: of all that is in its groups, a group that waits counts steps from the first one on as well.
-_RATES = (optax.ScaleByScheduleState, FrozenUntilState)
 _CYCLIC = (optax.ApplyEvery,)  # its count starts over
 
 
@@ -82,7 +79,7 @@ def _last_step(opt_state: optax.OptState) -> jax.Array:
     """
     counts = list(_counts([opt_state], ()))
     # The count of the rate itself, if it has one of its own: others may stand elsewhere.
-    kinds = (_has_rate, lambda state: isinstance(state, _RATES), lambda state: True)
+    kinds = (_has_rate, lambda state: isinstance(state, optax.ScaleByScheduleState), lambda state: True)
     counts = next((some for kind in kinds if (some := [count for count in counts if kind(count.state)])), [])
     if not counts:
         raise ValueError(

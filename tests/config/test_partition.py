@@ -214,14 +214,14 @@ def test_metrics_of_constant_rates_need_no_count():
 def test_the_count_of_a_group_that_waits_is_not_taken_for_that_of_training():
     """Adam's count stands still, and Ftrl's is the only one that the schedule goes by."""
     groups = [
-        config.Group(["^prototypes/"], config.Adam(0.5), start_step=2, name="prototypes"),
+        config.Group(["^prototypes/"], config.Adam(0.5), start_step=2, name="adam"),
         config.Group(["head/bias"], config.Ftrl(SCHEDULE), name="ftrl"),
     ]
     recipe = config.Partition(groups, rest=config.Frozen())
     _, state = train(recipe.make(), steps=3)
     found = optax_ext.metrics(state, recipe)
     np.testing.assert_allclose(found["learning_rate/ftrl"], SCHEDULE(2))
-    assert found["learning_rate/prototypes"] == 0.5
+    assert found["learning_rate/adam"] == 0.5
 
 
 # ---------------------------------------------------------------------------------------------------------
