@@ -50,7 +50,7 @@ def test_groups_stages_and_rates_have_tables_of_their_own(capsys):
     assert table(out, "In the group biases") == [["1", "learning rate", "times minus the rate: polynomial_decay"]]
     assert table(out, "In the group rest") == [["1", "frozen", "every update is zero"]]
     fields = table(out, "Fields that are not at their defaults")
-    assert ["groups.0"] in fields
+    assert ["0", "Group"] in fields
     assert ["start_step", "50", "0"] in fields
     assert ["50", "0.25", "first step that moves"] in table(out, "Learning rate of biases")
     assert ["100", "0", "end of decay_steps"] in table(out, "Learning rate of biases")
