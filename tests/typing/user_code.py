@@ -57,8 +57,8 @@ schedules: list[optax_ext.Schedule] = [
 ]
 schedule = optax_ext.CosineDecay(0.1, 5)
 assert_type(schedule(3), jax.Array)
-assert_type(schedule.warmup_target, float | None)
-assert_type(schedule.decay_steps, int)
+assert_type(schedule.warmup_target, float | optax_ext.schedules.RatePerBatch | None)
+assert_type(schedule.decay_steps, int | str)
 later = dataclasses.replace(schedule, decay_steps=50)
 by_value: dict[optax_ext.Schedule, str] = {schedule: repr(later)}
 
