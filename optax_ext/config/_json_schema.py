@@ -8,6 +8,8 @@ from typing import Any
 from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, type_adapter
 from optax_ext._core.tagged import Tagged, members
+from optax_ext.config._group import Group
+from optax_ext.config._layer_decay import LayerDecay
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
@@ -33,7 +35,7 @@ def json_schema() -> dict[str, Any]:
     """
     families: list[type[Tagged]] = [UpdateRule, LossScale, Schedule]
     parts: list[type[Schema]] = [member for family in families for member in members(family).values()]
-    schemas = [OptimizationConfig, ParamsEma, Run, RatePerBatch, *parts]
+    schemas = [OptimizationConfig, ParamsEma, Group, LayerDecay, Run, RatePerBatch, *parts]
     # Members are named by their tags, which are unique, and the rest by their class names.
     definitions = {getattr(schema, "type", schema.__name__): _definition(schema) for schema in schemas}
     for family in families:

@@ -76,6 +76,11 @@ def exceptions_in_words(fields: Sequence[PatternField], *, is_stacked: bool) -> 
     return f", except where {_any('a path', excluded, is_stacked)}{unless}"
 
 
+def matches_in_words(patterns: Sequence[str], *, is_stacked: bool) -> str:
+    """Say where any of the patterns matches."""
+    return f"where {_any('a path', patterns, is_stacked)}"
+
+
 def _collect(fields: Sequence[PatternField], *, includes: bool) -> tuple[str, ...]:
     return tuple(pattern for field in fields if field.includes == includes for pattern in field.patterns)
 
