@@ -14,7 +14,8 @@ import optax
 from jax.typing import ArrayLike
 
 import optax_ext
-from optax_ext import config, interop, masks, path_mask, schedules, transforms
+from optax_ext import config, interop, masks, path_mask, transforms
+from optax_ext.schedules import RatePerBatch
 
 Params = dict[str, jax.Array]
 
@@ -57,7 +58,7 @@ schedules: list[optax_ext.Schedule] = [
 ]
 schedule = optax_ext.CosineDecay(0.1, 5)
 assert_type(schedule(3), jax.Array)
-target: float | schedules.RatePerBatch | None = schedule.warmup_target
+target: float | RatePerBatch | None = schedule.warmup_target
 assert_type(schedule.decay_steps, int | str)
 later = dataclasses.replace(schedule, decay_steps=50)
 by_value: dict[optax_ext.Schedule, str] = {schedule: repr(later)}
