@@ -18,20 +18,20 @@ class FrozenUntilState(NamedTuple):
     """The state of [`frozen_until`][optax_ext.transforms.frozen_until].
 
     Attributes:
-      count: Steps so far, waiting or not; int32 scalar.
+      steps: The count of steps so far, waiting or not, in a state of its own: so ``optax.tree.set(state, count=...)``
+        sets it together with the counts of schedules in the inner state.
       inner_state: The state of the transformation that waits.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> import optax
       >>> from optax_ext import transforms
-      >>> transforms.frozen_until(optax.sgd(0.5), 10).init(jnp.ones(2)).count.dtype
+      >>> transforms.frozen_until(optax.sgd(0.5), 10).init(jnp.ones(2)).steps.count.dtype
       dtype('int32')
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # Optax's name; a tuple's method goes
+    steps: optax.ScaleByScheduleState
     inner_state: PyTree
-    counts_for_schedules = True  # no field: it says that the count goes on where another of its kind waits
 
 
 @public
@@ -80,7 +80,7 @@ def frozen_until(inner: optax.GradientTransformation, start_step: int) -> optax.
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> FrozenUntilState:
-        return FrozenUntilState(jnp.zeros([], jnp.int32), inner.init(params))
+        return FrozenUntilState(optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), inner.init(params))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
@@ -93,8 +93,8 @@ def frozen_until(inner: optax.GradientTransformation, start_step: int) -> optax.
             zeros = jax.tree.map(_zeros, updates, shapes, is_leaf=is_none)
             return zeros, advance_schedules(state.inner_state)
 
-        moved, inner_state = jax.lax.cond(jnp.asarray(state.count) >= start_step, move, wait)
-        return moved, FrozenUntilState(jnp.asarray(optax.safe_increment(state.count)), inner_state)
+        moved, inner_state = jax.lax.cond(jnp.asarray(state.steps.count) >= start_step, move, wait)
+        return moved, FrozenUntilState(advance_schedules(state.steps), inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -380,7 +380,7 @@ def test_what_waits_is_found_in_the_state():
         for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, transforms.FrozenUntilState))
         if isinstance(node, transforms.FrozenUntilState)
     ]
-    assert waiting.count == 1
+    assert waiting.steps.count == 1
 
 
 def test_gradients_of_frozen_groups_need_not_be_finite():

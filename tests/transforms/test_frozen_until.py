@@ -42,7 +42,7 @@ def test_it_is_as_if_it_began_at_that_step_with_the_rates_of_training(make):
     began, _ = run(make(dataclasses.replace(SCHEDULE, offset=-2)), grads[2:])
     np.testing.assert_array_equal(waited[:2], 0)
     np.testing.assert_allclose(waited[2:], began, rtol=1e-6, atol=1e-6)
-    assert state.count == 5
+    assert state.steps.count == 5
 
 
 def test_what_waits_keeps_its_state_to_the_last_bit():
@@ -50,7 +50,7 @@ def test_what_waits_keeps_its_state_to_the_last_bit():
     state = tx.init(PARAMS)
     _, after = tx.update(PARAMS, state, PARAMS)
     chex.assert_trees_all_equal(after.inner_state, state.inner_state)
-    assert after.count == 1
+    assert after.steps.count == 1
 
 
 def test_one_inside_another_counts_on():
@@ -91,3 +91,11 @@ def test_a_gradient_of_none_stays_none():
         assert updates["b"] is None
         assert updates["a"].dtype == jnp.bfloat16
         np.testing.assert_array_equal(updates["a"], expected)
+
+
+def test_all_counts_are_set_at_once():
+    tx = transforms.frozen_until(optax.sgd(lambda step: step), 5)
+    state = optax.tree.set(tx.init(jnp.zeros(1)), count=jnp.int32(7))
+    updates, state = tx.update(jnp.ones(1), state)
+    assert updates == -7
+    assert state.steps.count == 8
