@@ -15,9 +15,9 @@ Config = OptimizationConfig | UpdateRule | Schedule | LossScale  # what a file h
 
 
 def rate_of(loaded: Config) -> Callable[[jax.Array], jax.Array] | None:
-    """Return the function from a step to the rate that a config takes there; None if it has no learning rate."""
+    """Return the function from a step to the rate that a config takes there; None unless it has one."""
     if isinstance(loaded, OptimizationConfig | UpdateRule):
-        return loaded.learning_rate_at
+        return loaded.learning_rate_at if len(loaded.learning_rates()) == 1 else None
     return loaded if isinstance(loaded, Schedule) else None
 
 

@@ -17,6 +17,7 @@ from optax_ext.config._lion import Lion
 from optax_ext.config._loss_scale import DynamicLossScale, FixedLossScale, LossScale
 from optax_ext.config._muon import Muon
 from optax_ext.config._nadam import Nadam
+from optax_ext.config._optax import Optax
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._patterns import PatternField
@@ -44,6 +45,7 @@ __all__ = [
     "LossScale",
     "Muon",
     "Nadam",
+    "Optax",
     "OptimizationConfig",
     "Optimizer",
     "ParamsEma",

@@ -6,11 +6,12 @@ from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
 from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
-from optax_ext.schedules._schedule import FractionOrSchedule, ScalarOrSchedule, Schedule, evaluate
+from optax_ext.schedules._schedule import AnyNumberOrSchedule, FractionOrSchedule, ScalarOrSchedule, Schedule, evaluate
 from optax_ext.schedules._warmup import LinearWarmup, PolynomialWarmup
 from optax_ext.schedules._words import rate_in_words
 
 __all__ = [
+    "AnyNumberOrSchedule",
     "Constant",
     "CosineDecay",
     "CosineDecayRestarts",
