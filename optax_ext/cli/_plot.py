@@ -13,7 +13,7 @@ from optax_ext.cli._rate import Config, rate_of
 from optax_ext.cli._steps import horizon
 from optax_ext.cli._text_plot import text_plot
 from optax_ext.cli._warnings import warnings_of
-from optax_ext.config import ConfigError
+from optax_ext.config import ConfigError, LossScale
 
 
 def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int:
@@ -41,7 +41,8 @@ def _load(files: Sequence[str]) -> dict[str, Config]:
             problems.append(str(error))
         else:
             if rate_of(loaded[file]) is None:
-                problems.append(f"{file}: a loss scale alone has no learning rate")
+                what = "a loss scale alone" if isinstance(loaded[file], LossScale) else "its optimizer"
+                problems.append(f"{file}: {what} has no learning rate")
     if problems:
         raise CommandError("\n".join(problems))
     return loaded

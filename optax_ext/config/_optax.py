@@ -150,9 +150,9 @@ class Optax(UpdateRule):
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
     def pattern_fields(self) -> list[PatternField]:
-        """Return the patterns of masks; each field is a stage, since Optax does not say what its mask is for."""
+        """Return the patterns of masks: ``mask.exclude`` of the stage ``mask``, which is a part of what Optax does."""
         return [
-            PatternField(name, name, key == "include", patterns, None, self.allow_unmatched)
+            PatternField(f"{name}.{key}", name, key == "include", patterns, None, self.allow_unmatched)
             for name, mask in self._masks().items()
             for key, patterns in mask.items()
         ]
