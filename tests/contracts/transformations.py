@@ -40,13 +40,12 @@ TRANSFORMATIONS = {
     "Nadam": lambda rate: config.Nadam(rate(0.03)).make(),
     "Ftrl": lambda rate: config.Ftrl(rate(0.1), initial_accumulator_value=0.0, weight_decay_rate=1e-6).make(),
     "Lion": lambda rate: config.Lion(rate(1e-3), weight_decay_rate=1e-6).make(),
-    "Optax": lambda rate: config.Optax("adamw", learning_rate=rate(0.03), weight_decay=1e-6, clipnorm=1e6).make(),
     "skip_bad_steps": lambda rate: optax_ext.skip_bad_steps(
         config.Adam(rate(0.03)).make(), max_norm_ratio=10.0, warmup_steps=2
     ),
     "recipe": lambda rate: _make_recipe(rate, None),
 }
-SIMILAR = ("Adadelta", "Adamax", "Nadam", "Lion", "Optax")  # for which Adam stands, save in the slow tests
+SIMILAR = ("Adadelta", "Adamax", "Nadam", "Lion")  # for which Adam stands, save in the slow tests
 INITIAL_SCALE = 8.0
 
 
