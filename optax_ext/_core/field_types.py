@@ -7,10 +7,12 @@ from typing import Annotated, Any, TypeVar, cast
 import pydantic
 from pydantic_core import core_schema
 
+from optax_ext._core.durations import PATTERN as DURATION_PATTERN
+from optax_ext._core.durations import Duration
 from optax_ext._core.errors import shorten
 from optax_ext._core.frozen_mapping import FrozenMapping
 from optax_ext._core.regexes import check_together, compile_pattern
-from optax_ext._core.schema import plain_numbers, plain_value, problem, type_adapter
+from optax_ext._core.schema import explain, plain_numbers, plain_value, problem, type_adapter
 
 FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 FLOAT32_TINY = 2.0**-126  # below it numbers are subnormal, and flushed to zero
@@ -41,6 +43,56 @@ _Integral = pydantic.BeforeValidator(_integral)
 Integer = Annotated[int, pydantic.Field(ge=-INT32_MAX, le=INT32_MAX), _Integral]
 NonNegativeInteger = Annotated[int, pydantic.Field(ge=0, le=INT32_MAX), _Integral]
 PositiveInteger = Annotated[int, pydantic.Field(gt=0, le=INT32_MAX), _Integral]
+LargePositiveInteger = Annotated[int, pydantic.Field(gt=0, le=2**53), _Integral]  # of data sets, which no device counts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class _StepsOr:
+    """Takes a number of steps of the type given, or a duration in words, which becomes one once the run is known."""
+
+    def __init__(self, number: Any) -> None:
+        self.number = number
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        del source, handler
+
+        def check(value: object) -> object:
+            if not isinstance(value, str):
+                return type_adapter(self.number).validate_python(value, strict=True)
+            try:
+                duration = value if isinstance(value, Duration) else Duration(value)
+            except ValueError as error:
+                hint = "" if _is_number(value) else f"; as a duration: {error}"
+                raise problem(f"{explain(self.number, value)}{hint}") from None
+            signs = [(amount > 0) - (amount < 0) for amount, _ in duration.terms]
+            wrong = explain(self.number, max(signs) if max(signs) > 0 else min(signs))  # whatever the run is
+            if wrong is not None:
+                raise problem(f"{wrong.partition(', got')[0]}, got {shorten(value)}")
+            return duration
+
+        return core_schema.no_info_plain_validator_function(check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        del schema, handler
+        duration = {"type": "string", "pattern": DURATION_PATTERN}
+        return {"anyOf": [type_adapter(self.number).json_schema(), duration]}
+
+
+Steps = Annotated[int | str, _StepsOr(Integer)]
+NonNegativeSteps = Annotated[int | str, _StepsOr(NonNegativeInteger)]
+PositiveSteps = Annotated[int | str, _StepsOr(PositiveInteger)]
+PositiveNumberOfSteps = Annotated[float | str, _StepsOr(PositiveNumber)]  # a period that need not be whole
 
 
 class _AsTuple:

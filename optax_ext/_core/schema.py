@@ -114,6 +114,12 @@ def raise_below(key: str, message: str, found: object) -> typing.Never:
     raise pydantic.ValidationError.from_exception_data(key, [details])
 
 
+def raise_problems(error: ConfigError) -> typing.Never:
+    """Raise, inside the validator of a whole, the problems of a config made from it, each at its own place."""
+    details = [InitErrorDetails(type=problem(message), loc=(path,), input=None) for path, message in error.problems]
+    raise pydantic.ValidationError.from_exception_data(error.subject, details)
+
+
 def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigError:
     """Turn the collected pydantic error of a whole config into a `ConfigError`."""
     lines = error.errors(include_url=False)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from optax_ext._core.lazy import jax, jnp, np
+from optax_ext._core.relative import resolved
 
 BeforeOffset = Literal["extrapolate", "hold"]
 
@@ -26,9 +27,9 @@ def exact_step(step: "jax.typing.ArrayLike") -> "jax.Array":
     return jnp.asarray(clip(step, max(limits.min, widest.min), min(limits.max, widest.max)), widest.dtype)
 
 
-def elapsed_steps(step: "jax.typing.ArrayLike", offset: int, before_offset: BeforeOffset) -> "jax.Array":
+def elapsed_steps(step: "jax.typing.ArrayLike", offset: int | str, before_offset: BeforeOffset) -> "jax.Array":
     """Return `step - offset`, exact and saturating; 0 before the offset if `before_offset` is "hold"."""
-    step = exact_step(step)
+    step, offset = exact_step(step), resolved(offset)
     if jnp.issubdtype(step.dtype, jnp.integer):
         limits = jnp.iinfo(step.dtype)
         room = (limits.min + offset, limits.max) if offset > 0 else (limits.min, limits.max + offset)

@@ -68,15 +68,15 @@ def _run(arguments: argparse.Namespace) -> int:
         case "describe":
             from optax_ext.cli._describe import describe
 
-            return describe(arguments.file, arguments.params, arguments.steps)
+            return describe(arguments.file, arguments.params, arguments.steps, arguments.overrides, arguments.run)
         case "plot":
             from optax_ext.cli._plot import plot
 
-            return plot(arguments.files, arguments.output, arguments.steps)
+            return plot(arguments.files, arguments.output, arguments.steps, arguments.overrides, arguments.run)
         case "check":
             from optax_ext.cli._check import check
 
-            return check(arguments.files)
+            return check(arguments.files, arguments.overrides)
         case "convert":
             from optax_ext.cli._convert import convert
 
@@ -84,6 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.file,
                 arguments.output,
                 arguments.to,
+                overrides=arguments.overrides,
                 all_fields=arguments.all_fields,
                 overwrite=arguments.overwrite,
                 written_by=arguments.written_by,
@@ -118,14 +119,32 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="import this module first, so that the schedules it defines are known; may be repeated",
     )
+    recipes = argparse.ArgumentParser(add_help=False)  # of the commands that read recipes
+    recipes.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a field of every FILE first, as in optimizer.momentum=0.9 or "
+        "'ema={average_decay: 0.999}'; may be repeated",
+    )
+    in_run = argparse.ArgumentParser(add_help=False)  # of the commands that show numbers of steps
+    in_run.add_argument(
+        "--run",
+        type=_run_fields,
+        metavar="FIELD=NUMBER,...",
+        help="what durations and rates for a batch are taken of, instead of the run of FILE: examples, batch_size, "
+        "epochs or steps, and steps_per_epoch, as in --run examples=1281167,batch_size=4096,epochs=90",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, purpose: str) -> argparse.ArgumentParser:
+    def command(name: str, purpose: str, *options: argparse.ArgumentParser) -> argparse.ArgumentParser:
         return commands.add_parser(
-            name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", parents=[shared]
+            name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", parents=[shared, *options]
         )
 
-    describe = command("describe", "say what a file builds, and show its learning rate at key steps")
+    describe = command("describe", "say what a file builds, and show its learning rate at key steps", recipes, in_run)
     describe.add_argument("file", metavar="FILE")
     describe.add_argument(
         "--params",
@@ -135,16 +154,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     describe.add_argument("--steps", type=_step_count, metavar="N", help="how many steps a run has")
 
-    plot = command("plot", "plot the learning rate over the steps, of several files in one picture to compare them")
+    plot = command(
+        "plot",
+        "plot the learning rate over the steps, of several files in one picture to compare them",
+        recipes,
+        in_run,
+    )
     plot.add_argument("files", metavar="FILE", nargs="+")
     plot.add_argument("-o", "--output", metavar="PNG", help="where to save a picture; without, plot in the terminal")
     plot.add_argument("--steps", type=_step_count, metavar="N", help="how many steps to plot")
 
-    check = command("check", "check files and report all problems, with exit status 1 if there are any")
+    check = command("check", "check files and report all problems, with exit status 1 if there are any", recipes)
     check.add_argument("files", metavar="FILE", nargs="+")
 
     convert = command(
-        "convert", "write a recipe in the other format, or what other software wrote as a recipe; comments are lost"
+        "convert",
+        "write a recipe in the other format, or what other software wrote as a recipe; comments are lost",
+        recipes,
     )
     convert.add_argument("file", metavar="FILE")
     convert.add_argument(
@@ -196,6 +222,18 @@ def _parser() -> argparse.ArgumentParser:
 
     command("schema", "write the JSON Schema of configs, for editors, to standard output")
     return parser
+
+
+def _run_fields(text: str) -> dict[str, float]:
+    fields: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, number = item.partition("=")
+        try:
+            fields[name.strip()] = float(number) if "." in number or "e" in number else int(number)
+        except ValueError:
+            example = "examples=1281167,batch_size=4096,epochs=90"
+            raise argparse.ArgumentTypeError(f"must be fields and numbers, as in {example}, got {item!r}") from None
+    return fields
 
 
 def _step_count(text: str) -> int:

@@ -35,6 +35,7 @@ def convert(
     output: str | None,
     to: _Format | None,
     *,
+    overrides: Sequence[str],
     all_fields: bool,
     overwrite: bool,
     written_by: str | None,
@@ -48,6 +49,7 @@ def convert(
       file: What is read.
       output: The file to write; None for standard output.
       to: The format; None for that of the output, or the other one.
+      overrides: What is changed in a recipe of ours.
       all_fields: Whether fields are written that have their default.
       overwrite: Whether a file is replaced.
       written_by: What --from says; None for what the file tells.
@@ -62,13 +64,15 @@ def convert(
         raise CommandError("--base is for files of Model Garden", status=2)
     if shapes_file is not None and writer is None:
         raise CommandError("--params is for files of other software: use describe --params", status=2)
+    if overrides and writer is not None:
+        raise CommandError("--set is for recipes of ours: convert this file first, and change what it became", status=2)
     for name, value in numbers.items():
         if value is not None and writer != _NUMBERS[name]:
             raise CommandError(f"--{name.replace('_', '-')} is for {_SAID[_NUMBERS[name]]}", status=2)
     to = _target_format(file, output, to, translated=writer is not None)
     if writer is None:
         with warnings_of(file):
-            loaded = config.load(file)
+            loaded = config.load(file, overrides=overrides)
         _write(config.to_dict(loaded, exclude_defaults=not all_fields), [], output, to)
         return 0
     shapes = None if shapes_file is None else read_shapes(shapes_file)

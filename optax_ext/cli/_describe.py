@@ -1,12 +1,13 @@
 """The command describe: what a file builds, and its learning rate over the steps."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optax_ext import config
 from optax_ext._core.schema import Schema, init_fields
 from optax_ext.cli._errors import CommandError, need
+from optax_ext.cli._in_run import in_run, length_of_run
 from optax_ext.cli._params import (
     Match,
     Shapes,
@@ -22,7 +23,7 @@ from optax_ext.cli._stacks import Stacks, find_stacks
 from optax_ext.cli._steps import telling_steps
 from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, OptimizationConfig, Problem, UpdateRule
-from optax_ext.schedules import Schedule, rate_in_words
+from optax_ext.schedules import RatePerBatch, Schedule, rate_in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,10 +43,17 @@ def title(loaded: Config) -> str:
     return f"a loss scale: {type(loaded).__name__}"
 
 
-def describe(file: str, params: str | None, run_steps: int | None) -> int:
+def describe(
+    file: str,
+    params: str | None,
+    run_steps: int | None,
+    overrides: Sequence[str],
+    run: Mapping[str, float] | None,
+) -> int:
     """Print what a file builds as tables; raise ConfigError if a pattern matches none of the parameters."""
     with warnings_of(file):
-        loaded: Config = config.load(file)
+        in_words: Config = config.load(file, overrides=overrides)
+        loaded = in_run(file, in_words, run)
     shapes = None if params is None else read_shapes(params)
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
     if shapes is not None and not isinstance(optimizer, UpdateRule):
@@ -61,14 +69,16 @@ def describe(file: str, params: str | None, run_steps: int | None) -> int:
             stages = [stage for stage in loaded.stages() if not stage.does_nothing]
             rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(stages, 1)]
             console.print(_table("What happens to gradients, in order", ("", "step", "what it does"), rows))
-        console.print(_table("Fields that are not at their defaults", ("field", "value", "default"), _fields(loaded)))
+        console.print(
+            _table("Fields that are not at their defaults", ("field", "value", "default"), _fields(in_words, loaded))
+        )
         if shapes is not None and stacks is not None and isinstance(optimizer, UpdateRule):
             if optimizer.stacked_axes is not None:
                 console.print(_layers(stacks))
             if stacks.fit:  # else the ranks of layers are not known
                 console.print(_patterns(optimizer, shapes, stacks))
         if rate_of(loaded) is not None:
-            console.print(_rates(loaded, run_steps))
+            console.print(_rates(loaded, run_steps or length_of_run(loaded, run)))
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
     if shapes is not None and stacks is not None and isinstance(optimizer, UpdateRule):
@@ -90,18 +100,24 @@ def _table(heading: str, columns: tuple[str, ...], rows: Any, right: tuple[str, 
     return table
 
 
-def _fields(loaded: Schema, indent: str = "") -> Iterator[tuple[str, str, str]]:
-    for field in init_fields(type(loaded)):
-        value, name = getattr(loaded, field.name), f"{indent}{field.name}"
-        if isinstance(value, Schema):
+def _fields(in_words: Schema, resolved: Schema, indent: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield the fields that are not at their defaults, in the words of the file and as what these are in the run."""
+    for field in init_fields(type(in_words)):
+        value, in_run, name = getattr(in_words, field.name), getattr(resolved, field.name), f"{indent}{field.name}"
+        required = field.default is field.default_factory  # both are then `MISSING`
+        default = "required" if required else _shown(field.default)
+        if isinstance(value, Schema) and isinstance(in_run, Schema):
             yield name, getattr(value, "type", type(value).__name__), ""
-            yield from _fields(value, f"{indent}  ")
+            yield from _fields(value, in_run, f"{indent}  ")
+        elif value != in_run:
+            yield name, f"{_shown(value)} = {_shown(in_run)}", default
         elif value != field.default:
-            required = field.default is field.default_factory  # both are then `MISSING`
-            yield name, _shown(value), "required" if required else _shown(field.default)
+            yield name, _shown(value), default
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, RatePerBatch):
+        return value.in_words()
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, Mapping):

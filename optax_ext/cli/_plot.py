@@ -2,12 +2,13 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optax_ext import config
 from optax_ext.cli._curves import curve
 from optax_ext.cli._errors import CommandError
+from optax_ext.cli._in_run import in_run, length_of_run
 from optax_ext.cli._picture import save_picture
 from optax_ext.cli._rate import Config, rate_of
 from optax_ext.cli._steps import horizon
@@ -16,10 +17,16 @@ from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, LossScale
 
 
-def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int:
+def plot(
+    files: Sequence[str],
+    output: str | None,
+    run_steps: int | None,
+    overrides: Sequence[str],
+    run: Mapping[str, float] | None,
+) -> int:
     """Plot the learning rates of files in one picture, or as text on standard output."""
-    loaded = _load(files)
-    horizons = [run_steps or horizon(it) for it in loaded.values()]
+    loaded = _load(files, overrides, run)
+    horizons = [run_steps or length_of_run(it, run) or horizon(it) for it in loaded.values()]
     curves = list(map(curve, _names(list(loaded)), loaded.values(), horizons))
     if output is None:
         width = min(shutil.get_terminal_size().columns, 100)
@@ -29,14 +36,14 @@ def plot(files: Sequence[str], output: str | None, run_steps: int | None) -> int
     return 0
 
 
-def _load(files: Sequence[str]) -> dict[str, Config]:
+def _load(files: Sequence[str], overrides: Sequence[str], run: Mapping[str, float] | None) -> dict[str, Config]:
     """Load files, once each; raise an error with the problems of all of them."""
     loaded: dict[str, Config] = {}
     problems: list[str] = []
     for file in files:
         try:
             with warnings_of(file):
-                loaded[file] = config.load(file)
+                loaded[file] = in_run(file, config.load(file, overrides=overrides), run)
         except ConfigError as error:
             problems.append(str(error))
         else:

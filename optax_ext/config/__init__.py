@@ -19,10 +19,12 @@ from optax_ext.config._muon import Muon
 from optax_ext.config._nadam import Nadam
 from optax_ext.config._optax import Optax
 from optax_ext.config._optimizer import Optimizer
+from optax_ext.config._override import override
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._recipe import OptimizationConfig
 from optax_ext.config._rmsprop import RMSprop
+from optax_ext.config._run import Run, resolve
 from optax_ext.config._schedule_free_adamw import ScheduleFreeAdamW
 from optax_ext.config._sgd import SGD
 from optax_ext.config._stage import Stage
@@ -52,6 +54,7 @@ __all__ = [
     "PatternField",
     "Problem",
     "RMSprop",
+    "Run",
     "SGD",
     "ScheduleFreeAdamW",
     "Stage",
@@ -59,6 +62,8 @@ __all__ = [
     "from_dict",
     "json_schema",
     "load",
+    "override",
+    "resolve",
     "save",
     "to_dict",
 ]

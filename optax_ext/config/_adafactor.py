@@ -95,10 +95,9 @@ class Adafactor(DecayingOptimizer):
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return those of every optimizer, and the step from which on a constant rate is limited."""
-        rate = self.learning_rate
-        if isinstance(rate, Schedule) or rate == 0 or self.decay > 0:
+        if isinstance(self.learning_rate, Schedule) or self.learning_rate == 0 or self.decay > 0:
             return super().milestones()
-        return (Milestone(min(round(rate**-2), INT32_MAX), "1 / sqrt(step + 1) from here on"),)
+        return (Milestone(min(round(self._number() ** -2), INT32_MAX), "1 / sqrt(step + 1) from here on"),)
 
     def _stages(self) -> list[Stage]:
         axes, layers = self.layer_axes(), layers_in_words(self.stacked_axes)
@@ -120,5 +119,5 @@ class Adafactor(DecayingOptimizer):
 
     def _decay_of_a_step(self) -> "optax.ScalarOrSchedule":
         """Return which part of a parameter decays in a step, by the rate without the limit."""
-        rate = self.learning_rate if super().has_constant_rate() else super().learning_rate_at
+        rate = self._number() if super().has_constant_rate() else super().learning_rate_at
         return decay_of_a_step(rate, self.weight_decay_rate, self.weight_decay_times_learning_rate)

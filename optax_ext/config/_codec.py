@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 import pydantic
 from pydantic_core import PydanticCustomError
 
+from optax_ext._core.durations import Duration
 from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_keys, join_words, shorten
 from optax_ext._core.frozen_mapping import FrozenMapping
 from optax_ext._core.plain_data import plain_data
@@ -18,6 +19,8 @@ from optax_ext._core.tagged import Tagged, from_tagged, members
 from optax_ext.config._foreign import refuse_foreign
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
+from optax_ext.config._run import Run
+from optax_ext.schedules import RatePerBatch
 
 _Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
 
@@ -43,8 +46,9 @@ def from_dict(data: Any, kind: Any = None, *, source: str = "config") -> Any:
         or with a ``type``, for a part of one: an optimizer, a loss scale, or a schedule of ours or of yours. An
         ``ml_collections.ConfigDict`` or an ``omegaconf`` container will do as well.
       kind: What it must be: a schema such as [`LARS`][optax_ext.config.LARS], a family such as
-        [`Optimizer`][optax_ext.config.Optimizer], or a union of them. A [`ParamsEma`][optax_ext.config.ParamsEma],
-        which has no ``type``, is read by itself where it is asked for.
+        [`Optimizer`][optax_ext.config.Optimizer], or a union of them. What has no ``type``, such as a
+        [`ParamsEma`][optax_ext.config.ParamsEma] or a [`Run`][optax_ext.config.Run], is read by itself where it is
+        asked for.
       source: What the error says the data is, such as a file name.
 
     Returns:
@@ -94,8 +98,9 @@ def _from_plain(plain: Any, kinds: tuple[type[Schema], ...], source: str) -> Sch
         if isinstance(plain, Mapping) and "optimizer" in plain:
             return construct(OptimizationConfig, (), plain)
         if isinstance(plain, Mapping) and "type" not in plain:
-            if ParamsEma in kinds:
-                return construct(ParamsEma, (), plain)
+            for kind in (ParamsEma, Run, RatePerBatch):
+                if kind in kinds:
+                    return construct(kind, (), plain)
             raise _without_type(plain, source)
         return from_tagged(Tagged, plain)
     except pydantic.ValidationError as error:
@@ -176,6 +181,8 @@ def _write(value: Any, path: str, exclude_defaults: bool) -> Any:
         return [_write(item, path, exclude_defaults) for item in value]
     if isinstance(value, FrozenMapping):
         return {key: _write(item, path, exclude_defaults) for key, item in value.items()}
+    if isinstance(value, Duration):
+        return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ConfigError("config", [Problem(path, f"cannot be written as data, got {shorten(value)}")])

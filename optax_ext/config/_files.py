@@ -10,25 +10,28 @@ from optax_ext._core.files import file_error, file_suffix, json_text, read_json,
 from optax_ext._core.public import public
 from optax_ext._core.schema import Schema
 from optax_ext._core.yaml_files import read_yaml, yaml_text
-from optax_ext.config._codec import read_config, to_dict
+from optax_ext.config._codec import to_dict
+from optax_ext.config._override import Overrides, read_overridden
 
 _Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
 
 
 @overload
-def load(path: str | os.PathLike[str], kind: None = None) -> Any: ...
+def load(path: str | os.PathLike[str], kind: None = None, *, overrides: Overrides = ()) -> Any: ...
 
 
 @overload
-def load(path: str | os.PathLike[str], kind: type[_Kind] | Callable[..., _Kind]) -> _Kind: ...
+def load(
+    path: str | os.PathLike[str], kind: type[_Kind] | Callable[..., _Kind], *, overrides: Overrides = ()
+) -> _Kind: ...
 
 
 @overload
-def load(path: str | os.PathLike[str], kind: UnionType) -> Any: ...
+def load(path: str | os.PathLike[str], kind: UnionType, *, overrides: Overrides = ()) -> Any: ...
 
 
 @public
-def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
+def load(path: str | os.PathLike[str], kind: Any = None, *, overrides: Overrides = ()) -> Any:
     """Read a config from a JSON or YAML file.
 
     YAML is read by the rules of YAML 1.2: ``1e-3`` is a number, and only ``true`` and ``false`` are bool, so that
@@ -38,12 +41,15 @@ def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
       path: A file whose name ends in ``.json``, ``.yaml`` or ``.yml``.
       kind: What the file must hold: a schema such as [`LARS`][optax_ext.config.LARS], a family such as
         [`Optimizer`][optax_ext.config.Optimizer], or a union of them. Type checkers know what is returned then.
+      overrides: What is set in the file's data before it is checked, such as ``["optimizer.momentum=0.9"]``, as
+        [`override`][optax_ext.config.override] takes it. A field that the file lacks may be required.
 
     Returns:
       The config, as [`from_dict`][optax_ext.config.from_dict] builds it.
 
     Raises:
-      ConfigError: If there is no such file, it is not JSON or YAML, or is not a valid config of this kind.
+      ConfigError: If there is no such file, it is not JSON or YAML, or is not a valid config of this kind,
+        with its overrides.
 
     Examples:
       >>> import tempfile
@@ -51,14 +57,16 @@ def load(path: str | os.PathLike[str], kind: Any = None) -> Any:
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     config.save(config.LARS(learning_rate=0.5), f"{folder}/recipe.yaml")
       ...     config.load(f"{folder}/recipe.yaml", config.LARS).learning_rate
+      ...     config.load(f"{folder}/recipe.yaml", overrides=["learning_rate=1.5", "nesterov=true"])
       0.5
+      LARS(learning_rate=1.5, nesterov=True)
     """
     suffix = file_suffix(path, existing=True)
     text = read_text(path)
     data = read_json(text, str(path)) if suffix == ".json" else read_yaml(text, str(path))
     if data is None or data == {}:  # as `---`, `null` and `{}` are read
         raise file_error(path, "is empty")
-    return read_config(data, kind, source=str(path))
+    return read_overridden(data, overrides, kind, str(path))
 
 
 @public

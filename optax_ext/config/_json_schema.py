@@ -12,8 +12,9 @@ from optax_ext._core.tagged import Tagged, members
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
+from optax_ext.config._run import Run
 from optax_ext.config._update_rule import UpdateRule
-from optax_ext.schedules import Schedule
+from optax_ext.schedules import RatePerBatch, Schedule
 
 
 @public
@@ -28,12 +29,12 @@ def json_schema() -> dict[str, Any]:
 
     Examples:
       >>> from optax_ext import config
-      >>> config.json_schema()["$defs"]["constant"]["properties"]["learning_rate"]["minimum"]
-      0
+      >>> config.json_schema()["$defs"]["lars"]["properties"]["momentum"]["maximum"]
+      1
     """
     families: list[type[Tagged]] = [UpdateRule, LossScale, Schedule]
     # Members are named by their tags, which are unique, and the rest by their class names.
-    definitions = {cls.__name__: _definition(cls) for cls in (OptimizationConfig, ParamsEma)}
+    definitions = {cls.__name__: _definition(cls) for cls in (OptimizationConfig, ParamsEma, Run, RatePerBatch)}
     for tag, member in ((tag, member) for family in families for tag, member in members(family).items()):
         variants = member.__variants__()
         definitions |= {name: _definition(variant) for name, variant in variants.items()}

@@ -3,13 +3,14 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic
 
 from optax_ext import loss_scaling
-from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber
+from optax_ext._core.field_types import FLOAT32_MAX, NumberAboveOne, PositiveInteger, PositiveNumber, PositiveSteps
 from optax_ext._core.lazy import optax
+from optax_ext._core.relative import resolved
 from optax_ext._core.schema import init_fields, problem
 from optax_ext._core.tagged import Tagged
 from optax_ext.config._stage import Stage
@@ -54,7 +55,7 @@ class DynamicLossScale(LossScale):
 
     type = "dynamic"
     initial_scale: PositiveNumber = 2.0**15
-    growth_steps: PositiveInteger = 2000
+    growth_steps: PositiveSteps = 2000
     multiplier: NumberAboveOne = 2.0
     min_scale: PositiveNumber = 1.0
     max_scale: Annotated[PositiveNumber, pydantic.Field(validate_default=True)] = FLOAT32_MAX
@@ -76,7 +77,8 @@ class DynamicLossScale(LossScale):
 
     def wrap(self, inner: "optax.GradientTransformation") -> "optax.GradientTransformationExtraArgs":
         """Return ``inner`` with this loss scaling around it."""
-        return loss_scaling.dynamic_loss_scaling(inner, **dataclasses.asdict(self))
+        fields: dict[str, Any] = {**dataclasses.asdict(self), "growth_steps": resolved(self.growth_steps)}
+        return loss_scaling.dynamic_loss_scaling(inner, **fields)
 
     def stages(self, inner: Sequence[Stage] = ()) -> list[Stage]:
         """Return what happens to gradients in order: unscaling, ``inner``, and the adapting of the scale."""

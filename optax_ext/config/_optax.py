@@ -13,6 +13,7 @@ import pydantic
 from optax_ext import masks
 from optax_ext._core.lazy import jnp
 from optax_ext._core.registry import original
+from optax_ext._core.relative import Relative, resolved
 from optax_ext._core.schema import Schema, problem, raise_below
 from optax_ext.config._optax_aliases import Alias, aliases, find_alias
 from optax_ext.config._optax_arguments import is_mask
@@ -20,7 +21,7 @@ from optax_ext.config._optimizer import warn_of_zero
 from optax_ext.config._patterns import PatternField, mask_in_words
 from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
-from optax_ext.schedules import LinearWarmup, Milestone, Schedule, evaluate, rate_in_words
+from optax_ext.schedules import LinearWarmup, Milestone, RatePerBatch, Schedule, evaluate, rate_in_words
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -137,16 +138,21 @@ class Optax(UpdateRule):
         rate = self._learning_rate()
         if rate is None:
             return {}
-        warmup_steps: int | None = getattr(self, "warmup_steps", None)
+        warmup_steps: int | str | None = getattr(self, "warmup_steps", None)
         rate = rate if warmup_steps is None else LinearWarmup(rate, warmup_steps)
         return {"": functools.partial(evaluate, rate)}
 
+    def has_constant_rate(self) -> bool:
+        """Return whether every step takes the same rate, for which Optax then counts no steps."""
+        return not isinstance(self._learning_rate(), Schedule) and getattr(self, "warmup_steps", None) is None
+
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the steps at which it is worth looking at the rate: the schedule's, and the end of a warm-up."""
-        rate, warmup_steps = self._learning_rate(), getattr(self, "warmup_steps", None)
+        rate = self._learning_rate()
+        warmup_steps: int | str | None = getattr(self, "warmup_steps", None)
         found = [*rate.milestones()] if isinstance(rate, Schedule) else []
         if warmup_steps is not None:
-            found.append(Milestone(warmup_steps, "end of warmup_steps"))
+            found.append(Milestone(resolved(warmup_steps), "end of warmup_steps"))
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
     def pattern_fields(self) -> list[PatternField]:
@@ -180,8 +186,8 @@ class Optax(UpdateRule):
             if name in own_masks:
                 arguments[name] = own_masks[name]
             elif not _is_mask(self, name):  # without one, Optax's default is every parameter
-                is_dtype = isinstance(value, str) and "dtype" in name
-                arguments[name] = jnp.dtype(value) if is_dtype else value
+                number = resolved(value) if isinstance(value, Relative) else value
+                arguments[name] = jnp.dtype(number) if isinstance(number, str) and "dtype" in name else number
         return [Stage(alias.full_name, self._effect(), alias.function(**arguments))]
 
     def _effect(self) -> str:
@@ -212,7 +218,7 @@ class Optax(UpdateRule):
     def _masks(self) -> dict[str, Mapping[str, Sequence[str]]]:
         return {name: value for name, value in self._arguments().items() if isinstance(value, Mapping)}
 
-    def _learning_rate(self) -> float | Schedule | None:
+    def _learning_rate(self) -> float | RatePerBatch | Schedule | None:
         return getattr(self, "learning_rate", None)
 
 

@@ -19,13 +19,19 @@ from optax_ext._core.field_types import (
     NonNegativeNumber,
     Number,
     Patterns,
-    PositiveInteger,
+    PositiveSteps,
 )
 from optax_ext._core.frozen_mapping import FrozenMapping
 from optax_ext._core.lazy import jax, np, optax
 from optax_ext._core.schema import explain, problem, raise_below, type_adapter
 from optax_ext._core.synonyms import suggest
-from optax_ext.schedules import AnyNumberOrSchedule, FractionOrSchedule, ScalarOrSchedule
+from optax_ext.schedules import (
+    AnyNumberOrSchedule,
+    FractionOrSchedule,
+    NonNegativeNumberOrSchedule,
+    Rate,
+    ScalarOrSchedule,
+)
 
 
 class Argument(NamedTuple):
@@ -135,14 +141,21 @@ def _one_of(item: Any, name: str) -> Any | None:
 
 def _range(name: str) -> Any:
     words = name.split("_")
-    if name.endswith("learning_rate") or "weight_decay" in name or "eps" in words:
+    if name.endswith("learning_rate"):
+        return Rate
+    if "weight_decay" in name or "eps" in words:
         return NonNegativeNumber
     return Fraction if re.fullmatch(r"b\d|beta\d|betas", words[-1]) else Number
 
 
-_WITH_SCHEDULE = {NonNegativeNumber: ScalarOrSchedule, Fraction: FractionOrSchedule, Number: AnyNumberOrSchedule}
+_WITH_SCHEDULE = {
+    Rate: ScalarOrSchedule,
+    NonNegativeNumber: NonNegativeNumberOrSchedule,
+    Fraction: FractionOrSchedule,
+    Number: AnyNumberOrSchedule,
+}
 _REFINED = {
-    "warmup_steps": PositiveInteger,
+    "warmup_steps": PositiveSteps,
     "variant": Literal["sps", "sps+"],  # of polyak_sgd, which looks at it in `update` only
     "key": Integer,  # from which Optax makes a key
 }

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from optax_ext import transforms
 from optax_ext._core.field_types import INT32_MAX, NonNegativeNumber
 from optax_ext._core.lazy import jax, optax
+from optax_ext._core.relative import is_relative, resolved
 from optax_ext._core.steps import exact_step
 from optax_ext._core.user_warnings import warn_user
 from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
-from optax_ext.schedules import Milestone, ScalarOrSchedule, Schedule, evaluate, rate_in_words
+from optax_ext.schedules import Milestone, RatePerBatch, ScalarOrSchedule, Schedule, evaluate, rate_in_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,12 @@ class Optimizer(UpdateRule):
 
     def _rate(self) -> "optax.ScalarOrSchedule":
         """Return the learning rate as Optax takes it: a number where it is constant, so that no steps are counted."""
-        return self.learning_rate if self.has_constant_rate() else self.learning_rate_at
+        return self._number() if self.has_constant_rate() else self.learning_rate_at
+
+    def _number(self) -> float:
+        """Return the learning rate where it is a number."""
+        assert not isinstance(self.learning_rate, Schedule)
+        return resolved(self.learning_rate)
 
     def _learning_rate_stage(self) -> Stage:
         return Stage("learning rate", self._learning_rate_in_words(), transforms.scale_by_learning_rate(self._rate()))
@@ -84,8 +90,10 @@ class Optimizer(UpdateRule):
         return f"times minus the rate: {rate_in_words(self.learning_rate)}{decayed}"
 
 
-def warn_of_zero(name: str, rate: float | Schedule) -> None:
+def warn_of_zero(name: str, rate: float | RatePerBatch | Schedule) -> None:
     """Warn if the learning rate of an optimizer is 0 at every step."""
+    if is_relative(rate):  # the resolved one warns
+        return
     if rate.is_zero() if isinstance(rate, Schedule) else rate == 0:
         words = rate_in_words(rate)
         warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")

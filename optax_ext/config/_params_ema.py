@@ -6,8 +6,9 @@ from typing import Literal
 import pydantic
 
 from optax_ext import transforms
-from optax_ext._core.field_types import NonNegativeInteger
+from optax_ext._core.field_types import NonNegativeSteps
 from optax_ext._core.lazy import jax, optax
+from optax_ext._core.relative import is_relative, resolved
 from optax_ext._core.schema import Schema, problem
 from optax_ext.config._stage import Stage
 from optax_ext.schedules import FractionOrSchedule, Schedule, evaluate, rate_in_words
@@ -50,7 +51,7 @@ class ParamsEma(Schema):
     """
 
     average_decay: FractionOrSchedule = 0.99
-    start_step: NonNegativeInteger = 0
+    start_step: NonNegativeSteps = 0
     dynamic_decay: bool = True
     initial: Literal["zeros", "params"] = "zeros"
     trainable_weights_only: bool = True
@@ -59,7 +60,7 @@ class ParamsEma(Schema):
     @pydantic.field_validator("average_decay")
     @classmethod
     def _is_in_range(cls, average_decay: float | Schedule) -> float | Schedule:
-        if isinstance(average_decay, Schedule):  # only this recipe waits for JAX when it is read
+        if isinstance(average_decay, Schedule) and not is_relative(average_decay):  # the one recipe that waits for JAX
             for step in sorted({0, *(max(step, 0) for step, _ in average_decay.milestones())}):
                 value = evaluate(average_decay, step)
                 if not isinstance(value, jax.core.Tracer) and not 0 <= value <= 1 + 1e-6:
@@ -70,7 +71,7 @@ class ParamsEma(Schema):
         """Return the transformation, for the end of a chain."""
         return transforms.params_ema(
             self.average_decay,
-            start_step=self.start_step,
+            start_step=resolved(self.start_step),
             dynamic_decay=self.dynamic_decay,
             initial=self.initial,
             debias=self.debias,
@@ -79,7 +80,7 @@ class ParamsEma(Schema):
     def stage(self) -> Stage:
         """Return the average as the last stage of a recipe."""
         at_first = ", lower at first" if self.dynamic_decay else ""
-        start = f", from step {self.start_step} on" if self.start_step > 0 else ""
+        start = f", from step {self.start_step} on" if self.start_step != 0 else ""
         first = "the first parameters" if self.initial == "params" else "0, debiased" if self.debias else "0"
         effect = f"average the parameters, decay {self._decay_in_words()}{at_first}, starting at {first}{start}"
         return Stage("ema", effect, self.make())

@@ -7,12 +7,15 @@ from typing import Annotated, Any
 import pydantic
 
 from optax_ext import loss_scaling, transforms
+from optax_ext._core.errors import ConfigError
 from optax_ext._core.field_types import PositiveInteger
 from optax_ext._core.lazy import jax, optax
-from optax_ext._core.schema import Schema, problem
+from optax_ext._core.relative import is_relative
+from optax_ext._core.schema import Schema, problem, raise_problems
 from optax_ext._core.tagged import Nested
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._params_ema import ParamsEma
+from optax_ext.config._run import Run, resolve
 from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
 from optax_ext.schedules import Milestone
@@ -33,6 +36,8 @@ class OptimizationConfig(Schema):
         [`optax_ext.master_weights`][] keeps them.
       accumulate_steps: How many calls of ``update`` one update of the parameters takes, at least 1: their gradients are
         averaged, and the updates before the last are zero. Schedules and the average count updates of parameters.
+      run: What durations and rates for a batch in the recipe are taken of, a [`Run`][optax_ext.config.Run]; None if it
+        is given to ``make``, or there are none.
 
     Raises:
       ConfigError: If an argument is not valid.
@@ -56,6 +61,7 @@ class OptimizationConfig(Schema):
     ema: Annotated[ParamsEma, Nested()] | None = None
     master_weights: bool = dataclasses.field(default=False, kw_only=True)
     accumulate_steps: PositiveInteger = dataclasses.field(default=1, kw_only=True)
+    run: Annotated[Run, Nested()] | None = dataclasses.field(default=None, kw_only=True)
 
     @pydantic.field_validator("optimizer", mode="before")
     @classmethod
@@ -68,12 +74,30 @@ class OptimizationConfig(Schema):
             )
         return optimizer
 
-    def make(self) -> "optax.GradientTransformationExtraArgs":
+    @pydantic.model_validator(mode="after")
+    def _resolves(self) -> "OptimizationConfig":
+        """Check, where the recipe has a run, that everything in it can be resolved."""
+        try:
+            if self.run is not None:
+                resolve(self)
+        except ConfigError as error:
+            raise_problems(error)
+        return self
+
+    def make(self, run: Run | Mapping[str, Any] | None = None) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation.
 
         Loss scaling is outermost, so that clipping sees unscaled, finite gradients, and neither averages nor master
         weights move on a skipped step. A non-finite gradient does not count as one of ``accumulate_steps``.
+
+        Args:
+          run: What durations and rates for a batch are taken of, as [`resolve`][optax_ext.config.resolve] takes it;
+            None for that of the recipe.
         """
+        recipe = resolve(self, run)
+        return self._make() if recipe is self else recipe._make()
+
+    def _make(self) -> "optax.GradientTransformationExtraArgs":
         inner = self.optimizer.make()
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
@@ -85,6 +109,8 @@ class OptimizationConfig(Schema):
 
     def stages(self) -> list[Stage]:
         """Return what happens to gradients, in order: the stages of the optimizer, and what is around them."""
+        if is_relative(self):
+            return resolve(self).stages()
         stages = self.optimizer.stages()
         if self.ema is not None:
             stages.append(self.ema.stage())
@@ -98,12 +124,12 @@ class OptimizationConfig(Schema):
 
     def learning_rates(self) -> Mapping[str, RateAtStep]:
         """Return the learning rates of the optimizer, by the name of the group of parameters that each is of."""
-        return self.optimizer.learning_rates()
+        return resolve(self).optimizer.learning_rates()
 
     def learning_rate_at(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         """Return the rate that a step takes, as [`UpdateRule.learning_rate_at`][optax_ext.config.UpdateRule] does."""
-        return self.optimizer.learning_rate_at(step)
+        return resolve(self).optimizer.learning_rate_at(step)
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the steps at which it is worth looking at the rate of the optimizer."""
-        return self.optimizer.milestones()
+        return resolve(self).optimizer.milestones()

@@ -4,8 +4,9 @@ import dataclasses
 from typing import ClassVar
 
 from optax_ext import transforms
-from optax_ext._core.field_types import FractionBelowOne, NonNegativeInteger, PositiveFraction, PositiveNumber
+from optax_ext._core.field_types import FractionBelowOne, NonNegativeSteps, PositiveFraction, PositiveNumber
 from optax_ext._core.lazy import jax, jnp, np, optax
+from optax_ext._core.relative import resolved
 from optax_ext._core.steps import exact_step
 from optax_ext.config._decaying import DecayingOptimizer, decay_of_a_step
 from optax_ext.config._stage import Stage
@@ -84,7 +85,7 @@ class ScheduleFreeAdamW(DecayingOptimizer):
     beta_1: PositiveFraction = 0.9
     beta_2: FractionBelowOne = 0.999
     epsilon: PositiveNumber = 1e-8
-    warmup_steps: NonNegativeInteger = 0
+    warmup_steps: NonNegativeSteps = 0
 
     _reads_params: ClassVar[bool] = True
 
@@ -93,7 +94,7 @@ class ScheduleFreeAdamW(DecayingOptimizer):
         rate = super().learning_rate_at(step)
         if self.warmup_steps == 0:
             return rate
-        return rate * jnp.minimum((exact_step(step).astype("float32") + 1) / self.warmup_steps, 1)
+        return rate * jnp.minimum((exact_step(step).astype("float32") + 1) / resolved(self.warmup_steps), 1)
 
     def has_constant_rate(self) -> bool:
         """Return whether every step takes the same rate, without a warm-up too."""
@@ -104,7 +105,7 @@ class ScheduleFreeAdamW(DecayingOptimizer):
         found = super().milestones()
         if self.warmup_steps == 0:
             return found
-        warm = Milestone(self.warmup_steps, "end of warmup_steps")
+        warm = Milestone(resolved(self.warmup_steps), "end of warmup_steps")
         return tuple(sorted([*found, warm], key=lambda milestone: milestone.step))
 
     def _stages(self) -> list[Stage]:
@@ -115,7 +116,7 @@ class ScheduleFreeAdamW(DecayingOptimizer):
         decay = float(np.float32(self.beta_2))  # as Keras rounds it before it subtracts it from 1
         scale = transforms.scale_by_rms(decay, self.epsilon, eps_in_sqrt=False, centered=False, bias_correction=True)
         rate = self._learning_rate_in_words()
-        rate += f", rising over {self.warmup_steps} steps" if self.warmup_steps > 0 else ""
+        rate += f", rising over {self.warmup_steps} steps" if self.warmup_steps != 0 else ""
         average = (
             "move a sequence by this, average it with equal weights, and set the parameters to "
             f"{self.beta_1:.10g} x the average + {1 - self.beta_1:.10g} x the sequence"
@@ -132,4 +133,4 @@ class ScheduleFreeAdamW(DecayingOptimizer):
         return decay_of_a_step(rate, self.weight_decay_rate, self.weight_decay_times_learning_rate)
 
     def _rate_without_warmup(self) -> "optax.ScalarOrSchedule":
-        return self.learning_rate if super().has_constant_rate() else super().learning_rate_at
+        return self._number() if super().has_constant_rate() else super().learning_rate_at

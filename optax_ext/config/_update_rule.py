@@ -14,6 +14,7 @@ from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import problem
 from optax_ext._core.tagged import Tagged
 from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
+from optax_ext.config._run import Run, resolve
 from optax_ext.config._stacked_axes import checking_stage, layers_in_words, make_axes
 from optax_ext.config._stage import Stage
 from optax_ext.schedules import Milestone
@@ -36,6 +37,12 @@ class UpdateRule(Tagged):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
+
+    Examples:
+      >>> from optax_ext import config
+      >>> recipe = config.from_dict({"optimizer": {"type": "sgd", "learning_rate": 0.1}})
+      >>> isinstance(recipe.optimizer, config.UpdateRule)
+      True
     """
 
     _norms_per_layer: ClassVar[bool] = False  # whether the rule's own stages take the norm of each layer
@@ -53,12 +60,16 @@ class UpdateRule(Tagged):
             raise problem(f"must not be given with clipnorm, got {global_clipnorm} with {info.data['clipnorm']}")
         return global_clipnorm
 
-    def make(self) -> "optax.GradientTransformationExtraArgs":
+    def make(self, run: Run | Mapping[str, Any] | None = None) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation: the chain of the stages.
 
         Parameters that are not floating or complex numbers stay unchanged: their update is zero.
+
+        Args:
+          run: What durations and rates for a batch are taken of, as [`resolve`][optax_ext.config.resolve] takes it;
+            None if there are none.
         """
-        stages = self.stages()
+        stages = resolve(self, run).stages()
         named = {stage.name: stage.transformation for stage in stages if stage.transformation is not None}
         if len(named) < len(stages):
             names = [stage.name for stage in stages]

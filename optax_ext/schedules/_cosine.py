@@ -9,17 +9,19 @@ import pydantic
 from optax_ext._core.field_types import (
     FLOAT32_MAX,
     Fraction,
-    Integer,
-    NonNegativeInteger,
     NonNegativeNumber,
-    PositiveInteger,
+    NonNegativeSteps,
     PositiveNumber,
+    PositiveSteps,
+    Steps,
 )
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.relative import resolved
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order, repetitions
+from optax_ext.schedules._rate_per_batch import Rate
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -63,30 +65,31 @@ class CosineDecay(Schedule):
       Loshchilov and Hutter, SGDR, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), equation 5.
     """
 
-    initial_learning_rate: NonNegativeNumber
-    decay_steps: PositiveInteger
+    initial_learning_rate: Rate
+    decay_steps: PositiveSteps
     alpha: Fraction = 0.0
-    warmup_target: NonNegativeNumber | None = None
-    warmup_steps: NonNegativeInteger = 0
-    offset: Integer = 0
+    warmup_target: Rate | None = None
+    warmup_steps: NonNegativeSteps = 0
+    offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
+        initial, warmup_steps = resolved(self.initial_learning_rate), resolved(self.warmup_steps)
         if self.warmup_target is None:
-            return self._decay(self.initial_learning_rate, elapsed)
-        decayed = self._decay(self.warmup_target, jnp.maximum(elapsed, self.warmup_steps) - self.warmup_steps)
-        if self.warmup_steps == 0:
+            return self._decay(initial, elapsed)
+        target = resolved(self.warmup_target)
+        decayed = self._decay(target, jnp.maximum(elapsed, warmup_steps) - warmup_steps)
+        if warmup_steps == 0:
             since_start = jnp.minimum(elapsed, 0)  # before the offset the cosine extends backwards, as in TensorFlow
-            return jnp.where(elapsed < 0, self._decay(self.warmup_target, since_start), decayed)
-        fraction = true_divide(elapsed, self.warmup_steps)
-        rising = (self.warmup_target - self.initial_learning_rate) * fraction + self.initial_learning_rate
-        return jnp.where(elapsed < self.warmup_steps, rising, decayed)
+            return jnp.where(elapsed < 0, self._decay(target, since_start), decayed)
+        rising = (target - initial) * true_divide(elapsed, warmup_steps) + initial
+        return jnp.where(elapsed < warmup_steps, rising, decayed)
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the offset, the end of the warm-up, if there is a target for one, and that of the fall."""
-        if self.warmup_target is None and self.warmup_steps > 0:
+        if self.warmup_target is None and self.warmup_steps != 0:
             return dataclasses.replace(self, warmup_steps=0).milestones()
         return super().milestones()
 
@@ -100,10 +103,12 @@ class CosineDecay(Schedule):
         rises = self.warmup_target is not None
         if self.alpha != 0 or not (self.initial_learning_rate or self.warmup_target):
             return None
-        return self.offset + (self.warmup_steps if rises else 0) + self.decay_steps
+        warmup_steps = resolved(self.warmup_steps) if rises else 0
+        return resolved(self.offset) + warmup_steps + resolved(self.decay_steps)
 
     def _decay(self, peak: float, steps: "jax.Array") -> "jax.Array":
-        return peak * _cosine(true_divide(jnp.minimum(steps, self.decay_steps), self.decay_steps), self.alpha)
+        decay_steps = resolved(self.decay_steps)
+        return peak * _cosine(true_divide(jnp.minimum(steps, decay_steps), decay_steps), self.alpha)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,12 +151,12 @@ class CosineDecayRestarts(Schedule):
       error: their starts converge to a limit, from which on the rate is NaN.
     """
 
-    initial_learning_rate: NonNegativeNumber
-    first_decay_steps: PositiveInteger
+    initial_learning_rate: Rate
+    first_decay_steps: PositiveSteps
     t_mul: PositiveNumber = 2.0
     m_mul: NonNegativeNumber = 1.0
     alpha: Fraction = 0.0
-    offset: Integer = 0
+    offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
     @pydantic.field_validator("t_mul")
@@ -167,14 +172,14 @@ class CosineDecayRestarts(Schedule):
         period, fraction = self._even_periods(elapsed) if self.t_mul == 1 else self._growing_periods(elapsed)
         peak = jnp.minimum(jnp.float32(self.m_mul) ** period, FLOAT32_MAX)  # infinity times a rate of 0 would be NaN
         falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * fraction))
-        return self.initial_learning_rate * ((1 - self.alpha) * falling + self.alpha)
+        return resolved(self.initial_learning_rate) * ((1 - self.alpha) * falling + self.alpha)
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the offset and the ends of the first periods, at which the rate restarts."""
         found = list(super().milestones())
         for n in repetitions():
             periods = sum(self.t_mul**i for i in range(n))  # in units of the first
-            end = self.offset + math.ceil(periods * self.first_decay_steps)
+            end = resolved(self.offset) + math.ceil(periods * resolved(self.first_decay_steps))
             found.append(Milestone(end, f"end of period {n}"))
         return in_order(found)
 
@@ -184,15 +189,16 @@ class CosineDecayRestarts(Schedule):
 
     def _zero_from(self) -> int | None:
         only_one = self.m_mul == 0 and self.alpha == 0 and self.initial_learning_rate != 0
-        return self.offset + self.first_decay_steps if only_one else None
+        return resolved(self.offset) + resolved(self.first_decay_steps) if only_one else None
 
     def _even_periods(self, elapsed: "jax.Array") -> "tuple[jax.Array, jax.Array]":
-        period = jnp.maximum(elapsed // self.first_decay_steps, 0)
-        fraction = true_divide(elapsed - period * self.first_decay_steps, self.first_decay_steps)
+        length = resolved(self.first_decay_steps)
+        period = jnp.maximum(elapsed // length, 0)
+        fraction = true_divide(elapsed - period * length, length)
         return period.astype(jnp.float32), fraction
 
     def _growing_periods(self, elapsed: "jax.Array") -> "tuple[jax.Array, jax.Array]":
-        starts, early, lengths = _starts_of_periods(self.first_decay_steps, self.t_mul)
+        starts, early, lengths = _starts_of_periods(resolved(self.first_decay_steps), self.t_mul)
         steps = jnp.asarray(starts, elapsed.dtype)
         period = jnp.maximum(jnp.searchsorted(steps, elapsed, side="right") - 1, 0)
         since_start = (elapsed - steps[period]).astype(jnp.float32) + jnp.asarray(early, jnp.float32)[period]

@@ -3,11 +3,13 @@
 import dataclasses
 import math
 
-from optax_ext._core.field_types import Integer, NonNegativeNumber, PositiveNumber
+from optax_ext._core.field_types import NonNegativeNumber, PositiveNumber, PositiveNumberOfSteps, Steps
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.relative import resolved
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order, repetitions
+from optax_ext.schedules._rate_per_batch import Rate
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -49,22 +51,23 @@ class ExponentialDecay(Schedule):
       0.5 0.5 0.25 0.125
     """
 
-    initial_learning_rate: NonNegativeNumber
-    decay_steps: PositiveNumber
+    initial_learning_rate: Rate
+    decay_steps: PositiveNumberOfSteps
     decay_rate: PositiveNumber
     staircase: bool = False
-    offset: Integer = 0
+    offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
-        periods = _periods(elapsed, self.decay_steps, self.staircase)
-        return self.initial_learning_rate * jnp.float32(self.decay_rate) ** periods
+        periods = _periods(elapsed, resolved(self.decay_steps), self.staircase)
+        return resolved(self.initial_learning_rate) * jnp.float32(self.decay_rate) ** periods
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the offset and the first multiples of ``decay_steps`` after it."""
-        multiples = ((n, self.offset + math.ceil(n * self.decay_steps)) for n in repetitions())
+        offset, length = resolved(self.offset), resolved(self.decay_steps)
+        multiples = ((n, offset + math.ceil(n * length)) for n in repetitions())
         return in_order([*super().milestones(), *(Milestone(step, f"{n} x decay_steps") for n, step in multiples)])
 
     def is_zero(self) -> bool:
@@ -101,22 +104,23 @@ class InverseTimeDecay(Schedule):
       0.5 0.25 0.125
     """
 
-    initial_learning_rate: NonNegativeNumber
-    decay_steps: PositiveNumber
+    initial_learning_rate: Rate
+    decay_steps: PositiveNumberOfSteps
     decay_rate: NonNegativeNumber
     staircase: bool = False
-    offset: Integer = 0
+    offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
-        periods = _periods(elapsed, self.decay_steps, self.staircase)
-        return self.initial_learning_rate / (1 + self.decay_rate * periods)
+        periods = _periods(elapsed, resolved(self.decay_steps), self.staircase)
+        return resolved(self.initial_learning_rate) / (1 + self.decay_rate * periods)
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the offset and the first multiples of ``decay_steps`` after it."""
-        multiples = ((n, self.offset + math.ceil(n * self.decay_steps)) for n in repetitions())
+        offset, length = resolved(self.offset), resolved(self.decay_steps)
+        multiples = ((n, offset + math.ceil(n * length)) for n in repetitions())
         return in_order([*super().milestones(), *(Milestone(step, f"{n} x decay_steps") for n, step in multiples)])
 
     def is_zero(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from optax_ext._core.public import public
+from optax_ext._core.relative import Relative, resolved
 
 _OPEN_END = 1000  # how far to follow what has no end of its own
 _REPETITIONS = 4  # how much to show of what goes on forever
@@ -35,6 +36,7 @@ def field_milestones(tag: str, fields: Mapping[str, object], *, has_end: bool) -
 
     Without any end, and unless something else `has_end`, there is a step far from the start.
     """
+    fields = {name: _resolved(value) for name, value in fields.items()}
     start = _integer(fields.get("offset"))
     if start:
         yield Milestone(start, f"offset of {tag}")
@@ -62,6 +64,13 @@ def repetitions() -> range:
 def in_order(milestones: Iterable[Milestone]) -> tuple[Milestone, ...]:
     """Return milestones by their steps; of those at one step, the first one stays first."""
     return tuple(sorted(milestones, key=lambda milestone: milestone.step))
+
+
+def _resolved(value: object) -> object:
+    """Return a value as it is in this run; raise ValueError where that is not known."""
+    if isinstance(value, tuple):
+        return tuple(_resolved(item) for item in value)
+    return resolved(value) if isinstance(value, Relative) else value
 
 
 def _integer(value: object) -> int:

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 import pydantic
 
-from optax_ext._core.field_types import Integer, ListOf, NonNegativeInteger, NonNegativeNumber
+from optax_ext._core.field_types import ListOf, NonNegativeSteps, Steps
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.relative import is_relative, resolved
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone
+from optax_ext.schedules._rate_per_batch import Rate, RatePerBatch
 from optax_ext.schedules._schedule import Schedule
+
+_Values = tuple[float | RatePerBatch, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +35,11 @@ class Constant(Schedule):
       0.1
     """
 
-    learning_rate: NonNegativeNumber
+    learning_rate: Rate
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
-        return jnp.full(jnp.shape(exact_step(step)), self.learning_rate, jnp.float32)
+        return jnp.full(jnp.shape(exact_step(step)), resolved(self.learning_rate), jnp.float32)
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return none: every step is like any other."""
@@ -46,13 +50,16 @@ class Constant(Schedule):
         return self.learning_rate == 0
 
 
-def _increasing(boundaries: tuple[int, ...]) -> tuple[int, ...]:
-    if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
+def _increasing(boundaries: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    if is_relative(boundaries):  # how they compare is known with the run
+        return boundaries
+    steps = map(resolved, boundaries)
+    if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
         raise problem(f"must be strictly increasing, got {list(boundaries)}")
     return boundaries
 
 
-def _first_zero(values: Sequence[float]) -> int | None:
+def _first_zero(values: Sequence[float | RatePerBatch]) -> int | None:
     """Return the index where trailing zeros in `values` begin, or None without any or with nothing before them."""
     before = len(values)
     while before and values[before - 1] == 0:
@@ -60,7 +67,7 @@ def _first_zero(values: Sequence[float]) -> int | None:
     return before if 0 < before < len(values) else None
 
 
-def _one_value_each(values: tuple[float, ...], info: pydantic.ValidationInfo, extra: int) -> tuple[float, ...]:
+def _one_value_each(values: _Values, info: pydantic.ValidationInfo, extra: int) -> _Values:
     """Check the number of `values`, provided that the boundaries themselves are valid."""
     boundaries = info.data.get("boundaries")
     if boundaries is not None and len(values) != len(boundaries) + extra:
@@ -104,23 +111,23 @@ class PiecewiseConstantDecay(Schedule):
       past 2**24. Unsorted boundaries are an error at construction, not at some step.
     """
 
-    boundaries: ListOf[NonNegativeInteger]
-    values: ListOf[NonNegativeNumber]
-    offset: Integer = 0
+    boundaries: ListOf[NonNegativeSteps]
+    values: ListOf[Rate]
+    offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
     _check_boundaries = pydantic.field_validator("boundaries")(_increasing)
 
     @pydantic.field_validator("values")
     @classmethod
-    def _check_values(cls, values: tuple[float, ...], info: pydantic.ValidationInfo) -> tuple[float, ...]:
+    def _check_values(cls, values: _Values, info: pydantic.ValidationInfo) -> _Values:
         return _one_value_each(values, info, extra=1)
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
-        passed = elapsed[..., None] > jnp.asarray(self.boundaries, elapsed.dtype)
-        return jnp.asarray(self.values, jnp.float32)[jnp.sum(passed, axis=-1)]
+        passed = elapsed[..., None] > jnp.asarray([*map(resolved, self.boundaries)], elapsed.dtype)
+        return jnp.asarray([*map(resolved, self.values)], jnp.float32)[jnp.sum(passed, axis=-1)]
 
     def is_zero(self) -> bool:
         """Whether every value is 0."""
@@ -128,7 +135,7 @@ class PiecewiseConstantDecay(Schedule):
 
     def _zero_from(self) -> int | None:
         first = _first_zero(self.values)
-        return None if first is None else self.offset + self.boundaries[first - 1] + 1
+        return None if first is None else resolved(self.offset) + resolved(self.boundaries[first - 1]) + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,28 +173,29 @@ class StepCosineDecay(Schedule):
       ``StepCosineDecayWithOffset`` divides by zero and returns NaN from its last boundary on.
     """
 
-    boundaries: ListOf[NonNegativeInteger]
-    values: ListOf[NonNegativeNumber]
-    offset: Integer = 0
+    boundaries: ListOf[NonNegativeSteps]
+    values: ListOf[Rate]
+    offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
     @pydantic.field_validator("boundaries")
     @classmethod
-    def _check_boundaries(cls, boundaries: tuple[int, ...]) -> tuple[int, ...]:
+    def _check_boundaries(cls, boundaries: tuple[int | str, ...]) -> tuple[int | str, ...]:
         if not boundaries:
             raise problem("must have at least 1 entry, got none")
         return _increasing(boundaries)
 
     @pydantic.field_validator("values")
     @classmethod
-    def _check_values(cls, values: tuple[float, ...], info: pydantic.ValidationInfo) -> tuple[float, ...]:
+    def _check_values(cls, values: _Values, info: pydantic.ValidationInfo) -> _Values:
         return _one_value_each(values, info, extra=0)
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
-        rate = jnp.full(elapsed.shape, self.values[-1], jnp.float32)
-        pieces = list(zip(itertools.pairwise(self.boundaries), itertools.pairwise(self.values), strict=True))
+        boundaries, values = [*map(resolved, self.boundaries)], [*map(resolved, self.values)]
+        rate = jnp.full(elapsed.shape, values[-1], jnp.float32)
+        pieces = list(zip(itertools.pairwise(boundaries), itertools.pairwise(values), strict=True))
         for index, ((start, end), (value, next_value)) in reversed(list(enumerate(pieces))):
             since = elapsed if index == 0 else jnp.maximum(elapsed, start) - start
             fraction = true_divide(since, end - start)
@@ -201,4 +209,4 @@ class StepCosineDecay(Schedule):
 
     def _zero_from(self) -> int | None:
         first = _first_zero(self.values)
-        return None if first is None else self.offset + self.boundaries[first]
+        return None if first is None else resolved(self.offset) + resolved(self.boundaries[first])

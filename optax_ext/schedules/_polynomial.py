@@ -2,11 +2,13 @@
 
 import dataclasses
 
-from optax_ext._core.field_types import Integer, NonNegativeNumber, Number, PositiveInteger
+from optax_ext._core.field_types import Number, PositiveSteps, Steps
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.relative import resolved
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order, repetitions
+from optax_ext.schedules._rate_per_batch import Rate
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -46,30 +48,32 @@ class PolynomialDecay(Schedule):
       a negative length there.
     """
 
-    initial_learning_rate: NonNegativeNumber
-    decay_steps: PositiveInteger
-    end_learning_rate: NonNegativeNumber = 1e-4
+    initial_learning_rate: Rate
+    decay_steps: PositiveSteps
+    end_learning_rate: Rate = 1e-4
     power: Number = 1.0
     cycle: bool = False
-    offset: Integer = 0
+    offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
+        decay_steps, end = resolved(self.decay_steps), resolved(self.end_learning_rate)
         if self.cycle:
-            cycles = jnp.maximum(-(-elapsed // self.decay_steps), 1)  # rounded up, exact for integer steps
-            fraction = elapsed.astype(jnp.float32) / (cycles.astype(jnp.float32) * self.decay_steps)
+            cycles = jnp.maximum(-(-elapsed // decay_steps), 1)  # rounded up, exact for integer steps
+            fraction = elapsed.astype(jnp.float32) / (cycles.astype(jnp.float32) * decay_steps)
         else:
-            fraction = true_divide(jnp.minimum(elapsed, self.decay_steps), self.decay_steps)
-        span = self.initial_learning_rate - self.end_learning_rate
+            fraction = true_divide(jnp.minimum(elapsed, decay_steps), decay_steps)
+        span = resolved(self.initial_learning_rate) - end
         left = jnp.maximum(1 - fraction, 0)  # rounding must not make the base negative, whose power is NaN
-        return span * left ** jnp.float32(self.power) + self.end_learning_rate
+        return span * left ** jnp.float32(self.power) + end
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the offset and the end, or those of the first cycles."""
         numbers = repetitions() if self.cycle else ()
-        cycles = [Milestone(self.offset + n * self.decay_steps, f"end of cycle {n}") for n in numbers]
+        offset, length = resolved(self.offset), resolved(self.decay_steps)
+        cycles = [Milestone(offset + n * length, f"end of cycle {n}") for n in numbers]
         return in_order([*super().milestones(), *cycles])
 
     def is_zero(self) -> bool:
@@ -78,4 +82,5 @@ class PolynomialDecay(Schedule):
 
     def _zero_from(self) -> int | None:
         ends_at_zero = self.end_learning_rate == 0 and self.power > 0 and not self.cycle
-        return self.offset + self.decay_steps if ends_at_zero and self.initial_learning_rate != 0 else None
+        falls = ends_at_zero and self.initial_learning_rate != 0
+        return resolved(self.offset) + resolved(self.decay_steps) if falls else None

@@ -3,11 +3,13 @@
 import dataclasses
 import math
 
-from optax_ext._core.field_types import Fraction, Integer, NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.field_types import Fraction, NonNegativeSteps, Number, Steps
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.relative import resolved
 from optax_ext._core.steps import BeforeOffset, elapsed_steps, exact_step, true_divide
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order
+from optax_ext.schedules._rate_per_batch import Rate
 from optax_ext.schedules._schedule import Schedule
 
 
@@ -38,12 +40,12 @@ class DirectPowerDecay(Schedule):
       0.5 0.25 0.05
     """
 
-    initial_learning_rate: NonNegativeNumber
+    initial_learning_rate: Rate
     power: Number = 1.0
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
-        return self.initial_learning_rate * _power(exact_step(step), self.power)
+        return resolved(self.initial_learning_rate) * _power(exact_step(step), self.power)
 
     def is_zero(self) -> bool:
         """Whether the rate starts at 0, of which all that follows is a multiple."""
@@ -79,21 +81,22 @@ class PowerDecay(Schedule):
       0.4 0.4 0.25
     """
 
-    initial_learning_rate: NonNegativeNumber
+    initial_learning_rate: Rate
     power: Number = 1.0
-    offset: Integer = 0
-    pre_offset_learning_rate: NonNegativeNumber = 1e6
+    offset: Steps = 0
+    pre_offset_learning_rate: Rate = 1e6
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
-        decayed = jnp.minimum(self.initial_learning_rate * _power(elapsed, self.power), self.pre_offset_learning_rate)
-        return jnp.where(elapsed > 0, decayed, self.pre_offset_learning_rate)
+        before = resolved(self.pre_offset_learning_rate)
+        decayed = jnp.minimum(resolved(self.initial_learning_rate) * _power(elapsed, self.power), before)
+        return jnp.where(elapsed > 0, decayed, before)
 
     def is_zero(self) -> bool:
         """Whether the rate is 0 after the offset, and there is no step before it or the rate is 0 there too."""
-        return self.pre_offset_learning_rate == 0 or (self.initial_learning_rate == 0 and self.offset < 0)
+        return self.pre_offset_learning_rate == 0 or (self.initial_learning_rate == 0 and resolved(self.offset) < 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,28 +130,30 @@ class PowerAndLinearDecay(Schedule):
       1.0 0.2 0.0
     """
 
-    initial_learning_rate: NonNegativeNumber
-    total_decay_steps: NonNegativeInteger
+    initial_learning_rate: Rate
+    total_decay_steps: NonNegativeSteps
     power: Number = 1.0
     linear_decay_fraction: Fraction = 0.1
-    offset: Integer = 0
+    offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         elapsed = elapsed_steps(step, self.offset, self.before_offset)
-        rate = self.initial_learning_rate * _power(elapsed, self.power)
-        linear_steps = self.total_decay_steps * self.linear_decay_fraction
+        rate = resolved(self.initial_learning_rate) * _power(elapsed, self.power)
+        total_steps = resolved(self.total_decay_steps)
+        linear_steps = total_steps * self.linear_decay_fraction
         if linear_steps == 0:
             return rate
-        left = self.total_decay_steps - jnp.clip(elapsed, 0, self.total_decay_steps)
+        left = total_steps - jnp.clip(elapsed, 0, total_steps)
         return rate * jnp.minimum(true_divide(left, linear_steps), 1)
 
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the offset, the start of the linear fall, and its end."""
         found = list(super().milestones())
-        if self.total_decay_steps > 0 and 0 < self.linear_decay_fraction < 1:
-            fall = self.offset + math.ceil((1 - self.linear_decay_fraction) * self.total_decay_steps)
+        total_steps = resolved(self.total_decay_steps)
+        if total_steps > 0 and 0 < self.linear_decay_fraction < 1:
+            fall = resolved(self.offset) + math.ceil((1 - self.linear_decay_fraction) * total_steps)
             found.append(Milestone(fall, "start of the linear fall"))
         return in_order(found)
 
@@ -157,5 +162,6 @@ class PowerAndLinearDecay(Schedule):
         return self.initial_learning_rate == 0
 
     def _zero_from(self) -> int | None:
-        falls = self.total_decay_steps * self.linear_decay_fraction > 0
-        return self.offset + self.total_decay_steps if falls and self.initial_learning_rate != 0 else None
+        total_steps = resolved(self.total_decay_steps)
+        falls = total_steps * self.linear_decay_fraction > 0
+        return resolved(self.offset) + total_steps if falls and self.initial_learning_rate != 0 else None

@@ -13,9 +13,11 @@ from optax_ext._core.errors import shorten
 from optax_ext._core.field_types import Fraction, NonNegativeNumber, Number
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.public import public
+from optax_ext._core.relative import resolved
 from optax_ext._core.schema import problem, type_adapter
 from optax_ext._core.tagged import Tagged, from_tagged
 from optax_ext.schedules._milestones import Milestone, field_milestones, in_order
+from optax_ext.schedules._rate_per_batch import RatePerBatch, is_rate_per_batch, make_rate_per_batch
 
 
 class Schedule(Tagged):
@@ -88,7 +90,9 @@ def _depth(cls: type, method: str) -> int:
     return next(depth for depth, parent in enumerate(cls.__mro__) if method in vars(parent))
 
 
-def _number_or_schedule(accepted: Any, value: object) -> float | Schedule:
+def _number_or_schedule(accepted: Any, per_batch: bool, value: object) -> float | RatePerBatch | Schedule:
+    if per_batch and is_rate_per_batch(value):
+        return make_rate_per_batch(value)
     if isinstance(value, Schedule | Mapping) or (isinstance(value, type) and issubclass(value, Schedule)):
         return from_tagged(Schedule, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -113,27 +117,32 @@ class _NumberOrSchedule:
     """One validator for both, so that no union tag enters the path of an error; `number` is the type of the number."""
 
     number: Any
+    per_batch: bool = False  # whether it may be a rate for a batch
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         del source, handler
-        return core_schema.no_info_plain_validator_function(functools.partial(_number_or_schedule, self.number))
+        check = functools.partial(_number_or_schedule, self.number, self.per_batch)
+        return core_schema.no_info_plain_validator_function(check)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
     ) -> dict[str, Any]:
         del schema, handler
-        return {"anyOf": [type_adapter(self.number).json_schema(), {"x-family": Schedule.__name__}]}
+        families = [*([RatePerBatch] if self.per_batch else []), Schedule]
+        references = [{"x-family": family.__name__} for family in families]
+        return {"anyOf": [type_adapter(self.number).json_schema(), *references]}
 
 
-ScalarOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(NonNegativeNumber)]
+ScalarOrSchedule = Annotated[float | RatePerBatch | Schedule, _NumberOrSchedule(NonNegativeNumber, per_batch=True)]
 FractionOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(Fraction)]
+NonNegativeNumberOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(NonNegativeNumber)]
 AnyNumberOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(Number)]
 
 
 @public
-def evaluate(learning_rate: float | Schedule, step: "jax.typing.ArrayLike") -> "jax.Array":
+def evaluate(learning_rate: float | RatePerBatch | Schedule, step: "jax.typing.ArrayLike") -> "jax.Array":
     """Return the learning rate at a step, whether it is a schedule or a constant.
 
     Args:
@@ -150,4 +159,4 @@ def evaluate(learning_rate: float | Schedule, step: "jax.typing.ArrayLike") -> "
     """
     if callable(learning_rate):
         return learning_rate(step)
-    return jnp.full(jnp.shape(step), learning_rate, jnp.float32)
+    return jnp.full(jnp.shape(step), resolved(learning_rate), jnp.float32)

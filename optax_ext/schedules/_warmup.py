@@ -4,13 +4,15 @@ import dataclasses
 
 import pydantic
 
-from optax_ext._core.field_types import NonNegativeInteger, NonNegativeNumber, Number
+from optax_ext._core.field_types import NonNegativeSteps, Number
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.relative import is_relative, resolved
 from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step, true_divide
 from optax_ext._core.user_warnings import warn_user
 from optax_ext.schedules._compile_eager import compile_eager
 from optax_ext.schedules._milestones import Milestone, in_order
+from optax_ext.schedules._rate_per_batch import Rate
 from optax_ext.schedules._schedule import ScalarOrSchedule, Schedule, evaluate
 
 
@@ -18,14 +20,16 @@ class _Warmup(Schedule):
     """The base class of warm-ups, which warns if the schedule after the warm-up is permanently 0 when it takes over."""
 
     after: ScalarOrSchedule
-    warmup_steps: NonNegativeInteger
-    warmup_target: NonNegativeNumber | None
+    warmup_steps: NonNegativeSteps
+    warmup_target: Rate | None
 
     def __post_init__(self) -> None:
         if self.warmup_target is not None:  # what the rate is after the warm-up is then said apart from it
             return
-        over = self._after_is_zero_from()
-        if over is not None and self._zero_from() is not None and 0 < self.warmup_steps >= over:
+        if is_relative(self):  # the resolved one warns
+            return
+        over, warmup_steps = self._after_is_zero_from(), resolved(self.warmup_steps)
+        if over is not None and self._zero_from() is not None and 0 < warmup_steps >= over:
             warn_user(
                 f"{type(self).__name__}: the warm-up of {self.warmup_steps} steps climbs to a schedule that is 0 from"
                 f" step {over} on, so that the rate stays 0 after it. A warm-up does not shift the schedule after it:"
@@ -35,20 +39,21 @@ class _Warmup(Schedule):
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the end of the warm-up, and what happens from then on in the schedule after it."""
         after = self.after.milestones() if isinstance(self.after, Schedule) else ()
-        if self.warmup_steps == 0:
+        warmup_steps = resolved(self.warmup_steps)
+        if warmup_steps == 0:
             return after
-        end = Milestone(self.warmup_steps, "end of warmup_steps")
-        return in_order([end, *(milestone for milestone in after if milestone.step >= self.warmup_steps)])
+        end = Milestone(warmup_steps, "end of warmup_steps")
+        return in_order([end, *(milestone for milestone in after if milestone.step >= warmup_steps)])
 
     def _target(self) -> "float | jax.Array":
         """Return the rate to which the warm-up rises."""
-        return (
-            evaluate(self.after, self.warmup_steps) if self.warmup_target is None else jnp.float32(self.warmup_target)
-        )
+        if self.warmup_target is None:
+            return evaluate(self.after, resolved(self.warmup_steps))
+        return jnp.float32(resolved(self.warmup_target))
 
     def _stays_zero(self) -> bool:
         """Whether the warm-up, where it starts at 0, is 0 at every step, and so is the schedule after it."""
-        has_target = self.warmup_steps > 0 and bool(self.warmup_target)
+        has_target = self.warmup_steps != 0 and bool(self.warmup_target)
         return self._after_is_zero() and not has_target
 
     def _after_is_zero(self) -> bool:
@@ -59,7 +64,7 @@ class _Warmup(Schedule):
 
     def _over_from(self) -> int | None:
         over = self._after_is_zero_from()
-        return None if over is None else max(over, self.warmup_steps)
+        return None if over is None else max(over, resolved(self.warmup_steps))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,19 +104,18 @@ class LinearWarmup(_Warmup):
     """
 
     after: ScalarOrSchedule
-    warmup_steps: NonNegativeInteger
-    warmup_learning_rate: NonNegativeNumber = 0.0
-    warmup_target: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
+    warmup_steps: NonNegativeSteps
+    warmup_learning_rate: Rate = 0.0
+    warmup_target: Rate | None = dataclasses.field(default=None, kw_only=True)
 
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
-        if self.warmup_steps == 0:
+        warmup_steps, start = resolved(self.warmup_steps), resolved(self.warmup_learning_rate)
+        if warmup_steps == 0:
             return evaluate(self.after, step)
-        target = self._target()
-        fraction = true_divide(step, self.warmup_steps)
-        rising = self.warmup_learning_rate + fraction * (target - self.warmup_learning_rate)
-        return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
+        rising = start + true_divide(step, warmup_steps) * (self._target() - start)
+        return jnp.where(step < warmup_steps, rising, evaluate(self.after, step))
 
     def is_zero(self) -> bool:
         """Whether the warm-up goes from 0 to a schedule that is 0 at every step."""
@@ -158,9 +162,9 @@ class PolynomialWarmup(_Warmup):
     """
 
     after: ScalarOrSchedule
-    warmup_steps: NonNegativeInteger
+    warmup_steps: NonNegativeSteps
     power: Number = 1.0
-    warmup_target: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
+    warmup_target: Rate | None = dataclasses.field(default=None, kw_only=True)
     start_at_zero: bool = dataclasses.field(default=False, kw_only=True)
 
     @pydantic.field_validator("start_at_zero")
@@ -173,11 +177,12 @@ class PolynomialWarmup(_Warmup):
     @compile_eager
     def __call__(self, step: "jax.typing.ArrayLike") -> "jax.Array":
         step = exact_step(step)
-        if self.warmup_steps == 0:
+        warmup_steps = resolved(self.warmup_steps)
+        if warmup_steps == 0:
             return evaluate(self.after, step)
-        fraction = true_divide(jnp.maximum(step, 0 if self.start_at_zero else 1), self.warmup_steps)
+        fraction = true_divide(jnp.maximum(step, 0 if self.start_at_zero else 1), warmup_steps)
         rising = self._target() * fraction ** jnp.float32(self.power)
-        return jnp.where(step < self.warmup_steps, rising, evaluate(self.after, step))
+        return jnp.where(step < warmup_steps, rising, evaluate(self.after, step))
 
     def is_zero(self) -> bool:
         """Whether the schedule after the warm-up is 0 at every step, and the rate to which it rises is too."""

@@ -1,11 +1,12 @@
 """Learning rates in words."""
 
 from optax_ext._core.public import public
+from optax_ext.schedules._rate_per_batch import RatePerBatch
 from optax_ext.schedules._schedule import Schedule
 
 
 @public
-def rate_in_words(learning_rate: float | Schedule) -> str:
+def rate_in_words(learning_rate: float | RatePerBatch | Schedule) -> str:
     """Say what a learning rate is, in a few words.
 
     Args:
@@ -22,6 +23,8 @@ def rate_in_words(learning_rate: float | Schedule) -> str:
       >>> schedules.rate_in_words(optax_ext.LinearWarmup(optax_ext.CosineDecay(6.4, 1000), warmup_steps=100))
       'linear_warmup, then cosine_decay'
     """
+    if isinstance(learning_rate, RatePerBatch):
+        return learning_rate.in_words()
     if not isinstance(learning_rate, Schedule):
         return f"a constant {learning_rate:g}"
     after = getattr(learning_rate, "after", None)

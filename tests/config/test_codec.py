@@ -253,7 +253,7 @@ def test_what_holds_a_config_is_told_from_one(data, message):
 
 
 def test_a_misspelled_optimizer_hides_no_other_problem():
-    accepted = "optimizer, loss_scale, ema, master_weights, accumulate_steps"
+    accepted = "optimizer, loss_scale, ema, master_weights, accumulate_steps, run"
     text = f"unknown field (did you mean 'optimizer'?), accepted: {accepted}"
     sgd = {"type": "sgd", "learning_rate": 0.1}
     for key in ("optimiser", "Optimizer", "optimizers", "optim"):

@@ -229,7 +229,12 @@ WRONG = [
     ("lion", {"clipnorm": -1}, "clipnorm: must be greater than or equal to 0, got -1", ""),
     ("sgd", {"nesterov": 1}, "nesterov: must be true or false, got 1", ""),
     ("sgd", {"momentum": True}, "momentum: must be a number, got True", ""),
-    ("sm3", {"learning_rate": {"type": "constant"}}, "learning_rate: must be a number, got {'type': 'constant'}", ""),
+    (
+        "sm3",
+        {"learning_rate": {"type": "constant"}},
+        "learning_rate: must be a number, or a mapping of value, per_batch",
+        "",
+    ),
     ("lamb", {"stacked_axes": 0}, "stacked_axes: must be null for optax.lamb, which knows parameters as a whole", ""),
     ("galore", {"rank": -1}, "rank: must be greater than or equal to 0, got -1", ""),
     ("galore", {"rank": 2.5}, "rank: must be an integer, got 2.5", ""),
@@ -388,6 +393,33 @@ def test_rates_are_those_that_the_optimizer_has():
         assert without.in_words() == f"optax.{without.name}"
         with pytest.raises(ValueError, match="must have one learning rate for that, got none"):
             without.learning_rate_at(0)
+
+
+def test_durations_and_rates_for_a_batch_are_resolved():
+    warm = {"type": "optax", "name": "schedule_free_sgd", "warmup_steps": "2 epochs"}
+    warm["learning_rate"] = {"value": 0.5, "per_batch": 4}
+    recipe = config.from_dict({"optimizer": warm, "run": {"examples": 24, "batch_size": 8}})
+    assert config.from_dict(config.to_dict(recipe)) == recipe
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+    VALIDATOR.validate(config.to_dict(recipe))
+    plain = config.resolve(recipe).optimizer
+    assert plain == config.Optax("schedule_free_sgd", 1.0, warmup_steps=6)
+    assert recipe.make().init(PARAMS)
+    with pytest.raises(ConfigError, match=r"warmup_steps: .*depends on the run"):
+        recipe.optimizer.make()
+    with pytest.raises(ValueError, match="depends on the run"):
+        recipe.optimizer.stages()
+    assert problems("lion", learning_rate=0.1, weight_decay=warm["learning_rate"])  # is no rate
+    assert config.Optax("sm3", optax_ext.schedules.RatePerBatch(0.5, 4)).learning_rate.per_batch == 4
+
+
+def test_metrics_tell_the_rate():
+    for rate, expected in ((0.25, 0.25), (SCHEDULE, float(SCHEDULE(0)))):
+        recipe = config.OptimizationConfig(config.Optax("sgd", rate), config.FixedLossScale(8.0))
+        assert optax_ext.metrics(recipe.make().init(PARAMS), recipe)["learning_rate"] == expected
+    recipe = config.Optax("polyak_sgd")
+    with pytest.raises(ValueError, match="must have one learning rate for that, got none"):
+        optax_ext.metrics(recipe.make().init(PARAMS), recipe)
 
 
 def test_the_stage_says_all_that_optax_is_given():

@@ -96,8 +96,9 @@ def test_help_shows_plain_types_and_no_machinery(name):
 def test_a_signature_reads_as_it_is_meant():
     cosine = inspect.signature(optax_ext.CosineDecay)
     assert str(cosine) == (
-        "(initial_learning_rate: float, decay_steps: int, alpha: float = 0.0, warmup_target: float | None = None,"
-        " warmup_steps: int = 0, offset: int = 0,"
+        "(initial_learning_rate: float | optax_ext.schedules.RatePerBatch, decay_steps: int | str, alpha: float = 0.0,"
+        " warmup_target: float | optax_ext.schedules.RatePerBatch | None = None, warmup_steps: int | str = 0,"
+        " offset: int | str = 0,"
         " before_offset: Literal['extrapolate', 'hold'] = 'extrapolate')"
     )
     assert cosine.parameters["alpha"].annotation is float

@@ -241,7 +241,7 @@ class TestOpenness:
 
 
 def test_the_signature_is_that_of_the_fields():
-    assert str(inspect.signature(optax_ext.Constant)) == "(learning_rate: float)"
+    assert str(inspect.signature(optax_ext.Constant)) == ("(learning_rate: float | optax_ext.schedules.RatePerBatch)")
     assert list(inspect.signature(optax_ext.CosineDecay).parameters)[:2] == ["initial_learning_rate", "decay_steps"]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
 from optax_ext._core.public import public
 from optax_ext._core.regexes import is_of_ranks
+from optax_ext._core.relative import resolved
 from optax_ext.config import (
     Adam,
     AdamW,
@@ -17,6 +18,7 @@ from optax_ext.config import (
     Optimizer,
     ParamsEma,
     UpdateRule,
+    resolve,
     to_dict,
 )
 from optax_ext.interop._betas import rounding_is_seen
@@ -75,6 +77,7 @@ def to_keras(
         raise ValueError(f"generation must be 'older', 'newer' or None, got {shorten(generation)}")
     if not isinstance(config, Schedule | UpdateRule | OptimizationConfig):
         raise ConfigError("config", [Problem("", f"must be a schedule or an optimizer, got {shorten(config)}")])
+    config = resolve(config)  # Keras knows steps only
     optimizer = config.optimizer if isinstance(config, OptimizationConfig) else config
     tried: list[Generation] = ["newer", "older"] if isinstance(optimizer, AdamW) else ["older", "newer"]
     reports: dict[Generation, Report] = {}
@@ -218,7 +221,7 @@ def _loss_scale(loss_scale: LossScale, report: Report) -> dict[str, Any]:
     if isinstance(loss_scale, DynamicLossScale):
         carried: set[str] = {"initial_scale", "growth_steps"}
         fields = {"dynamic": True, "initial_scale": loss_scale.initial_scale}
-        fields["dynamic_growth_steps"] = loss_scale.growth_steps
+        fields["dynamic_growth_steps"] = resolved(loss_scale.growth_steps)
     elif isinstance(loss_scale, FixedLossScale):
         carried = {"scale"}
         fields = {"dynamic": False, "initial_scale": loss_scale.scale, "dynamic_growth_steps": None}

@@ -13,6 +13,7 @@ from optax_ext._core.errors import shorten
 from optax_ext._core.files import file_error
 from optax_ext._core.opt_states import check_opt_state, find_one
 from optax_ext._core.public import public
+from optax_ext._core.relative import resolved
 from optax_ext._core.trees import find_nodes
 from optax_ext.config import LARS, DynamicLossScale, OptimizationConfig, Optimizer, UpdateRule
 from optax_ext.interop._translate import translate
@@ -244,10 +245,10 @@ def _note_learning_rate(slots: Slots, optimizer: UpdateRule, notes: list[Note]) 
         or isinstance(optimizer.learning_rate, Schedule)
     ):
         return
-    rate = float(slots.learning_rate.read())
-    if not np.isclose(rate, optimizer.learning_rate, rtol=1e-6, atol=0):
+    rate, of_config = float(slots.learning_rate.read()), resolved(optimizer.learning_rate)
+    if not np.isclose(rate, of_config, rtol=1e-6, atol=0):
         text = (
-            f"is {rate:.7g} in the file, as a callback left it, and {optimizer.learning_rate:.7g} in its config: "
+            f"is {rate:.7g} in the file, as a callback left it, and {of_config:.7g} in its config: "
             f"give the recipe learning_rate={rate:.7g}"
         )
         notes.append(Note("learning_rate", text, surprising=True))
