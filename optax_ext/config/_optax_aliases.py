@@ -106,6 +106,6 @@ def find_alias(name: object) -> Alias:
     if isinstance(name, str) and name in others():
         raise LookupError(f"must be an optimizer of Optax, got {name!r}: {others()[name]}")
     last = name.rpartition(".")[2] if isinstance(name, str) else name
-    hint = f" (did you mean {last!r}?)" if last in known else did_you_mean(last, known)
+    hint = did_you_mean(last, known)
     names = ", ".join(map(repr, known))
     raise LookupError(f"unknown optimizer of Optax {optax.__version__}, got {shorten(name)}{hint}, accepted: {names}")

@@ -274,6 +274,9 @@ def test_all_problems_come_at_once_in_python_as_from_data():
     assert said == problems("lion", b1=9, clipvalue=-1, mask={"include": "b"}, beta_2=1)
     with pytest.raises(ConfigError, match=r"optimizer\.b1: must be less than"):
         config.from_dict({"optimizer": {"type": "optax", "name": "lion", "learning_rate": 0.1, "b1": 9}})
+    assert config.Optax("sgd", 0.1, 0.9, True) == config.Optax("sgd", learning_rate=0.1, momentum=0.9, nesterov=True)
+    with pytest.raises(ConfigError, match=r"takes 7 arguments by position \(name, learning_rate, .*, got also True"):
+        config.Optax("adam", 0.1, 0.9, 0.999, 1e-8, 0.0, None, True)
     with pytest.raises(ConfigError, match="name: is required: one of 'acprop', "):
         config.Optax(learning_rate=0.1)
     with pytest.raises(ConfigError, match="name: must be 'lion', got 'adamw'"):
@@ -313,6 +316,9 @@ def test_a_class_that_derives_from_it_adds_its_fields():
     assert isinstance(noted, Noted)
     assert (noted.note, noted.b1) == ("first", 0.9)
     assert config.from_dict(config.to_dict(noted)) == noted == copy.copy(noted)
+    other = config.from_dict({"type": "tested_noted_optax", "name": "sign_sgd", "learning_rate": 0.1})
+    assert members(config.UpdateRule)["tested_noted_optax"] is Noted
+    assert isinstance(other, Noted)
 
 
 def test_numbers_and_dtypes_of_jax_are_taken():
