@@ -83,6 +83,8 @@ def _explain_value(error: Mapping[str, Any]) -> str:
     if kind in _MESSAGES:
         shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
         hint = f": write {_in_a_list(found)}" if kind == "tuple_type" and isinstance(found, str) else ""
+        if kind == "float_type" and (callable(found) or (isinstance(found, Mapping) and "type" in found)):
+            hint = ": it takes no schedule"
         return f"{_MESSAGES[kind].format(**shown)}, got {shorten(found)}{hint}"
     message = str(context.get("error", error["msg"]))  # a user's own field types and validators
     return message if isinstance(found, ArgsKwargs) else f"{message}, got {shorten(found)}"
@@ -122,8 +124,19 @@ def raise_problems(error: ConfigError) -> typing.Never:
 
 def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigError:
     """Turn the collected pydantic error of a whole config into a `ConfigError`."""
+    traced = loaded("jax.core", "Tracer")
     lines = error.errors(include_url=False)
-    return ConfigError(subject, (Problem(join_keys(map(str, line["loc"])), line["msg"]) for line in lines))
+    problems = (
+        Problem(join_keys(map(str, line["loc"])), line["msg"] + (_TRACED if isinstance(line["input"], traced) else ""))
+        for line in lines
+    )
+    return ConfigError(subject, problems)
+
+
+_TRACED = (
+    ": a recipe is data, which a traced value is not; make(hyperparameters=[...]) of a recipe keeps numbers in the"
+    " state, where they can be changed, as optax.inject_hyperparams does for functions"
+)
 
 
 # ---------------------------------------------------------------------------------------------------------

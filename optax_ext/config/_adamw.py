@@ -6,9 +6,11 @@ from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
 from optax_ext.config._adam import moments_stage
 from optax_ext.config._decaying import decoupled_decay_in_words
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._stage import Stage
+from optax_ext.schedules import NonNegativeOrSchedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class AdamW(Optimizer):
       beta_2: The decay of the second moment, in [0, 1).
       epsilon: Positive.
       amsgrad: Whether to use the largest ``v`` so far in place of ``v``.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       include_in_weight_decay: Regular expressions; parameters whose path contains a match decay, even if
         ``exclude_from_weight_decay`` matches too. Other parameters decay unless they are excluded.
       exclude_from_weight_decay: Regular expressions; other parameters whose path contains a match do not decay.
@@ -60,6 +62,14 @@ class AdamW(Optimizer):
       True
       >>> tx = adamw.make()
 
+      Weight decay that rises from 0.04 to 0.4 by half a cosine, as in DINO; in YAML ``weight_decay_rate: {type:
+      step_cosine_decay, boundaries: [0, 1000], values: [0.04, 0.4]}``.
+
+      >>> rising = {"type": "step_cosine_decay", "boundaries": [0, 1000], "values": [0.04, 0.4]}
+      >>> adamw = config.from_dict({"type": "adamw", "learning_rate": 1e-3, "weight_decay_rate": rising})
+      >>> print(adamw.stages()[2].effect)
+      add step_cosine_decay (0.04 at step 0, 0.4 at step 1000) x parameter
+
     References:
       Loshchilov and Hutter, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2.
 
@@ -74,13 +84,17 @@ class AdamW(Optimizer):
     beta_2: FractionBelowOne = 0.999
     epsilon: PositiveNumber = 1e-7
     amsgrad: bool = False
-    weight_decay_rate: NonNegativeNumber = 0.0
+    weight_decay_rate: NonNegativeOrSchedule = 0.0
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeNumber = 1.0
     epsilon_hat: bool = dataclasses.field(default=True, kw_only=True)
     round_betas: bool = dataclasses.field(default=True, kw_only=True)
     weight_decay_times_learning_rate: bool = dataclasses.field(default=True, kw_only=True)
+
+    def _hyperparameters(self) -> tuple[str, ...]:
+        own = ("epsilon", "weight_decay_rate", "gradient_clip_norm")
+        return (*super()._hyperparameters(), *own, *(("beta_1", "beta_2") if self.round_betas else ()))
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the two lists of weight decay, of which the one that includes has the last word."""
@@ -97,7 +111,7 @@ class AdamW(Optimizer):
         if self.gradient_clip_norm == 0:
             return clipping
         effect = f"all together to a norm of at most {self.gradient_clip_norm:.10g}"
-        clip = transforms.clip_by_global_norm(self.gradient_clip_norm)
+        clip = transforms.clip_by_global_norm(value_of(self.gradient_clip_norm))
         return [Stage("clip by gradient_clip_norm", effect, clip), *clipping]
 
     def _stages(self) -> list[Stage]:
@@ -112,8 +126,8 @@ class AdamW(Optimizer):
         )
         if self.weight_decay_times_learning_rate:
             effect = weight_decay_in_words(self.weight_decay_rate, exceptions)
-            decay = transforms.add_decayed_weights(self.weight_decay_rate, mask)
+            decay = transforms.add_decayed_weights(value_of(self.weight_decay_rate), mask)
             return [moments, Stage("weight decay", effect, decay), self._learning_rate_stage()]
         effect = decoupled_decay_in_words(self.weight_decay_rate, False, exceptions)
-        decay = transforms.subtract_decayed_weights(self.weight_decay_rate, mask)
+        decay = transforms.subtract_decayed_weights(value_of(self.weight_decay_rate), mask)
         return [moments, self._learning_rate_stage(), Stage("weight decay", effect, decay)]

@@ -10,11 +10,13 @@ from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Pat
 from optax_ext._core.lazy import optax
 from optax_ext.config._adam import moments_in_words, round_decays
 from optax_ext.config._decaying import decay_of_a_step, decoupled_decay_in_words
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
 from optax_ext.config._trust_ratio import check_max_ratio, limits_in_words, make_max_ratio, record_in_words
+from optax_ext.schedules import NonNegativeOrSchedule, is_zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class LAMB(Optimizer):
       beta_1: The decay of the first moment, in [0, 1).
       beta_2: The decay of the second moment, in [0, 1).
       epsilon: Positive; added to the root of the corrected second moment, unlike Adam's.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
@@ -70,7 +72,7 @@ class LAMB(Optimizer):
     beta_1: FractionBelowOne = 0.9
     beta_2: FractionBelowOne = 0.999
     epsilon: PositiveNumber = 1e-6
-    weight_decay_rate: NonNegativeNumber = 0.0
+    weight_decay_rate: NonNegativeOrSchedule = 0.0
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
     min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
@@ -80,6 +82,10 @@ class LAMB(Optimizer):
 
     _norms_per_layer: ClassVar[bool] = True
     _check_max_ratio = pydantic.field_validator("max_ratio")(check_max_ratio)
+
+    def _hyperparameters(self) -> tuple[str, ...]:
+        betas = () if self.decoupled_weight_decay else ("beta_1", "beta_2")
+        return (*super()._hyperparameters(), "epsilon", "weight_decay_rate", *betas)
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
@@ -96,8 +102,8 @@ class LAMB(Optimizer):
             self._rate(),
             b1=b1,
             b2=b2,
-            eps=self.epsilon,
-            weight_decay=self.weight_decay_rate,
+            eps=value_of(self.epsilon),
+            weight_decay=value_of(self.weight_decay_rate),
             weight_decay_mask=masks["weight decay"],
             trust_ratio_mask=masks["trust ratio"],
             min_ratio=self.min_ratio,
@@ -114,13 +120,13 @@ class LAMB(Optimizer):
             "learning rate": self._learning_rate_in_words(),
         }
         by_name = transforms.stages_of(lamb)
-        if not self.decoupled_weight_decay or self.weight_decay_rate == 0:
+        if not self.decoupled_weight_decay or is_zero(self.weight_decay_rate):
             return [Stage(name, effects[name], transformation) for name, transformation in by_name.items()]
         effects["weight decay"] = decoupled_decay_in_words(
             self.weight_decay_rate, True, self._exceptions_in_words("weight decay")
         )
         step = optax.chain(by_name["trust ratio"], by_name["learning rate"])
-        amount = decay_of_a_step(self._rate(), self.weight_decay_rate, True)
+        amount = value_of(decay_of_a_step(self._rate(), self.weight_decay_rate, True))
         decayed = transforms.after_weight_decay(step, amount, masks["weight decay"])
         names = ["weight decay", "trust ratio", "learning rate"]
         return [

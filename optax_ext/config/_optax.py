@@ -15,13 +15,22 @@ from optax_ext._core.lazy import jnp
 from optax_ext._core.registry import original
 from optax_ext._core.relative import Relative, resolved
 from optax_ext._core.schema import Schema, problem, raise_below
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optax_aliases import Alias, aliases, find_alias
 from optax_ext.config._optax_arguments import is_mask
 from optax_ext.config._optimizer import warn_of_zero
 from optax_ext.config._patterns import PatternField, mask_in_words
 from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
-from optax_ext.schedules import LinearWarmup, Milestone, RatePerBatch, Schedule, evaluate, rate_in_words
+from optax_ext.schedules import (
+    LinearWarmup,
+    Milestone,
+    RatePerBatch,
+    Schedule,
+    evaluate,
+    rate_in_words,
+    values_in_words,
+)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -139,8 +148,9 @@ class Optax(UpdateRule):
         if rate is None:
             return {}
         warmup_steps: int | str | None = getattr(self, "warmup_steps", None)
-        rate = rate if warmup_steps is None else LinearWarmup(rate, warmup_steps)
-        return {"": functools.partial(evaluate, rate)}
+        if warmup_steps is None:
+            return {"": functools.partial(evaluate, value_of(rate))}
+        return {"": LinearWarmup(rate, warmup_steps)}
 
     def has_constant_rate(self) -> bool:
         """Return whether every step takes the same rate, for which Optax then counts no steps."""
@@ -179,6 +189,10 @@ class Optax(UpdateRule):
             for name, mask in self._masks().items()
         }
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        rate = () if self._learning_rate() is None else ("learning_rate",)
+        return (*super()._hyperparameters(), *rate)
+
     def _stages(self) -> list[Stage]:
         alias, own_masks = self._alias(), self.masks()
         arguments: dict[str, Any] = {}
@@ -186,7 +200,7 @@ class Optax(UpdateRule):
             if name in own_masks:
                 arguments[name] = own_masks[name]
             elif not _is_mask(self, name):  # without one, Optax's default is every parameter
-                number = resolved(value) if isinstance(value, Relative) else value
+                number = resolved(value) if isinstance(value, Relative) else value_of(value)
                 arguments[name] = jnp.dtype(number) if isinstance(number, str) and "dtype" in name else number
         return [Stage(alias.full_name, self._effect(), alias.function(**arguments))]
 
@@ -198,8 +212,10 @@ class Optax(UpdateRule):
             if isinstance(value, Mapping):
                 include, exclude = value.get("include"), value.get("exclude", ())
                 said.append(f"{name} {mask_in_words(include, exclude, is_stacked=is_stacked)}")
-            elif isinstance(value, Schedule) or name.endswith("learning_rate"):
+            elif name.endswith("learning_rate"):
                 said.append(f"no {name}" if value is None else f"{name} {rate_in_words(value)}")
+            elif isinstance(value, Schedule):
+                said.append(f"{name} {values_in_words(value)}")
             elif value is None or value is False:
                 said += [f"no {name}"] if defaults[name] not in (None, False) else []
             else:

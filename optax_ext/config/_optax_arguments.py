@@ -28,7 +28,7 @@ from optax_ext._core.synonyms import suggest
 from optax_ext.schedules import (
     AnyNumberOrSchedule,
     FractionOrSchedule,
-    NonNegativeNumberOrSchedule,
+    NonNegativeOrSchedule,
     Rate,
     ScalarOrSchedule,
 )
@@ -150,7 +150,7 @@ def _range(name: str) -> Any:
 
 _WITH_SCHEDULE = {
     Rate: ScalarOrSchedule,
-    NonNegativeNumber: NonNegativeNumberOrSchedule,
+    NonNegativeNumber: NonNegativeOrSchedule,
     Fraction: FractionOrSchedule,
     Number: AnyNumberOrSchedule,
 }

@@ -9,9 +9,19 @@ from optax_ext._core.lazy import jax, optax
 from optax_ext._core.relative import is_relative, resolved
 from optax_ext._core.steps import exact_step
 from optax_ext._core.user_warnings import warn_user
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
-from optax_ext.schedules import Milestone, RatePerBatch, ScalarOrSchedule, Schedule, evaluate, rate_in_words
+from optax_ext.schedules import (
+    Milestone,
+    RatePerBatch,
+    ScalarOrSchedule,
+    Schedule,
+    evaluate,
+    is_zero,
+    rate_in_words,
+    values_in_words,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Optimizer(UpdateRule):
         Returns:
           float32, of the shape of ``step``.
         """
-        rate = evaluate(self.learning_rate, step)
+        rate = evaluate(value_of(self.learning_rate), step)
         return rate if self.decay == 0 else rate / (1 + self.decay * exact_step(step).astype("float32"))
 
     def has_constant_rate(self) -> bool:
@@ -73,6 +83,9 @@ class Optimizer(UpdateRule):
             found += self.learning_rate.milestones()
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return ("learning_rate", *super()._hyperparameters())
+
     def _rate(self) -> "optax.ScalarOrSchedule":
         """Return the learning rate as Optax takes it: a number where it is constant, so that no steps are counted."""
         return self._number() if self.has_constant_rate() else self.learning_rate_at
@@ -80,7 +93,7 @@ class Optimizer(UpdateRule):
     def _number(self) -> float:
         """Return the learning rate where it is a number."""
         assert not isinstance(self.learning_rate, Schedule)
-        return resolved(self.learning_rate)
+        return value_of(resolved(self.learning_rate))
 
     def _learning_rate_stage(self) -> Stage:
         return Stage("learning rate", self._learning_rate_in_words(), transforms.scale_by_learning_rate(self._rate()))
@@ -94,7 +107,7 @@ def warn_of_zero(name: str, rate: float | RatePerBatch | Schedule) -> None:
     """Warn if the learning rate of an optimizer is 0 at every step."""
     if is_relative(rate):  # the resolved one warns
         return
-    if rate.is_zero() if isinstance(rate, Schedule) else rate == 0:
+    if is_zero(rate):
         words = rate_in_words(rate)
         warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")
 
@@ -106,8 +119,8 @@ def momentum_in_words(momentum: float, nesterov: bool) -> str:
     return f"add {momentum:.10g} x the momentum so far" + (", looking one step ahead (Nesterov)" if nesterov else "")
 
 
-def weight_decay_in_words(weight_decay_rate: float, exceptions: str) -> str:
+def weight_decay_in_words(weight_decay_rate: float | Schedule, exceptions: str) -> str:
     """Say what weight decay does."""
-    if weight_decay_rate == 0:
+    if is_zero(weight_decay_rate):
         return "nothing: weight_decay_rate is 0"
-    return f"add {weight_decay_rate:.10g} x parameter{exceptions}"
+    return f"add {values_in_words(weight_decay_rate)} x parameter{exceptions}"

@@ -5,6 +5,7 @@ import dataclasses
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction
 from optax_ext.config._gradient_decay import GradientDecayingOptimizer
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import momentum_in_words
 from optax_ext.config._stage import Stage
 
@@ -30,7 +31,7 @@ class SGD(GradientDecayingOptimizer):
       nesterov: Whether to use Nesterov's momentum: ``p = p - (momentum * v + learning_rate * g)``.
       learning_rate_in_momentum: Whether the momentum sums gradients times their rates, as in Keras, rather than
         gradients, whose sum is then multiplied by the newest rate, as in PyTorch and Optax.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;
@@ -61,10 +62,13 @@ class SGD(GradientDecayingOptimizer):
     nesterov: bool = False
     learning_rate_in_momentum: bool = dataclasses.field(default=True, kw_only=True)
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return (*super()._hyperparameters(), "momentum")
+
     def _stages(self) -> list[Stage]:
         if self.momentum == 0:
             return [self._learning_rate_stage()]
-        momentum = transforms.add_momentum(self.momentum, nesterov=self.nesterov)
+        momentum = transforms.add_momentum(value_of(self.momentum), nesterov=self.nesterov)
         effect = momentum_in_words(self.momentum, self.nesterov)
         stages = [self._learning_rate_stage(), Stage("momentum", effect, momentum)]
         return stages if self.learning_rate_in_momentum else stages[::-1]

@@ -3,6 +3,7 @@
 from optax_ext._core.field_types import NonNegativeSteps, PositiveSteps, Steps
 from optax_ext.schedules._cosine import CosineDecay, CosineDecayRestarts
 from optax_ext.schedules._exponential import ExponentialDecay, InverseTimeDecay
+from optax_ext.schedules._joined import JoinedSchedules
 from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
@@ -11,13 +12,15 @@ from optax_ext.schedules._rate_per_batch import Rate, RatePerBatch
 from optax_ext.schedules._schedule import (
     AnyNumberOrSchedule,
     FractionOrSchedule,
-    NonNegativeNumberOrSchedule,
+    NonNegativeOrSchedule,
     ScalarOrSchedule,
     Schedule,
     evaluate,
+    is_zero,
 )
 from optax_ext.schedules._warmup import LinearWarmup, PolynomialWarmup
-from optax_ext.schedules._words import rate_in_words
+from optax_ext.schedules._warmup_stable_decay import WarmupStableDecay
+from optax_ext.schedules._words import rate_in_words, values_in_words
 
 __all__ = [
     "AnyNumberOrSchedule",
@@ -28,9 +31,10 @@ __all__ = [
     "ExponentialDecay",
     "FractionOrSchedule",
     "InverseTimeDecay",
+    "JoinedSchedules",
     "LinearWarmup",
     "Milestone",
-    "NonNegativeNumberOrSchedule",
+    "NonNegativeOrSchedule",
     "NonNegativeSteps",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
@@ -44,6 +48,9 @@ __all__ = [
     "Schedule",
     "StepCosineDecay",
     "Steps",
+    "WarmupStableDecay",
     "evaluate",
+    "is_zero",
     "rate_in_words",
+    "values_in_words",
 ]

@@ -384,7 +384,7 @@ def test_schedules_are_passed_and_rates_are_told():
     assert sgd.milestones() == SCHEDULE.milestones()
     assert sgd.in_words() == "optax.sgd with linear_warmup, then cosine_decay"
     decaying = config.Optax("adamw", 0.1, weight_decay=SCHEDULE)
-    assert "weight_decay linear_warmup, then cosine_decay" in decaying.stages()[0].effect
+    assert "weight_decay linear_warmup, then cosine_decay (0 at step 0, " in decaying.stages()[0].effect
     assert config.Optax("ademamix", 0.1, b3=optax_ext.Constant(0.5), alpha=SCHEDULE).alpha == SCHEDULE
 
 
@@ -417,6 +417,15 @@ def test_durations_and_rates_for_a_batch_are_resolved():
         recipe.optimizer.stages()
     assert problems("lion", learning_rate=0.1, weight_decay=warm["learning_rate"])  # is no rate
     assert config.Optax("sm3", optax_ext.schedules.RatePerBatch(0.5, 4)).learning_rate.per_batch == 4
+
+
+def test_the_rate_can_be_changed_while_it_trains():
+    tx = config.Optax("lion", 0.25, clipvalue=1.0).make(hyperparameters=["learning_rate", "clipvalue"])
+    state = optax.tree.set(tx.init(PARAMS), learning_rate=jnp.float32(0.5))
+    updates, _ = tx.update(GRADS, state, PARAMS)
+    chex.assert_trees_all_close(updates, first_update(config.Optax("lion", 0.5).make(), PARAMS, GRADS)[0], rtol=1e-6)
+    with pytest.raises(ConfigError, match="b1 is fixed when the transformation is made"):
+        config.Optax("lion", 0.25).make(hyperparameters=["b1"])
 
 
 def test_metrics_tell_the_rate():
