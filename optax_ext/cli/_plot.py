@@ -48,7 +48,7 @@ def _load(files: Sequence[str], overrides: Sequence[str], run: Mapping[str, floa
             problems.append(str(error))
         else:
             if not by_group(loaded[file]):
-                what = "a loss scale alone" if isinstance(loaded[file], LossScale) else "what is frozen"
+                what = "a loss scale alone" if isinstance(loaded[file], LossScale) else "its optimizer"
                 problems.append(f"{file}: {what} has no learning rate")
     if problems:
         raise CommandError("\n".join(problems))

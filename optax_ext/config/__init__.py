@@ -20,6 +20,7 @@ from optax_ext.config._lion import Lion
 from optax_ext.config._loss_scale import DynamicLossScale, FixedLossScale, LossScale
 from optax_ext.config._muon import Muon
 from optax_ext.config._nadam import Nadam
+from optax_ext.config._optax import Optax
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._override import override
 from optax_ext.config._params_ema import ParamsEma
@@ -53,6 +54,7 @@ __all__ = [
     "LossScale",
     "Muon",
     "Nadam",
+    "Optax",
     "OptimizationConfig",
     "Optimizer",
     "ParamsEma",

@@ -14,6 +14,7 @@ from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
 from optax_ext.schedules import (
     Milestone,
+    RatePerBatch,
     ScalarOrSchedule,
     Schedule,
     evaluate,
@@ -53,12 +54,7 @@ class Optimizer(UpdateRule):
     decay: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate
-        if is_relative(rate):  # the resolved one warns
-            return
-        if rate.is_zero() if isinstance(rate, Schedule) else rate == 0:
-            name, words = type(self).__name__, rate_in_words(rate)
-            warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")
+        warn_of_zero(type(self).__name__, self.learning_rate)
 
     def in_words(self) -> str:
         """Say which optimizer it is, and what its learning rate is."""
@@ -109,6 +105,15 @@ class Optimizer(UpdateRule):
     def _learning_rate_in_words(self) -> str:
         decayed = f", divided by 1 + {self.decay:.10g} x step" if self.decay > 0 else ""
         return f"times minus the rate: {rate_in_words(self.learning_rate)}{decayed}"
+
+
+def warn_of_zero(name: str, rate: float | RatePerBatch | Schedule) -> None:
+    """Warn if the learning rate of an optimizer is 0 at every step."""
+    if is_relative(rate):  # the resolved one warns
+        return
+    if is_zero(rate):
+        words = rate_in_words(rate)
+        warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")
 
 
 def momentum_in_words(momentum: float, nesterov: bool) -> str:
