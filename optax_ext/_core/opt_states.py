@@ -22,6 +22,18 @@ def places_of(opt_state: Any, kind: type[Any]) -> list[str]:
     return ["opt_state" + jax.tree_util.keystr(path) for path, node in paths if isinstance(node, kind)]
 
 
+def counts_for_schedules(node: Any) -> bool:
+    """Whether a state has a count that schedules are evaluated at, and that has no other meaning, such as Adam's has.
+
+    Such are states that have nothing else, those of `optax.inject_hyperparams`, and those of ours that say so.
+    """
+    if not isinstance(node, tuple) or "count" not in getattr(node, "_fields", ()):
+        return False
+    injected = (optax.InjectStatefulHyperparamsState, optax.InjectHyperparamsState)
+    only_counts = getattr(node, "_fields", ()) == ("count",)
+    return only_counts or isinstance(node, injected) or getattr(node, "counts_for_schedules", False)
+
+
 def find_one(opt_state: Any, kind: type[_State]) -> _State | None:
     """Return the one state of a type at any depth, or None if there is none; raise ValueError if there are several."""
     states = find_nodes(opt_state, kind)

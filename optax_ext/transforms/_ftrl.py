@@ -33,6 +33,7 @@ class FtrlState(NamedTuple):
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  # Optax's name; a tuple's method goes
     accumulator: PyTree
     linear: PyTree
+    counts_for_schedules = True  # no field: the rate is all that the count is for
 
 
 @public
