@@ -62,8 +62,8 @@ __all__ = [
     "from_dict",
     "json_schema",
     "load",
-    "resolve",
     "override",
+    "resolve",
     "save",
     "to_dict",
 ]

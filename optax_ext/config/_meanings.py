@@ -10,7 +10,9 @@ _ADAM = ("adam", "adamw", "lamb", "muon")  # of all that is in Muon's state, the
 _OPTAX_ADAM = ("adam", "adamw", "lamb", "nadam", "nadamw")
 
 
-def meanings_of(old: OptimizationConfig, new: OptimizationConfig) -> Iterator[tuple[str, frozenset[str], frozenset[str]]]:
+def meanings_of(
+    old: OptimizationConfig, new: OptimizationConfig
+) -> Iterator[tuple[str, frozenset[str], frozenset[str]]]:
     """Return, for each type of state that means different things, what it means in each of two recipes.
 
     Momentum after the learning rate is in units of updates, and before it in units of gradients: the wrong one would be
@@ -24,11 +26,10 @@ def meanings_of(old: OptimizationConfig, new: OptimizationConfig) -> Iterator[tu
             yield kind, of_old, of_new
 
 
-def _rules(value: object) -> Iterator[UpdateRule]:
-    if isinstance(value, UpdateRule):
-        yield value
-    for _, child in children(value):
-        yield from _rules(child)
+def _rules(value: object) -> list[UpdateRule]:
+    """Return the optimizers in a part of a recipe; what combines several is none itself."""
+    inside = [rule for _, child in children(value) for rule in _rules(child)]
+    return inside or ([value] if isinstance(value, UpdateRule) else [])
 
 
 def _momentum(rule: UpdateRule) -> str | None:
