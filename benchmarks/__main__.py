@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import platform
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,19 @@ def main() -> None:
         metavar="NAME",
         help=f"families, each a table ({', '.join(FAMILIES)}), or rows, which are one table together",
     )
-    parser.add_argument("--repeats", type=int, default=20, help="steps of each row, in turns with the others")
+    parser.add_argument("--repeats", type=int, default=20, help="turns of each row, among those of the others")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=1,
+        help="steps of a turn, started without waiting for the one before; on a GPU one step is mostly its start",
+    )
+    parser.add_argument(
+        "--device-repeats", type=int, default=0, help="turns of each row besides, to time a GPU's work in the profiler"
+    )
+    parser.add_argument(
+        "--compilers", type=int, default=1, help="rows compiled at a time; with more than 1, each takes longer"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured to FILE")
     arguments = parser.parse_args()
 
@@ -50,7 +63,15 @@ def main() -> None:
     for tree, dtype, table in itertools.product(arguments.trees, arguments.dtypes, tables):
         shapes = TREES[tree]()
         size = count_parameters(shapes)
-        rows = measure(shapes, dtype, names=tables[table], repeats=arguments.repeats)
+        rows = measure(
+            shapes,
+            dtype,
+            names=tables[table],
+            repeats=arguments.repeats,
+            steps=arguments.steps,
+            device_repeats=arguments.device_repeats,
+            compilers=arguments.compilers,
+        )
         title = f"{table}: {tree}, {len(shapes)} leaves, {size / 1e6:.1f} million parameters, {dtype}"
         console.print(make_table(title, rows, size * np.dtype(jax.numpy.dtype(dtype)).itemsize))
         key = {"tree": tree, "dtype": dtype, "table": table}
@@ -82,29 +103,38 @@ def _lines(path: str) -> list[str]:
 
 def make_table(title: str, rows: dict[str, Measurement], params_bytes: int) -> Table:
     """Make a table of rows that were measured together; ratios are of medians, with those of minima in parentheses."""
+    timed_alone = any(row.device_ms for row in rows.values())
     columns = ["median ms", "min ms", "ratio", "compile s", "temporaries", "GB accessed", "GB/s", "kernels"]
+    if timed_alone:
+        columns[3:3] = ["device ms", "min ms", "ratio"]
     table = Table("step", title=title, title_justify="left")
     for column in columns:
         table.add_column(column, justify="right")
     for name, row in rows.items():
-        of = CONTENDERS[name].of
+        of = rows.get(CONTENDERS[name].of or "")
+        times = describe_times(row.step_ms, of and of.step_ms)
+        if of:
+            times[-1] += f" of {CONTENDERS[name].of}"
+        alone = describe_times(row.device_ms, of and of.device_ms) if timed_alone else []
+        fastest = min(row.device_ms or row.step_ms)
         table.add_row(
             name,
-            f"{row.median_ms:.2f}",
-            f"{row.min_ms:.2f}",
-            f"{compare(row, rows[of])} of {of}" if of in rows else "",
+            *times,
+            *alone,
             f"{row.compile_s:.1f}",
             f"{row.temporary_bytes / params_bytes:.2f} copies",
             f"{row.accessed_bytes / 1e9:.2f}",
-            f"{row.necessary_bytes / row.min_ms / 1e6:.0f}",
+            f"{row.necessary_bytes / fastest / 1e6:.0f}",
             str(row.kernels),
         )
     return table
 
 
-def compare(row: Measurement, other: Measurement) -> str:
-    """Return the ratio of the medians, with that of the minima in parentheses."""
-    return f"{row.median_ms / other.median_ms:.2f} ({row.min_ms / other.min_ms:.2f})"
+def describe_times(times: list[float], others: list[float] | None) -> list[str]:
+    """Return the median, the minimum, and the ratios of both to those of another row."""
+    median, shortest = statistics.median(times), min(times)
+    ratio = f"{median / statistics.median(others):.2f} ({shortest / min(others):.2f})" if others else ""
+    return [f"{median:.3f}", f"{shortest:.3f}", ratio]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ __all__ = [
     "DirectPowerDecay",
     "ExponentialDecay",
     "InverseTimeDecay",
+    "JoinedSchedules",
     "LinearWarmup",
     "LossScaleState",
     "MasterWeightsState",
@@ -26,6 +27,7 @@ __all__ = [
     "Schedule",
     "SkipBadStepsState",
     "StepCosineDecay",
+    "WarmupStableDecay",
     "config",
     "dynamic_loss_scaling",
     "ema_params",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first used, so
         DirectPowerDecay,
         ExponentialDecay,
         InverseTimeDecay,
+        JoinedSchedules,
         LinearWarmup,
         PiecewiseConstantDecay,
         PolynomialDecay,
@@ -80,6 +83,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first used, so
         PowerDecay,
         Schedule,
         StepCosineDecay,
+        WarmupStableDecay,
     )
     from optax_ext.telemetry import metrics
     from optax_ext.transforms import ParamsEmaState, ema_params, lamb, lars, params_ema, scale_by_trust_ratio

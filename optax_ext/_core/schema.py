@@ -81,6 +81,8 @@ def _explain_value(error: Mapping[str, Any]) -> str:
     if kind in _MESSAGES:
         shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in context.items()}
         hint = f": write {_in_a_list(found)}" if kind == "tuple_type" and isinstance(found, str) else ""
+        if kind == "float_type" and (callable(found) or (isinstance(found, Mapping) and "type" in found)):
+            hint = ": it takes no schedule"
         return f"{_MESSAGES[kind].format(**shown)}, got {shorten(found)}{hint}"
     message = str(context.get("error", error["msg"]))  # a user's own field types and validators
     return message if isinstance(found, ArgsKwargs) else f"{message}, got {shorten(found)}"

@@ -39,11 +39,33 @@ def elapsed_steps(step: "jax.typing.ArrayLike", offset: int | str, before_offset
 
 
 def true_divide(steps: "jax.Array", by: "float | jax.Array") -> "jax.Array":
-    """Return `steps / by` in float32, rounded to nearest, the same eagerly and compiled.
+    """Return `steps / by` in float32, rounded to nearest, the same eagerly and compiled, on a CPU and on a GPU.
 
     XLA replaces division by a constant with multiplication by its reciprocal, which can differ in the last bit:
     1 - t / T then changes by percents just before the end, and is negative at the end. A divisor that depends on the
     steps, even if only by adding zero times the steps, is not a constant.
+
+    On a GPU a quotient of two variables may be two units in the last place off, and T / T not 1.
     """
     steps = steps.astype(jnp.float32)
-    return steps / (by + 0 * steps)
+    by = by + 0 * steps
+    return _to_nearest(steps / by, steps, by)
+
+
+def _to_nearest(quotient: "jax.Array", steps: "jax.Array", by: "jax.Array") -> "jax.Array":
+    """Return `steps / by` rounded to nearest, from a quotient that may be some units in the last place off.
+
+    What the quotient leaves of the steps says by how much. It is exact, as each product is of halves with 12 bits.
+    """
+    (high, low), (by_high, by_low) = _halves(quotient), _halves(by)
+    rest = steps - high * by_high - high * by_low - low * by_high - low * by_low
+    # Not small where a number is infinite, or so tiny that products of halves are flushed to 0.
+    is_small = jnp.abs(rest) <= 2.0**-20 * jnp.abs(steps)
+    return quotient + jnp.where(is_small, rest / by, 0)
+
+
+def _halves(x: "jax.Array") -> "tuple[jax.Array, jax.Array]":
+    """Return the first 12 significant bits of float32 numbers and what is left of them, which are 12 more."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32) & -(2**12)
+    high = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    return high, x - high

@@ -51,6 +51,8 @@ _SYNONYMS = {
     "T_0": ("first_decay_steps",),
     "T_mult": ("t_mul",),
     "num_warmup_steps": ("warmup_steps",),
+    "num_stable_steps": ("stable_steps",),
+    "num_decay_steps": ("decay_steps",),
     "max_grad_norm": ("global_clipnorm",),
     "init_scale": ("initial_scale", "scale"),
     "growth_interval": ("growth_steps",),

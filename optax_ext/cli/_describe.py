@@ -107,12 +107,22 @@ def _fields(in_words: Schema, resolved: Schema, indent: str = "") -> Iterator[tu
         required = field.default is field.default_factory  # both are then `MISSING`
         default = "required" if required else _shown(field.default)
         if isinstance(value, Schema) and isinstance(in_run, Schema):
-            yield name, getattr(value, "type", type(value).__name__), ""
-            yield from _fields(value, in_run, f"{indent}  ")
-        elif value != in_run:
-            yield name, f"{_shown(value)} = {_shown(in_run)}", default
-        elif value != field.default:
-            yield name, _shown(value), default
+            yield from _part(name, value, in_run, "", indent)
+        elif isinstance(value, tuple) and any(isinstance(item, Schema) for item in value):
+            yield name, "", default
+            for index, item in enumerate(value):
+                yield from _part(f"{indent}  {index}", item, in_run[index], "", f"{indent}  ")
+        elif value != in_run or value != field.default:
+            yield from _part(name, value, in_run, default, indent)
+
+
+def _part(name: str, value: object, in_run: object, default: str, indent: str) -> Iterator[tuple[str, str, str]]:
+    """Yield a field or an entry of a list, and what is inside it."""
+    if isinstance(value, Schema) and isinstance(in_run, Schema):
+        yield name, getattr(value, "type", type(value).__name__), default
+        yield from _fields(value, in_run, f"{indent}  ")
+    else:
+        yield name, _shown(value) if value == in_run else f"{_shown(value)} = {_shown(in_run)}", default
 
 
 def _shown(value: object) -> str:

@@ -27,7 +27,7 @@ class Adadelta(GradientDecayingOptimizer):
       learning_rate: At least 0, or a schedule.
       rho: The decay of the running means, in [0, 1).
       epsilon: Positive.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;

@@ -37,7 +37,7 @@ class Adafactor(DecayingOptimizer):
       clip_threshold: The largest root mean square of an update before the learning rate, positive.
       relative_step: What files of Keras hold; it changes nothing here, as in Keras, where the rate is at most
         ``1 / sqrt(t)`` whatever it says.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;

@@ -9,6 +9,7 @@ from optax_ext.config._decaying import decoupled_decay_in_words
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._stage import Stage
+from optax_ext.schedules import NonNegativeOrSchedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class AdamW(Optimizer):
       beta_2: The decay of the second moment, in [0, 1).
       epsilon: Positive.
       amsgrad: Whether to use the largest ``v`` so far in place of ``v``.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       include_in_weight_decay: Regular expressions; parameters whose path contains a match decay, even if
         ``exclude_from_weight_decay`` matches too. Other parameters decay unless they are excluded.
       exclude_from_weight_decay: Regular expressions; other parameters whose path contains a match do not decay.
@@ -60,6 +61,14 @@ class AdamW(Optimizer):
       True
       >>> tx = adamw.make()
 
+      Weight decay that rises from 0.04 to 0.4 by half a cosine, as in DINO; in YAML ``weight_decay_rate: {type:
+      step_cosine_decay, boundaries: [0, 1000], values: [0.04, 0.4]}``.
+
+      >>> rising = {"type": "step_cosine_decay", "boundaries": [0, 1000], "values": [0.04, 0.4]}
+      >>> adamw = config.from_dict({"type": "adamw", "learning_rate": 1e-3, "weight_decay_rate": rising})
+      >>> print(adamw.stages()[2].effect)
+      add step_cosine_decay (0.04 at step 0, 0.4 at step 1000) x parameter
+
     References:
       Loshchilov and Hutter, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2.
 
@@ -74,7 +83,7 @@ class AdamW(Optimizer):
     beta_2: FractionBelowOne = 0.999
     epsilon: PositiveNumber = 1e-7
     amsgrad: bool = False
-    weight_decay_rate: NonNegativeNumber = 0.0
+    weight_decay_rate: NonNegativeOrSchedule = 0.0
     include_in_weight_decay: Patterns | None = None
     exclude_from_weight_decay: Patterns | None = None
     gradient_clip_norm: NonNegativeNumber = 1.0

@@ -4,11 +4,12 @@ import dataclasses
 from typing import ClassVar
 
 from optax_ext import transforms
-from optax_ext._core.field_types import NonNegativeNumber, Patterns
-from optax_ext._core.lazy import optax
+from optax_ext._core.field_types import Patterns
+from optax_ext._core.lazy import jax, optax
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._stage import Stage
+from optax_ext.schedules import NonNegativeOrSchedule, Schedule, is_zero, values_in_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class DecayingOptimizer(Optimizer):
 
     Args:
       learning_rate: At least 0, or a schedule.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;
@@ -33,7 +34,7 @@ class DecayingOptimizer(Optimizer):
 
     _reads_params: ClassVar[bool] = False  # whether the optimizer's own stages read parameters
 
-    weight_decay_rate: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
+    weight_decay_rate: NonNegativeOrSchedule = dataclasses.field(default=0.0, kw_only=True)
     exclude_from_weight_decay: Patterns = dataclasses.field(default=(), kw_only=True)
     weight_decay_times_learning_rate: bool = dataclasses.field(default=True, kw_only=True)
 
@@ -48,7 +49,7 @@ class DecayingOptimizer(Optimizer):
             self._exceptions_in_words("weight decay"),
         )
         amount, mask = self._decay_of_a_step(), self.masks()["weight decay"]
-        if self._reads_params and self.weight_decay_rate > 0:
+        if self._reads_params and not is_zero(self.weight_decay_rate):
             name = " and ".join(["weight decay", *(stage.name for stage in own)])
             effect = ", and then ".join([decay, *(stage.effect for stage in own)])
             step = optax.chain(*(stage.transformation for stage in own if stage.transformation is not None))
@@ -58,7 +59,7 @@ class DecayingOptimizer(Optimizer):
     def pattern_fields(self) -> list[PatternField]:
         """Return the list of weight decay, if anything decays or is said not to."""
         excluded = self.exclude_from_weight_decay
-        if self.weight_decay_rate == 0 and not excluded:
+        if is_zero(self.weight_decay_rate) and not excluded:
             return []
         return [PatternField("exclude_from_weight_decay", "weight decay", False, excluded, None, self.allow_unmatched)]
 
@@ -68,17 +69,24 @@ class DecayingOptimizer(Optimizer):
 
 
 def decay_of_a_step(
-    rate: "optax.ScalarOrSchedule", weight_decay_rate: float, times_learning_rate: bool
+    rate: "optax.ScalarOrSchedule", weight_decay_rate: float | Schedule, times_learning_rate: bool
 ) -> "optax.ScalarOrSchedule":
-    """Return which part of a parameter decays in a step: a number where the rate is one, or does not count."""
-    if not times_learning_rate or weight_decay_rate == 0:
+    """Return which part of a parameter decays in a step: a number where what it is made of are numbers."""
+    if not times_learning_rate or is_zero(weight_decay_rate):
         return weight_decay_rate
-    return (lambda step: rate(step) * weight_decay_rate) if callable(rate) else rate * weight_decay_rate
+    if not callable(rate) and not isinstance(weight_decay_rate, Schedule):
+        return rate * weight_decay_rate
+
+    def amount(step: "jax.typing.ArrayLike") -> "jax.Array":
+        decay = weight_decay_rate(step) if isinstance(weight_decay_rate, Schedule) else weight_decay_rate
+        return jax.numpy.asarray((rate(step) if callable(rate) else rate) * decay)
+
+    return amount
 
 
-def decoupled_decay_in_words(weight_decay_rate: float, times_learning_rate: bool, exceptions: str) -> str:
+def decoupled_decay_in_words(weight_decay_rate: float | Schedule, times_learning_rate: bool, exceptions: str) -> str:
     """Say what decay does that is apart from the rest of the update."""
-    if weight_decay_rate == 0:
+    if is_zero(weight_decay_rate):
         return "nothing: weight_decay_rate is 0"
     rate = "the learning rate x " if times_learning_rate else ""
-    return f"subtract {rate}{weight_decay_rate:.10g} x parameter{exceptions}"
+    return f"subtract {rate}{values_in_words(weight_decay_rate)} x parameter{exceptions}"

@@ -35,7 +35,7 @@ class Ftrl(DecayingOptimizer):
       l2_regularization_strength: At least 0.
       l2_shrinkage_regularization_strength: At least 0; a penalty on the parameters as they are, not on where they go.
       beta: At least 0.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;

@@ -15,6 +15,7 @@ from optax_ext.config._patterns import PatternField, layerwise_fields
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
 from optax_ext.config._trust_ratio import check_max_ratio, limits_in_words, make_max_ratio, record_in_words
+from optax_ext.schedules import NonNegativeOrSchedule, is_zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class LAMB(Optimizer):
       beta_1: The decay of the first moment, in [0, 1).
       beta_2: The decay of the second moment, in [0, 1).
       epsilon: Positive; added to the root of the corrected second moment, unlike Adam's.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
@@ -70,7 +71,7 @@ class LAMB(Optimizer):
     beta_1: FractionBelowOne = 0.9
     beta_2: FractionBelowOne = 0.999
     epsilon: PositiveNumber = 1e-6
-    weight_decay_rate: NonNegativeNumber = 0.0
+    weight_decay_rate: NonNegativeOrSchedule = 0.0
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
     min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
@@ -114,7 +115,7 @@ class LAMB(Optimizer):
             "learning rate": self._learning_rate_in_words(),
         }
         by_name = transforms.stages_of(lamb)
-        if not self.decoupled_weight_decay or self.weight_decay_rate == 0:
+        if not self.decoupled_weight_decay or is_zero(self.weight_decay_rate):
             return [Stage(name, effects[name], transformation) for name, transformation in by_name.items()]
         effects["weight decay"] = decoupled_decay_in_words(
             self.weight_decay_rate, True, self._exceptions_in_words("weight decay")

@@ -13,6 +13,7 @@ from optax_ext.config._patterns import PatternField, layerwise_fields
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
 from optax_ext.config._trust_ratio import check_max_ratio, limits_in_words, make_max_ratio, record_in_words
+from optax_ext.schedules import NonNegativeOrSchedule, is_zero, values_in_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,13 @@ class LARS(Optimizer):
     Args:
       learning_rate: At least 0, or a schedule.
       momentum: The momentum coefficient, in [0, 1].
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       eeta: The trust coefficient, at least 0.
       nesterov: Whether to use Nesterov's momentum.
       classic_momentum: Whether to use the paper's form rather than the popular one.
+      learning_rate_in_momentum: Whether the classic form's momentum sums gradients times their rates, as in TensorFlow,
+        rather than gradients, whose sum is then multiplied by the newest rate, as in PyTorch and in the code of BYOL,
+        Barlow Twins and MoCo v3. The popular form always does the latter.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       exclude_from_layer_adaptation: Regular expressions; parameters whose path contains a match are not scaled by
@@ -61,12 +65,13 @@ class LARS(Optimizer):
 
     type = "lars"
     momentum: Fraction = 0.9
-    weight_decay_rate: NonNegativeNumber = 0.0
+    weight_decay_rate: NonNegativeOrSchedule = 0.0
     eeta: NonNegativeNumber = 0.001
     nesterov: bool = False
     classic_momentum: bool = True
     exclude_from_weight_decay: Patterns = ()
     exclude_from_layer_adaptation: Patterns | None = None
+    learning_rate_in_momentum: bool = dataclasses.field(default=True, kw_only=True)
     separate_norms: bool = dataclasses.field(default=False, kw_only=True)
     min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
     max_ratio: PositiveNumber | None = dataclasses.field(default=None, kw_only=True)
@@ -100,6 +105,7 @@ class LARS(Optimizer):
             trust_coefficient=self.eeta,
             nesterov=self.nesterov,
             classic_momentum=self.classic_momentum,
+            learning_rate_in_momentum=self.learning_rate_in_momentum,
             weight_decay_mask=masks["weight decay"],
             trust_ratio_mask=masks["trust ratio"],
             separate_norms=self.separate_norms,
@@ -110,7 +116,7 @@ class LARS(Optimizer):
         )
         decay = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
         trust_ratio = self._trust_ratio_in_words()
-        both = f"{decay}, and {trust_ratio}" if self.weight_decay_rate > 0 else trust_ratio
+        both = trust_ratio if is_zero(self.weight_decay_rate) else f"{decay}, and {trust_ratio}"
         effects = {
             "weight decay": decay,
             "trust ratio": trust_ratio,
@@ -124,8 +130,8 @@ class LARS(Optimizer):
 
     def _trust_ratio_in_words(self) -> str:
         divisor = f"norm of {'gradient' if self.classic_momentum else 'momentum'}"
-        if self.separate_norms and self.weight_decay_rate > 0:
-            divisor = f"({divisor} + {self.weight_decay_rate:.10g} x norm of parameter)"
+        if self.separate_norms and not is_zero(self.weight_decay_rate):
+            divisor = f"({divisor} + {values_in_words(self.weight_decay_rate)} x norm of parameter)"
         ratio = f"{self.eeta:.10g} x norm of parameter / {divisor}{limits_in_words(self.min_ratio, self.max_ratio)}"
         exceptions = self._exceptions_in_words("trust ratio")
         layers = layers_in_words(self.stacked_axes) + record_in_words(self.record)

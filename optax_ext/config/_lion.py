@@ -24,7 +24,7 @@ class Lion(DecayingOptimizer):
       learning_rate: At least 0, or a schedule.
       beta_1: The share of the momentum in the update, in [0, 1].
       beta_2: The decay of the momentum, in [0, 1).
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;

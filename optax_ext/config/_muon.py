@@ -20,6 +20,7 @@ from optax_ext.config._decaying import DecayingOptimizer, decay_of_a_step
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
+from optax_ext.schedules import NonNegativeOrSchedule, is_zero, values_in_words
 
 _EMBEDDING = "(?i)embedding"  # in a path in upper case or lower case, as Keras looks for it
 _Mask = Callable[[Any], Any]
@@ -44,8 +45,8 @@ class Muon(DecayingOptimizer):
       learning_rate: At least 0, or a schedule.
       adam_beta_1: The decay of Adam's first moment, in [0, 1).
       adam_beta_2: The decay of Adam's second moment, in [0, 1).
-      adam_weight_decay: At least 0; the ``weight_decay_rate`` of what Adam moves. It is multiplied by the learning rate
-        without ``adam_lr_ratio``.
+      adam_weight_decay: At least 0, or a schedule; the ``weight_decay_rate`` of what Adam moves, multiplied by the
+        learning rate without ``adam_lr_ratio``.
       epsilon: Adam's "epsilon hat", positive.
       exclude_layers: Regular expressions; parameters whose path contains a match are Adam's.
       exclude_embeddings: Whether parameters with "embedding" in their path, in upper case or lower case, are Adam's.
@@ -58,7 +59,7 @@ class Muon(DecayingOptimizer):
       nesterov: Whether to use Nesterov's momentum.
       rms_rate: About the root mean square of the update of a matrix before the learning rate, positive; None for an
         orthogonal matrix as it is.
-      weight_decay_rate: At least 0; of matrices.
+      weight_decay_rate: At least 0, or a schedule; of matrices.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay, whoever moves
         them. ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` and ``adam_weight_decay`` are multiplied by the
@@ -98,7 +99,7 @@ class Muon(DecayingOptimizer):
     type = "muon"
     adam_beta_1: FractionBelowOne = 0.9
     adam_beta_2: FractionBelowOne = 0.999
-    adam_weight_decay: NonNegativeNumber = 0.004
+    adam_weight_decay: NonNegativeOrSchedule = 0.004
     epsilon: PositiveNumber = 1e-7
     exclude_layers: Patterns = ()
     exclude_embeddings: bool = True
@@ -110,7 +111,7 @@ class Muon(DecayingOptimizer):
     ns_steps: NonNegativeInteger = 5
     nesterov: bool = True
     rms_rate: PositiveNumber | None = 0.2
-    weight_decay_rate: NonNegativeNumber = dataclasses.field(default=0.004, kw_only=True)
+    weight_decay_rate: NonNegativeOrSchedule = dataclasses.field(default=0.004, kw_only=True)
 
     _norms_per_layer: ClassVar[bool] = True
 
@@ -126,7 +127,7 @@ class Muon(DecayingOptimizer):
         if self.exclude_embeddings:  # a model without any is no mistake
             fields.append(PatternField("exclude_embeddings", stage, False, (_EMBEDDING,), None, True))
         excluded = self.exclude_from_weight_decay
-        if excluded or self.weight_decay_rate > 0 or self.adam_weight_decay > 0:
+        if excluded or not (is_zero(self.weight_decay_rate) and is_zero(self.adam_weight_decay)):
             fields.append(PatternField("exclude_from_weight_decay", "weight decay", False, excluded, None, allowed))
         return fields
 
@@ -147,9 +148,9 @@ class Muon(DecayingOptimizer):
         if any(field.stage == "weight decay" for field in self.pattern_fields()):
             not_excluded = without(self.exclude_from_weight_decay, allowed)
             parts = [not_excluded]
-            if self.weight_decay_rate == 0:
+            if is_zero(self.weight_decay_rate):
                 parts.append(_not(matrices))
-            if self.adam_weight_decay == 0:
+            if is_zero(self.adam_weight_decay):
                 parts.append(matrices)
             found["weight decay"] = _all_of(*parts)
         return found
@@ -189,7 +190,7 @@ class Muon(DecayingOptimizer):
 
     def _decay_stage(self) -> Stage:
         matrices, decaying = (self.masks()[stage] for stage in ("orthogonalization", "weight decay"))
-        if self.weight_decay_rate == 0 and self.adam_weight_decay == 0:
+        if is_zero(self.weight_decay_rate) and is_zero(self.adam_weight_decay):
             effect = "nothing: weight_decay_rate and adam_weight_decay are 0"
             return Stage("weight decay", effect, transforms.subtract_decayed_weights(0.0, decaying))
         of_matrices, of_others = (
@@ -201,10 +202,11 @@ class Muon(DecayingOptimizer):
             transforms.subtract_decayed_weights(of_others, _all_of(decaying, _not(matrices))),
         )
         rate = "the learning rate x " if self.weight_decay_times_learning_rate else ""
-        effect = (
-            f"subtract {rate}{self.weight_decay_rate:.10g} x parameter of matrices, and {rate}"
-            f"{self.adam_weight_decay:.10g} x parameter of everything else{self._exceptions_in_words('weight decay')}"
+        of_both = (
+            f"{rate}{values_in_words(one)} x parameter" for one in (self.weight_decay_rate, self.adam_weight_decay)
         )
+        parts = " of matrices, and ".join(of_both)
+        effect = f"subtract {parts} of everything else{self._exceptions_in_words('weight decay')}"
         return Stage("weight decay", effect, decay)
 
 

@@ -11,7 +11,15 @@ from optax_ext._core.steps import exact_step
 from optax_ext._core.user_warnings import warn_user
 from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
-from optax_ext.schedules import Milestone, ScalarOrSchedule, Schedule, evaluate, rate_in_words
+from optax_ext.schedules import (
+    Milestone,
+    ScalarOrSchedule,
+    Schedule,
+    evaluate,
+    is_zero,
+    rate_in_words,
+    values_in_words,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +110,8 @@ def momentum_in_words(momentum: float, nesterov: bool) -> str:
     return f"add {momentum:.10g} x the momentum so far" + (", looking one step ahead (Nesterov)" if nesterov else "")
 
 
-def weight_decay_in_words(weight_decay_rate: float, exceptions: str) -> str:
+def weight_decay_in_words(weight_decay_rate: float | Schedule, exceptions: str) -> str:
     """Say what weight decay does."""
-    if weight_decay_rate == 0:
+    if is_zero(weight_decay_rate):
         return "nothing: weight_decay_rate is 0"
-    return f"add {weight_decay_rate:.10g} x parameter{exceptions}"
+    return f"add {values_in_words(weight_decay_rate)} x parameter{exceptions}"

@@ -11,7 +11,7 @@ from optax_ext._core.lazy import jax, optax
 from optax_ext._core.relative import is_relative, resolved
 from optax_ext._core.schema import Schema, problem
 from optax_ext.config._stage import Stage
-from optax_ext.schedules import FractionOrSchedule, Schedule, evaluate, rate_in_words
+from optax_ext.schedules import FractionOrSchedule, Schedule, evaluate, values_in_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +82,7 @@ class ParamsEma(Schema):
         at_first = ", lower at first" if self.dynamic_decay else ""
         start = f", from step {self.start_step} on" if self.start_step != 0 else ""
         first = "the first parameters" if self.initial == "params" else "0, debiased" if self.debias else "0"
-        effect = f"average the parameters, decay {self._decay_in_words()}{at_first}, starting at {first}{start}"
+        by = "by " if isinstance(self.average_decay, Schedule) else ""
+        decay = f"{by}{values_in_words(self.average_decay)}{at_first}"
+        effect = f"average the parameters, decay {decay}, starting at {first}{start}"
         return Stage("ema", effect, self.make())
-
-    def _decay_in_words(self) -> str:
-        """Say what the decay is; of a schedule, its kind and the values between which it goes."""
-        if not isinstance(self.average_decay, Schedule):
-            return f"{self.average_decay:.10g}"
-        milestones = self.average_decay.milestones()
-        steps = sorted({0, *(max(step, 0) for step, _ in milestones[-1:])})
-        values = (f"{evaluate(self.average_decay, step):.6g} at step {step}" for step in steps)
-        return f"by {rate_in_words(self.average_decay)} ({', '.join(values)})"

@@ -30,7 +30,7 @@ class SGD(GradientDecayingOptimizer):
       nesterov: Whether to use Nesterov's momentum: ``p = p - (momentum * v + learning_rate * g)``.
       learning_rate_in_momentum: Whether the momentum sums gradients times their rates, as in Keras, rather than
         gradients, whose sum is then multiplied by the newest rate, as in PyTorch and Optax.
-      weight_decay_rate: At least 0.
+      weight_decay_rate: At least 0, or a schedule.
       exclude_from_weight_decay: Regular expressions; parameters whose path contains a match do not decay.
         ``"rank <= 1"`` matches parameters with at most one axis, such as biases, whatever their names.
       weight_decay_times_learning_rate: Whether ``weight_decay_rate`` is multiplied by the learning rate, as in Keras;

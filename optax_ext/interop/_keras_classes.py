@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from optax_ext._core.errors import shorten
 from optax_ext._core.schema import Schema, init_fields
 from optax_ext.config import (
     LAMB,
@@ -21,7 +22,7 @@ from optax_ext.config import (
     RMSprop,
     ScheduleFreeAdamW,
 )
-from optax_ext.interop._report import Report
+from optax_ext.interop._report import Report, join
 from optax_ext.schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -52,6 +53,7 @@ _OF_ARITHMETIC = frozenset(
         "weight_decay_times_learning_rate",
     }
 )
+_WEIGHT_DECAYS = frozenset({"weight_decay_rate", "adam_weight_decay"})
 _ONLY_OURS = frozenset({"before_offset", "allow_unmatched"}) | _OF_LAYERS | _OF_ARITHMETIC | _OF_PYTORCH
 
 
@@ -63,12 +65,14 @@ class KerasClass(NamedTuple):
       renamed: The class's names of the fields that have another name in the schema, by ours.
       lacks: The fields of the schema that the class does not have.
       defaults: The defaults of the class where they differ from the schema's, by our names.
+      scheduled: The fields that may be a schedule in the class, by our names.
     """
 
     schema: type[Schema]
     renamed: Mapping[str, str] = {}
     lacks: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = {}
+    scheduled: frozenset[str] = frozenset({"learning_rate", "after"})
 
     def names(self) -> dict[str, str]:
         """Return the class's name of each field of the schema that it has."""
@@ -80,6 +84,11 @@ class KerasClass(NamedTuple):
         theirs = self.names()
         ours = {name: our_name for our_name, name in theirs.items()}
         given = {ours[name]: value for name, value in fields.items()}
+        for name, value in given.items():
+            if name in _WEIGHT_DECAYS and isinstance(value, Mapping):
+                text = "must be a number, since only AdamW and SGDW of tensorflow_addons take a schedule for it"
+                report.problem(join(path, theirs[name]), f"{text}, got {shorten(value)}")
+                given[name] = 0.0  # a placeholder, for the problems of other fields
         return report.build(self.schema, {**self.defaults, **given}, path, theirs)
 
 
@@ -117,6 +126,7 @@ _WEIGHT_DECAY = {"weight_decay_rate": "weight_decay"}
 _RATE = {"learning_rate": 0.001}
 _NEVER_CLIPS = {**_RATE, "gradient_clip_norm": 0.0}
 _FULLY_DECOUPLED = {"weight_decay_times_learning_rate": False}
+_DECAY_SCHEDULED = frozenset({"learning_rate", "weight_decay_rate"})
 
 
 def _newer(schema: type[Schema], lacks: frozenset[str] = frozenset(), **defaults: Any) -> KerasClass:
@@ -188,8 +198,11 @@ OPTIMIZERS: dict[Package, dict[str, KerasClass]] = {
             renamed=_WEIGHT_DECAY,
             lacks=_CLIP | {"include_in_weight_decay"},
             defaults={**_NEVER_CLIPS, **_FULLY_DECOUPLED},
+            scheduled=_DECAY_SCHEDULED,
         ),
-        "SGDW": KerasClass(SGD, renamed=_WEIGHT_DECAY, defaults={**_RATE, **_FULLY_DECOUPLED}),
+        "SGDW": KerasClass(
+            SGD, renamed=_WEIGHT_DECAY, defaults={**_RATE, **_FULLY_DECOUPLED}, scheduled=_DECAY_SCHEDULED
+        ),
         "LAMB": KerasClass(LAMB, renamed=_WEIGHT_DECAY, defaults=_RATE),
         "LazyAdam": KerasClass(Adam, defaults=_RATE),
     },

@@ -3,14 +3,23 @@
 from optax_ext._core.field_types import NonNegativeSteps, PositiveSteps, Steps
 from optax_ext.schedules._cosine import CosineDecay, CosineDecayRestarts
 from optax_ext.schedules._exponential import ExponentialDecay, InverseTimeDecay
+from optax_ext.schedules._joined import JoinedSchedules
 from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
 from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
 from optax_ext.schedules._rate_per_batch import RatePerBatch
-from optax_ext.schedules._schedule import FractionOrSchedule, ScalarOrSchedule, Schedule, evaluate
+from optax_ext.schedules._schedule import (
+    FractionOrSchedule,
+    NonNegativeOrSchedule,
+    ScalarOrSchedule,
+    Schedule,
+    evaluate,
+    is_zero,
+)
 from optax_ext.schedules._warmup import LinearWarmup, PolynomialWarmup
-from optax_ext.schedules._words import rate_in_words
+from optax_ext.schedules._warmup_stable_decay import WarmupStableDecay
+from optax_ext.schedules._words import rate_in_words, values_in_words
 
 __all__ = [
     "Constant",
@@ -20,8 +29,10 @@ __all__ = [
     "ExponentialDecay",
     "FractionOrSchedule",
     "InverseTimeDecay",
+    "JoinedSchedules",
     "LinearWarmup",
     "Milestone",
+    "NonNegativeOrSchedule",
     "NonNegativeSteps",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
@@ -34,6 +45,9 @@ __all__ = [
     "Schedule",
     "StepCosineDecay",
     "Steps",
+    "WarmupStableDecay",
     "evaluate",
+    "is_zero",
     "rate_in_words",
+    "values_in_words",
 ]

@@ -1,7 +1,7 @@
 """Schedules called outside `jit`, compiled into one program."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
 from optax_ext._core.lazy import jax, np
@@ -38,7 +38,14 @@ _formulas: "dict[Callable[..., jax.Array], Callable[..., jax.Array]]" = {}  # by
 
 def _is_ours(schedule: object) -> bool:
     own = vars(type(schedule)).get("__call__") in _formulas  # neither inherited nor replaced
-    return own and all(_is_ours(value) for value in vars(schedule).values() if callable(value))
+    return own and all(_is_ours(inner) for value in vars(schedule).values() for inner in _schedules_in(value))
+
+
+def _schedules_in(value: object) -> Iterator[object]:
+    if callable(value):
+        yield value
+    elif isinstance(value, tuple):
+        yield from (item for item in cast(tuple[object, ...], value) if callable(item))
 
 
 @functools.lru_cache(maxsize=128)  # a sweep makes any number of schedules

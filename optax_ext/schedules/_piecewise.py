@@ -50,7 +50,8 @@ class Constant(Schedule):
         return self.learning_rate == 0
 
 
-def _increasing(boundaries: tuple[int | str, ...]) -> tuple[int | str, ...]:
+def increasing(boundaries: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return boundaries; raise, inside a validator, unless they are in strict order, where that is known."""
     if is_relative(boundaries):  # how they compare is known with the run
         return boundaries
     steps = map(resolved, boundaries)
@@ -116,7 +117,7 @@ class PiecewiseConstantDecay(Schedule):
     offset: Steps = 0
     before_offset: BeforeOffset = "extrapolate"
 
-    _check_boundaries = pydantic.field_validator("boundaries")(_increasing)
+    _check_boundaries = pydantic.field_validator("boundaries")(increasing)
 
     @pydantic.field_validator("values")
     @classmethod
@@ -183,7 +184,7 @@ class StepCosineDecay(Schedule):
     def _check_boundaries(cls, boundaries: tuple[int | str, ...]) -> tuple[int | str, ...]:
         if not boundaries:
             raise problem("must have at least 1 entry, got none")
-        return _increasing(boundaries)
+        return increasing(boundaries)
 
     @pydantic.field_validator("values")
     @classmethod

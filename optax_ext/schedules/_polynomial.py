@@ -62,7 +62,7 @@ class PolynomialDecay(Schedule):
         decay_steps, end = resolved(self.decay_steps), resolved(self.end_learning_rate)
         if self.cycle:
             cycles = jnp.maximum(-(-elapsed // decay_steps), 1)  # rounded up, exact for integer steps
-            fraction = elapsed.astype(jnp.float32) / (cycles.astype(jnp.float32) * decay_steps)
+            fraction = true_divide(elapsed, cycles.astype(jnp.float32) * decay_steps)
         else:
             fraction = true_divide(jnp.minimum(elapsed, decay_steps), decay_steps)
         span = resolved(self.initial_learning_rate) - end

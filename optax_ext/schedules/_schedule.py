@@ -137,6 +137,7 @@ class _NumberOrSchedule:
 
 ScalarOrSchedule = Annotated[float | RatePerBatch | Schedule, _NumberOrSchedule(NonNegativeNumber, per_batch=True)]
 FractionOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(Fraction)]
+NonNegativeOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(NonNegativeNumber)]  # of what is no learning rate
 
 
 @public
@@ -158,3 +159,22 @@ def evaluate(learning_rate: float | RatePerBatch | Schedule, step: "jax.typing.A
     if callable(learning_rate):
         return learning_rate(step)
     return jnp.full(jnp.shape(step), resolved(learning_rate), jnp.float32)
+
+
+@public
+def is_zero(value: float | RatePerBatch | Schedule) -> bool:
+    """Say whether a number, or a schedule by what its fields say, is 0 at every step; without JAX.
+
+    Args:
+      value: A number or a schedule.
+
+    Returns:
+      Whether it is 0 throughout. A schedule that does not know, such as one of your own, is not.
+
+    Examples:
+      >>> import optax_ext
+      >>> from optax_ext import schedules
+      >>> schedules.is_zero(0.0), schedules.is_zero(optax_ext.LinearWarmup(0.0, 100)), schedules.is_zero(0.1)
+      (True, True, False)
+    """
+    return value.is_zero() if isinstance(value, Schedule) else value == 0

@@ -30,6 +30,7 @@ def lars(
     eps: Scalar = 0.0,
     nesterov: bool = False,
     classic_momentum: bool = True,
+    learning_rate_in_momentum: bool = True,
     weight_decay_mask: Mask | None = True,
     trust_ratio_mask: Mask | None = True,
     separate_norms: bool = False,
@@ -48,6 +49,14 @@ def lars(
     g = g + weight_decay * p
     v = momentum * v + learning_rate * trust(g) * g
     p = p - v
+    ```
+
+    With ``learning_rate_in_momentum=False``, as in PyTorch and in the code of BYOL, Barlow Twins and MoCo v3, the rate
+    comes after the momentum, which is the same while the rate is constant:
+
+    ```text
+    v = momentum * v + trust(g) * g
+    p = p - learning_rate * v
     ```
 
     The popular form scales the momentum itself:
@@ -77,6 +86,9 @@ def lars(
       eps: At least 0.
       nesterov: Whether to use Nesterov's momentum.
       classic_momentum: Whether to use the classic form, the paper's, rather than the popular one.
+      learning_rate_in_momentum: Whether the classic form sums gradients times their rates, so that after a drop of the
+        rate older gradients still count at the old rate; if not, their sum is multiplied by the newest rate. In the
+        popular form it always is.
       weight_decay_mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters
         to one, such as ``path_mask(exclude=["bias"])``.
       trust_ratio_mask: The parameters whose updates are scaled by the trust ratio, in the same form. Others, and those
@@ -128,6 +140,7 @@ def lars(
     check_rate("weight_decay", weight_decay)
     check_flag("nesterov", nesterov)
     check_flag("classic_momentum", classic_momentum)
+    check_flag("learning_rate_in_momentum", learning_rate_in_momentum)
     check_flag("separate_norms", separate_norms)
     if separate_norms and not classic_momentum:
         raise ValueError(
@@ -149,14 +162,13 @@ def lars(
     )
     scale_by_rate = scale_by_learning_rate(learning_rate)
     trace = add_momentum(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
+    decay = {"weight decay": add_weight_decay}
+    trust = {"trust ratio": optax.masked(scale_by_trust, trust_ratio_mask)}
     if separate_norms:
         decay_and_scale = add_decay_and_scale(weight_decay, weight_decay_mask, scale_by_trust, trust_ratio_mask)
-        return chain(
-            {"weight decay and trust ratio": decay_and_scale, "learning rate": scale_by_rate, "momentum": trace}
-        )
-    scale_by_trust = optax.masked(scale_by_trust, trust_ratio_mask)
-    if classic_momentum:
-        after_decay = {"trust ratio": scale_by_trust, "learning rate": scale_by_rate, "momentum": trace}
-    else:
-        after_decay = {"momentum": trace, "trust ratio": scale_by_trust, "learning rate": scale_by_rate}
-    return chain({"weight decay": add_weight_decay, **after_decay})
+        decay, trust = {"weight decay and trust ratio": decay_and_scale}, {}
+    if not classic_momentum:
+        return chain({**decay, "momentum": trace, **trust, "learning rate": scale_by_rate})
+    if not learning_rate_in_momentum:
+        return chain({**decay, **trust, "momentum": trace, "learning rate": scale_by_rate})
+    return chain({**decay, **trust, "learning rate": scale_by_rate, "momentum": trace})

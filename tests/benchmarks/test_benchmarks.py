@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import benchmarks.measure as measure_module
 from benchmarks.__main__ import main, make_table
 from benchmarks.contenders import CONTENDERS, FAMILIES, FLOOR, choose
-from benchmarks.measure import Measurement
+from benchmarks.device_time import measure_device_ms
+from benchmarks.measure import Measurement, measure
 from benchmarks.trees import TREES, count_parameters
 from tests.marks import slow_unless
 
@@ -80,6 +82,37 @@ def test_ratios_are_of_medians_and_of_minima():
     assert cells["temporaries"] == ["2.00 copies"] * 3
     del rows["optax.adamw"]
     assert list(make_table("rows", rows, params_bytes=4).columns[3].cells) == ["", ""]
+
+
+def test_times_of_the_device_alone_have_columns_and_bytes_a_second_of_their_own():
+    def measured(step_ms, device_ms):
+        return Measurement([step_ms], 0, 0, 0, necessary_bytes=10**6, kernels=0, device_ms=[device_ms, 2 * device_ms])
+
+    rows = {"loss-scaled optax.adamw": measured(6, 2), "optax.adamw": measured(5, 0.5)}
+    columns = make_table("adamw", rows, params_bytes=4).columns
+    assert [column.header for column in columns[4:7]] == ["device ms", "min ms", "ratio"]
+    assert [next(iter(column.cells)) for column in columns[3:7]] == [
+        "1.20 (1.20) of optax.adamw",
+        "3.000",
+        "2.000",
+        "4.00 (4.00)",
+    ]
+    assert next(list(column.cells) for column in columns if column.header == "GB/s") == ["0", "2"]
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
+def test_a_cpu_has_no_time_of_a_device_alone():
+    with pytest.raises(RuntimeError, match="measured on a GPU, not on a cpu"):
+        measure_device_ms(lambda: None)
+
+
+def test_steps_in_a_row_are_as_many_and_each_is_timed_alike(monkeypatch):
+    started = []
+    clock = iter(range(100))
+    monkeypatch.setattr(measure_module.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measure_module._Running, "run", lambda self, steps: started.append(steps))
+    (row,) = measure({"bias": (3,)}, "float32", names=["optax.sgd"], repeats=2, steps=4).values()
+    assert (started, row.step_ms, row.device_ms) == ([1, 4, 4], [250.0, 250.0], [])
 
 
 def test_trees_are_the_networks():

@@ -444,6 +444,20 @@ def test_describe_a_schedule_and_a_loss_scale(capsys):
     assert "Learning rate" not in out
 
 
+def test_describe_shows_each_schedule_of_a_list(capsys):
+    joined = optax_ext.JoinedSchedules([WARMUP, 0.25, optax_ext.Constant(0.5)], [600, 700])
+    out = describe(config.SGD(joined), capsys).out
+    assert "SGD with linear_warmup, then cosine_decay, then a constant 0.25, then constant" in out
+    rows = ["schedules +required", "0 +linear_warmup", "decay_steps +10000 +required", "1 +0.25", "2 +constant"]
+    at = [re.search(rf"^ +{row}$", out, re.MULTILINE).start() for row in rows]
+    assert at == sorted(at)
+    assert re.search(r"^ +600 +0.25 +start of a constant 0.25$", out, re.MULTILINE)
+    words = config.SGD(optax_ext.JoinedSchedules([0.25, optax_ext.CosineDecay(0.5, "50%")], ["50%"]))
+    out = describe(config.OptimizationConfig(words, run=config.Run(steps=200)), capsys).out
+    assert re.search(r"^ +decay_steps +50% = 100 +required$", out, re.MULTILINE)
+    assert re.search(r"^ +boundaries +\[50%\] = \[100\] +required$", out, re.MULTILINE)
+
+
 @dataclasses.dataclass(frozen=True)
 class Traced(optax_ext.Schedule):
     """A schedule that notes with what it is called."""

@@ -20,6 +20,7 @@ PARAMS = {
     "norm": {"scale": jnp.array([2.0, 1.0]), "bias": jnp.array([0.25, -1.0])},
 }
 SCHEDULE = optax_ext.PolynomialDecay(0.5, 10, 0.125)
+FALLING = optax_ext.CosineDecay(0.0625, 10)
 OPTIMIZERS = {
     cls
     for name in config.__all__
@@ -47,6 +48,7 @@ DECAYING = [  # of every optimizer that derives from DecayingOptimizer
     {"weight_decay_rate": 0.0625, "learning_rate": SCHEDULE},
     {"weight_decay_rate": 0.0625, "weight_decay_times_learning_rate": False, "exclude_from_weight_decay": ["bias"]},
     {"exclude_from_weight_decay": ["rank <= 1"]},
+    {"weight_decay_rate": FALLING, "learning_rate": SCHEDULE, "exclude_from_weight_decay": ["bias"]},
 ]
 IN_GRADIENT = [  # of every optimizer that derives from GradientDecayingOptimizer
     {"weight_decay_rate": 0.0625, "weight_decay_in_gradient": True, "learning_rate": SCHEDULE},
@@ -67,7 +69,9 @@ OWN = {
         {"momentum": 0.625, "eeta": 0.03125, "nesterov": True},
         {"momentum": 0.625, "weight_decay_rate": 0.0625, "classic_momentum": False},
         {"momentum": 0.625, "classic_momentum": False, "nesterov": True},
+        {"momentum": 0.625, "learning_rate_in_momentum": False, "learning_rate": SCHEDULE},
         {"weight_decay_rate": 0.0625, "separate_norms": True, "max_ratio": 0.03125},
+        {"weight_decay_rate": FALLING, "separate_norms": True, "max_ratio": 0.03125},
         {"separate_norms": True, "min_ratio": 0.0625, "exclude_from_weight_decay": ["bias"], "stacked_axes": 0},
     ],
     config.LAMB: [
@@ -229,6 +233,14 @@ def test_what_is_said_to_do_nothing_does_nothing_and_nothing_else_does(cls, opti
             after, state = tx.update(grads, state, PARAMS)
         same = all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), after, grads)))
         assert same == stage.does_nothing, stage
+
+
+@pytest.mark.parametrize("cls", [config.SGD, config.LARS])
+def test_the_rate_stands_inside_the_momentum_or_outside(cls):
+    for inside in (True, False):
+        schema = cls(SCHEDULE, momentum=0.5, learning_rate_in_momentum=inside)
+        last = ["learning rate", "momentum"]
+        assert [stage.name for stage in schema.stages()][-2:] == (last if inside else last[::-1])
 
 
 def test_clipping_happens_in_the_order_of_the_stages():

@@ -34,6 +34,8 @@ SCHEDULES = [
     optax_ext.StepCosineDecay((0, LAST), (1.0, 0.5)),
     optax_ext.LinearWarmup(optax_ext.CosineDecay(0.5, 100, alpha=0.1), LAST, 0.01),
     optax_ext.PolynomialWarmup(0.3, LAST, power=2.0),
+    optax_ext.WarmupStableDecay(0.5, LAST, LAST, LAST, offset=-LAST, end_learning_rate=0.1),
+    optax_ext.JoinedSchedules([0.3, optax_ext.CosineDecay(0.5, LAST, alpha=0.1)], [LAST - 1]),
 ]
 
 

@@ -3,7 +3,14 @@
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
+import yaml
+
+import optax_ext
+from optax_ext import config
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "migration.md").read_text()
 SETUP = re.search(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)[1]
@@ -82,3 +89,27 @@ def test_everything_has_a_row(name):
 def test_the_code_runs(row, namespace):
     code = row[2].strip("` ")
     exec(compile(code, "migration.md", "exec"), dict(namespace))
+
+
+def test_the_yaml_recipe_loads_and_is_made():
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    adamw = config.from_dict(yaml.safe_load(text), config.OptimizationConfig).optimizer
+    assert adamw.weight_decay_rate == optax_ext.StepCosineDecay([0, 1000], [0.04, 0.4])
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    adamw.make().init(params)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("join_schedules", None),
+        ("warmup_cosine_decay_schedule", optax.warmup_cosine_decay_schedule(0.0, 0.5, 100, 1000)),
+        ("piecewise_constant_schedule", optax.piecewise_constant_schedule(0.5, {100: 0.1})),
+    ],
+)
+def test_the_schedules_of_optax_have_the_same_rates(name, theirs):
+    (code,) = [row[2].strip("` ") for row in ROWS if row[0].startswith(f"`{name}")]
+    ours = eval(code, {"optax_ext": optax_ext})
+    theirs = theirs or optax.join_schedules(ours.schedules, ours.boundaries)
+    steps = jnp.array([0, 50, 99, 100, 101, 550, 999, 1000, 1001])
+    np.testing.assert_allclose(ours(steps), jnp.stack([theirs(step) for step in steps]), rtol=1e-6, atol=1e-8)

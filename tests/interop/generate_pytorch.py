@@ -92,6 +92,11 @@ TRAINER_RATES: list[dict[str, Any]] = [
         },
         **WARM,
     },
+    {
+        "lr_scheduler_type": "warmup_stable_decay",
+        "lr_scheduler_kwargs": {"num_decay_steps": 7, "decay_type": "1-sqrt"},
+        **WARM,
+    },
 ]
 TRAINER_STEPS: list[dict[str, Any]] = [
     {"weight_decay": 0.1, "learning_rate": 0.01, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-3},

@@ -309,6 +309,7 @@ def test_all_problems_are_told_at_once():
             "allow_unmatched: Keras's LARS has no such argument",
         ),
         (config.LARS(0.1, separate_norms=True), "separate_norms: Keras's LARS has no such argument, got True"),
+        (config.LARS(0.1, learning_rate_in_momentum=False), "learning_rate_in_momentum: Keras's LARS has no such arg"),
         (config.LARS(0.1, min_ratio=0.5), "min_ratio: Keras's LARS has no such argument, got 0.5"),
         (config.LAMB(0.1, max_ratio=10), "max_ratio: Keras's LAMB has no such argument, got 10"),
         (

@@ -188,9 +188,6 @@ def test_adamw_of_tensorflow_addons():
     keras = interop.from_keras({"class_name": "AdamW", "config": fields})
     assert keras == config.AdamW(0.25, weight_decay_rate=0.01, gradient_clip_norm=0.0)
     assert interop.from_keras(interop.to_keras(ours), written_by="tensorflow_addons") == ours
-    scheduled = {"class_name": "Addons>AdamW", "config": {**fields, "weight_decay": DECAY}}
-    with pytest.raises(config.ConfigError, match="config.weight_decay: cannot be carried over: the weight decay of a"):
-        interop.from_keras(scheduled)
     with pytest.raises(config.ConfigError, match="config.weight_decay: is required"):
         interop.from_keras({"class_name": "Addons>AdamW", "config": {"learning_rate": 0.25}})
 

@@ -104,6 +104,13 @@ def test_says_what_is_left_to_do():
     assert any(note.startswith("model_ema: averages batch statistics too") for note in notes)
 
 
+def test_lars_has_its_rate_outside_the_momentum():  # whose steps are those of a row of docs/migration.md
+    lars = read({"opt": "lars", "weight_decay": 5e-2}).config.optimizer
+    assert isinstance(lars.learning_rate, optax_ext.Schedule)
+    assert (lars.separate_norms, lars.learning_rate_in_momentum, lars.momentum) == (True, False, 0.9)
+    assert read({"opt": "lars", "sched": "none", "momentum": 0.0}).config.optimizer.learning_rate_in_momentum
+
+
 def test_rates_stay_as_they_are_after_the_last_epoch():
     rate = read({"warmup_epochs": 0, "min_lr": 0.05}).config.optimizer.learning_rate
     assert rate(59) == rate(10_000)
@@ -123,10 +130,6 @@ def test_rates_stay_as_they_are_after_the_last_epoch():
         (
             {"opt": "adam"},
             ["weight_decay: is part of the gradient in 'adam', which moments here do not see: set it to 0"],
-        ),
-        (
-            {"opt": "lars"},
-            ["opt: 'lars' multiplies momentum by a rate that changes, as no LARS of a recipe does: docs/"],
         ),
         (
             {"opt": "larc", "sched": "none"},

@@ -173,9 +173,15 @@ def test_says_what_is_left_to_do():
             {
                 "max_steps": 9,
                 "lr_scheduler_type": "warmup_stable_decay",
-                "lr_scheduler_kwargs": {"decay_type": "1-sqrt", "num_decay_steps": 4},
+                "lr_scheduler_kwargs": {"decay_type": "exp", "warmup_type": "1-sqrt", "num_decay_steps": 4},
             },
-            ["lr_scheduler_kwargs.decay_type: must be 'linear' or 'cosine', got '1-sqrt', which no schedule here has"],
+            [
+                f"lr_scheduler_kwargs.{name}_type: must be one of {known}, which no schedule here has"
+                for name, known in [
+                    ("warmup", "'linear', 'cosine', got '1-sqrt'"),
+                    ("decay", "'linear', 'cosine', '1-sqrt', got 'exp'"),
+                ]
+            ],
         ),
         ({"max_steps": 9, "optim": "sgd", "optim_args": "dampening=0.1"}, ["optim_args.dampening: must be 0, got 0.1"]),
         (

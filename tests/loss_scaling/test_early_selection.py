@@ -388,7 +388,7 @@ def eagerly(function):
 @pytest.mark.parametrize(
     ("update", "how", "state_axis"),
     slow_unless(
-        lambda update, how, state_axis: state_axis == 0 or update is in_cond,
+        lambda update, how, state_axis: how is jax.jit and (state_axis == 0 or update is in_cond),
         [
             (update, *how)
             for update in (two_leaves_of_one_value, swap_and_change, in_jit_in_jit, in_cond, in_scan)
@@ -584,7 +584,7 @@ def by_itself(tx, grads, state):
 @pytest.mark.parametrize(
     ("update", "how"),
     slow_unless(
-        lambda update, how: how is by_itself or update is in_jit,
+        lambda update, how: how is by_itself or (update is in_jit and how is by_grad),
         itertools.product((in_jit, in_cond, in_scan), (by_itself, by_grad, by_vmap)),
     ),
 )
@@ -605,7 +605,10 @@ def test_without_compilation(update, how):
 @pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize(
     ("how", "inner"),
-    [(by_itself, INNER), (by_grad, INNER), (by_vmap, INNER), (by_itself, optax.adamw(0.1))],
+    slow_unless(
+        lambda how, inner: how is by_vmap or inner is not INNER,
+        [(by_itself, INNER), (by_grad, INNER), (by_vmap, INNER), (by_itself, optax.adamw(0.1))],
+    ),
 )
 def test_nothing_leaks(how, inner):
     tx = dynamic(inner)

@@ -101,7 +101,21 @@ plain_schedules = st.one_of(
         {"initial_learning_rate": rates, "total_decay_steps": steps},
         {"power": floats, "linear_decay_fraction": fractions, **OFFSET},
     ),
+    builds(
+        optax_ext.WarmupStableDecay,
+        {"learning_rate": rates, "warmup_steps": steps, "stable_steps": steps, "decay_steps": positive_steps},
+        {"decay_type": st.sampled_from(["linear", "cosine", "1-sqrt"]), "end_learning_rate": rates, **OFFSET},
+    ),
 )
+
+
+@st.composite
+def joined(draw, inner):
+    boundaries = sorted(draw(st.sets(steps, max_size=2)))
+    count = len(boundaries) + 1
+    return optax_ext.JoinedSchedules(draw(st.lists(inner | rates, min_size=count, max_size=count)), boundaries)
+
+
 schedules = st.recursive(
     plain_schedules,
     lambda after: st.one_of(
@@ -109,6 +123,7 @@ schedules = st.recursive(
             optax_ext.LinearWarmup, {"after": after | rates, "warmup_steps": steps}, {"warmup_learning_rate": rates}
         ),
         builds(optax_ext.PolynomialWarmup, {"after": after | rates, "warmup_steps": steps}, {"power": floats}),
+        joined(after),
     ),
     max_leaves=3,
 )
@@ -124,14 +139,14 @@ lars = st.tuples(
         {"learning_rate": schedules | rates},
         optional={
             "momentum": fractions,
-            "weight_decay_rate": rates,
+            "weight_decay_rate": rates | plain_schedules,
             "eeta": rates,
             "nesterov": bools,
             "exclude_from_weight_decay": patterns,
             "exclude_from_layer_adaptation": st.none() | patterns,
         },
     ),
-    st.sampled_from([{}, {"classic_momentum": False}, {"separate_norms": True}]),
+    st.sampled_from([{}, {"classic_momentum": False}, {"separate_norms": True, "learning_rate_in_momentum": False}]),
     ratio_limits,
     clipping,
 ).map(lambda given: config.LARS(**given[0], **given[1], **given[2], **given[3]))
@@ -146,7 +161,7 @@ def optimizer(cls, **optional):
 
 
 decaying = {
-    "weight_decay_rate": rates,
+    "weight_decay_rate": rates | plain_schedules,
     "exclude_from_weight_decay": patterns,
     "weight_decay_times_learning_rate": bools,
 }
@@ -156,7 +171,7 @@ family = st.one_of(
         config.AdamW,
         **of_adam,
         amsgrad=bools,
-        weight_decay_rate=rates,
+        weight_decay_rate=rates | plain_schedules,
         include_in_weight_decay=st.none() | patterns,
         exclude_from_weight_decay=st.none() | patterns,
         gradient_clip_norm=rates,
@@ -164,7 +179,7 @@ family = st.one_of(
     optimizer(
         config.LAMB,
         **of_adam,
-        weight_decay_rate=rates,
+        weight_decay_rate=rates | plain_schedules,
         exclude_from_weight_decay=patterns,
         exclude_from_layer_adaptation=st.none() | patterns,
         max_ratio=st.none() | positive,
@@ -177,7 +192,7 @@ family = st.one_of(
         epsilon_2=rates,
         clip_threshold=positive,
         relative_step=bools,
-        weight_decay_rate=rates,
+        weight_decay_rate=rates | plain_schedules,
     ),
     optimizer(
         config.Muon,
@@ -264,6 +279,7 @@ configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 
 @pytest.mark.filterwarnings("ignore:.*learning_rate .* is 0 at every step:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*climbs to a schedule that is 0:UserWarning")  # as some of these do
+@pytest.mark.filterwarnings("ignore:.*starts at its boundary:UserWarning")
 @settings(max_examples=500, suppress_health_check=list(HealthCheck))
 @given(original=configs, exclude_defaults=bools)
 def test_any_config_survives_dict_json_yaml_and_pickle(original, exclude_defaults):
@@ -291,7 +307,9 @@ def test_a_file_is_the_text(tmp_path):
 BASE = config.to_dict(
     config.OptimizationConfig(
         optimizer=config.LARS(
-            learning_rate=optax_ext.LinearWarmup(optax_ext.PiecewiseConstantDecay((5, 10), (1.0, 0.5, 0.1)), 5),
+            learning_rate=optax_ext.JoinedSchedules(
+                [optax_ext.LinearWarmup(optax_ext.PiecewiseConstantDecay((5, 10), (1.0, 0.5, 0.1)), 5), 0.1], [20]
+            ),
             exclude_from_weight_decay=("bias",),
             max_ratio=10.0,
             stacked_axes={"^blocks/": 0, "^experts/": (0, 1)},

@@ -29,6 +29,8 @@ SCHEDULES = [
     optax_ext.StepCosineDecay((10, 60, 100), (1.0, 0.7, 0.1)),
     optax_ext.LinearWarmup(DECAY, 37, 0.01),
     optax_ext.PolynomialWarmup(optax_ext.LinearWarmup(DECAY, 17), 37, power=1.3),
+    optax_ext.WarmupStableDecay(0.7, 23, 9, 37, "1-sqrt", 0.1),
+    optax_ext.JoinedSchedules([DECAY, optax_ext.LinearWarmup(DECAY, 17), 0.3], [37, 91]),
 ]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 STEPS = np.r_[-20:140:3, 2**24 + 1, 2**31 - 1].astype(np.int32)

@@ -33,6 +33,9 @@ SCHEDULES = [
     optax_ext.LinearWarmup(COSINE, 25, 0.01),
     optax_ext.LinearWarmup(0.3, 0),
     optax_ext.PolynomialWarmup(COSINE, 25, power=2.0),
+    optax_ext.WarmupStableDecay(0.5, 20, 30, 40, "1-sqrt", 0.1, 0.05, offset=10),
+    optax_ext.WarmupStableDecay(0.5, 0, 50, 40, "cosine"),
+    optax_ext.JoinedSchedules([optax_ext.LinearWarmup(0.5, 25), COSINE, 0.1], [25, 91]),
 ]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 STEPS = np.arange(0, 140, 7, dtype=np.int32)
@@ -40,7 +43,9 @@ STEPS = np.arange(0, 140, 7, dtype=np.int32)
 
 def test_every_exported_schedule_is_here():
     exported = {
-        getattr(optax_ext, name) for name in optax_ext.__all__ if name.endswith(("Decay", "Warmup", "Restarts"))
+        getattr(optax_ext, name)
+        for name in optax_ext.__all__
+        if name.endswith(("Decay", "Warmup", "Restarts", "Schedules"))
     }
     assert exported | {optax_ext.Constant} == {type(schedule) for schedule in SCHEDULES}
 

@@ -45,6 +45,25 @@ EXPECTED = [
     ),
     (optax_ext.LinearWarmup(COSINE, 0), {20: "offset of cosine_decay", 120: "end of decay_steps"}),
     (optax_ext.PolynomialWarmup(COSINE, 50), {50: "end of warmup_steps", 120: "end of decay_steps"}),  # 20 is hidden
+    (
+        optax_ext.WarmupStableDecay(0.5, 10, 70, 20, offset=5),
+        {5: "offset of warmup_stable", 15: "end of warmup_steps", 85: "end of stable_steps", 105: "end of decay_steps"},
+    ),
+    (optax_ext.WarmupStableDecay(0.5, 0, 0, 20), {20: "end of decay_steps"}),
+    (
+        optax_ext.JoinedSchedules(
+            [optax_ext.LinearWarmup(0.5, 30), COSINE, 0.5, optax_ext.CosineDecay(1, 7)], [30, 99, 200]
+        ),
+        # The end of the first decay is hidden.
+        {
+            30: "start of cosine_decay",
+            50: "offset of cosine_decay",
+            99: "start of a constant 0.5",
+            200: "start of cosine_decay",
+            207: "end of decay_steps",
+        },
+    ),
+    (optax_ext.JoinedSchedules([COSINE], []), {20: "offset of cosine_decay", 120: "end of decay_steps"}),
 ]
 
 

@@ -50,6 +50,18 @@ NEVER_OR_FROM = [
     (optax_ext.PolynomialWarmup(optax_ext.CosineDecay(0.5, 100), 50), 100),
     (optax_ext.LinearWarmup(0.5, 50), None),
     (optax_ext.LinearWarmup(optax_ext.Constant(0.5), 50), None),
+    (optax_ext.WarmupStableDecay(0.5, 5, 60, 10, offset=7), 82),
+    (optax_ext.WarmupStableDecay(0.5, 5, 60, 10, end_learning_rate=0.1), None),
+    (optax_ext.WarmupStableDecay(0.0, 5, 60, 10, warmup_learning_rate=0.1), 5),
+    (optax_ext.WarmupStableDecay(0.0, 0, 60, 10, warmup_learning_rate=0.1), None),
+    (optax_ext.JoinedSchedules([0.5, optax_ext.CosineDecay(0.5, 100)], [50]), 150),
+    (optax_ext.JoinedSchedules([0.5, 0.0], [50]), 50),
+    (optax_ext.JoinedSchedules([optax_ext.CosineDecay(0.5, 100), 0.0], [110]), 100),
+    (optax_ext.JoinedSchedules([optax_ext.CosineDecay(0.5, 100), 0.0], [90]), 90),
+    (optax_ext.JoinedSchedules([0.5, optax_ext.CosineDecay(0.5, 10, offset=-20), 0], [50, 60]), 50),
+    (optax_ext.JoinedSchedules([0.0, 0.5], [50]), None),
+    (optax_ext.JoinedSchedules([0.0, 0.0], [50]), None),
+    (optax_ext.JoinedSchedules([0.5], []), None),
 ]
 
 
@@ -83,6 +95,9 @@ ALWAYS_ZERO = [
     optax_ext.LinearWarmup(0.0, 50),
     optax_ext.LinearWarmup(optax_ext.Constant(0.0), 0, warmup_learning_rate=0.5),
     optax_ext.PolynomialWarmup(optax_ext.Constant(0.0), 50),
+    optax_ext.WarmupStableDecay(0.0, 0, 10, 10, warmup_learning_rate=0.5),
+    optax_ext.JoinedSchedules([0.0, optax_ext.Constant(0.0)], [50]),
+    optax_ext.JoinedSchedules([0.5, 0.0], [0]),  # the first one never counts
 ]
 SOMEWHERE_ELSE = [
     optax_ext.CosineDecay(0.0, 100, warmup_target=0.5, warmup_steps=5),
@@ -92,6 +107,10 @@ SOMEWHERE_ELSE = [
     optax_ext.PiecewiseConstantDecay((10,), (0.0, 0.5)),
     optax_ext.StepCosineDecay((10, 20), (0.0, 0.5)),
     optax_ext.LinearWarmup(0.0, 50, warmup_learning_rate=0.5),
+    optax_ext.WarmupStableDecay(0.0, 5, 10, 10, warmup_learning_rate=0.5),
+    optax_ext.WarmupStableDecay(0.0, 0, 10, 10, end_learning_rate=0.5),
+    optax_ext.JoinedSchedules([0.0, 0.5], [50]),
+    optax_ext.JoinedSchedules([0.5, 0.0], [50]),
 ]
 
 

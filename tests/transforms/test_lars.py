@@ -24,6 +24,30 @@ def trust(param, x, adapts):
     return 0.01 * np.linalg.norm(param) / (np.linalg.norm(x) + 1e-3) if adapts else 1.0
 
 
+@pytest.mark.parametrize("separate_norms", [False, True])
+def test_the_rate_may_stand_outside_the_momentum(separate_norms):
+    settings = {"weight_decay": 0.1, "nesterov": True, "separate_norms": separate_norms}
+    outside = optax_ext.lars(SCHEDULE, learning_rate_in_momentum=False, **settings)
+    chained = optax.chain(optax_ext.lars(1.0, **settings), optax.scale_by_schedule(SCHEDULE))
+    state, expected_state = outside.init(PARAMS), chained.init(PARAMS)
+    for step in range(3):
+        updates, state = outside.update(gradients(step), state, PARAMS)
+        expected, expected_state = chained.update(gradients(step), expected_state, PARAMS)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+    inside = optax_ext.lars(SCHEDULE, **settings)
+    state = inside.init(PARAMS)
+    for step in range(3):
+        updates, state = inside.update(gradients(step), state, PARAMS)
+    assert np.abs(updates["kernel"] / expected["kernel"] - 1).max() > 0.01
+
+
+def test_the_rate_of_the_popular_form_stands_outside_the_momentum_anyway():
+    popular = [optax_ext.lars(SCHEDULE, classic_momentum=False, learning_rate_in_momentum=on) for on in (True, False)]
+    assert [*map(list, map(optax_ext.transforms.stages_of, popular))] == 2 * [
+        ["weight decay", "momentum", "trust ratio", "learning rate"]
+    ]
+
+
 @pytest.mark.parametrize(("nesterov", "classic", "masked"), [*itertools.product([False, True], repeat=3)])
 def test_lars_is_its_formula(nesterov, classic, masked):
     mask = optax_ext.path_mask(exclude=["bias"]) if masked else True

@@ -51,6 +51,9 @@ schedules: list[optax_ext.Schedule] = [
     optax_ext.LinearWarmup(optax_ext.CosineDecay(6.4, 10_000, offset=500), warmup_steps=500, warmup_learning_rate=0.1),
     optax_ext.PolynomialWarmup(0.5, warmup_steps=8, power=2.0),
     optax_ext.LinearWarmup(InverseSquareRoot(0.5, [1, 2]), 5),
+    optax_ext.WarmupStableDecay(0.5, warmup_steps=10, stable_steps=70, decay_steps=20, decay_type="1-sqrt"),
+    optax_ext.JoinedSchedules([optax_ext.LinearWarmup(0.1, 5), InverseSquareRoot(0.5, [1, 2]), 0.1], [5, 10]),
+    optax_ext.JoinedSchedules(schedules=(0.1, 0.2), boundaries=range(1, 2)),
 ]
 schedule = optax_ext.CosineDecay(0.1, 5)
 assert_type(schedule(3), jax.Array)
@@ -76,6 +79,7 @@ stages = list(transforms.stages_of(lamb))
 ratio = optax_ext.scale_by_trust_ratio(0.5, eps=1e-8)
 axes = optax_ext.path_axes({"^blocks/": 0, "^experts/": (0, 1), "head": None})
 assert_type(axes, masks.PathAxes)
+outside = optax_ext.lars(schedule, learning_rate_in_momentum=False)
 of_layers = optax_ext.lars(0.5, separate_norms=True, min_ratio=0.1, max_ratio=10, stacked_axes=axes, record=True)
 chained = optax.chain(optax.clip_by_global_norm(1.0), lamb, optax_ext.params_ema(0.999, initial="params"))
 scaled = optax_ext.dynamic_loss_scaling(
@@ -164,6 +168,7 @@ optimizers: list[config.Optimizer] = [
     config.AdamW(1e-4, include_in_weight_decay=["kernel"], gradient_clip_norm=0),
     config.LAMB(0.01, weight_decay_rate=0.01, exclude_from_weight_decay=("bias",), exclude_from_layer_adaptation=[]),
     config.LARS(schedule, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias"], clipnorm=1.0),
+    config.LARS(schedule, weight_decay_rate=schedule),
     config.LARS(0.1, allow_unmatched=True, decay=0.1, clipvalue=1.0),
     config.LARS(0.1, separate_norms=True, min_ratio=0.1, max_ratio=10, stacked_axes={"^blocks/": 0, "head": None}),
     config.LAMB(0.1, max_ratio=None, stacked_axes=[0, 1]),

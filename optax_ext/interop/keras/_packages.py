@@ -177,6 +177,8 @@ def _of_schedule(fields: Mapping[str, Any]) -> Package | None:
 def _has_fields(package: Package, name: str, fields: Mapping[str, Any]) -> bool:
     if name not in OPTIMIZERS[package]:
         return True
+    if package == "keras" and isinstance(fields.get("weight_decay"), Mapping):
+        return False  # a schedule, which only tensorflow_addons takes
     of_base = OF_NEWER_OPTIMIZERS | {"is_legacy_optimizer"} if package == "keras" else {"decay"}
     return fields.keys() <= {*OPTIMIZERS[package][name].names().values(), "name", *OF_OPTIMIZERS, *of_base}
 

@@ -146,11 +146,8 @@ class KerasReader:
             place = join(path, key)
             if key not in ours:
                 self._neutral(key, value, place, ours)
-            elif ours[key] in ("learning_rate", "after") and isinstance(value, Mapping):
+            elif ours[key] in known.scheduled and isinstance(value, Mapping):
                 found[key] = self._nested_schedule(value, place)
-            elif ours[key] == "weight_decay_rate" and isinstance(value, Mapping):
-                text = "cannot be carried over: the weight decay of a recipe is a number, which no schedule changes"
-                self.report.problem(place, f"{text}, got {shorten(value)}")
             else:
                 found[key] = value
         return found

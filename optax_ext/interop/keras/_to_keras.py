@@ -80,17 +80,19 @@ def to_keras(
     config = resolve(config)  # Keras knows steps only
     optimizer = config.optimizer if isinstance(config, OptimizationConfig) else config
     tried: list[Generation] = ["newer", "older"] if isinstance(optimizer, AdamW) else ["older", "newer"]
-    reports: dict[Generation, Report] = {}
+    writers: dict[Generation, _Writer] = {}
     if generation is not None:
         tried = [generation]
     for one in tried:
-        reports[one] = Report()
-        written = _Writer(one, reports[one]).write(config)
-        if not reports[one].problems:
+        writers[one] = _Writer(one, Report())
+        written = writers[one].write(config)
+        if not writers[one].report.problems:
             return written
     # The problems of the older generation, if the newer one has as many: most recipes are of that one.
-    best = min(reports, key=lambda one: (len(reports[one].problems), one == "newer"))
-    raise ConfigError(type(config).__name__, reports[best].problems)
+    best = min(
+        writers.values(), key=lambda one: (one.has_no_class, len(one.report.problems), one.generation == "newer")
+    )
+    raise ConfigError(type(config).__name__, best.report.problems)
 
 
 @dataclasses.dataclass
@@ -99,6 +101,7 @@ class _Writer:
 
     generation: Generation
     report: Report
+    has_no_class: bool = False  # for the optimizer or one of its schedules
 
     def write(self, config: Schedule | UpdateRule | OptimizationConfig) -> dict[str, Any]:
         if isinstance(config, OptimizationConfig):
@@ -115,6 +118,7 @@ class _Writer:
                 report = Report()
                 tried.append((report, self._as_class(config, name, known, path, report)))
         if not tried:
+            self.has_no_class = True
             self.report.problem(path, f"Keras has no class for {type(config).__name__}")
             return {}
         report, written = min(tried, key=lambda one: len(one[0].problems))  # the first of the best
@@ -143,6 +147,8 @@ class _Writer:
                 report.problem(place, f"{text} '$^'")
             elif field in PATTERN_FIELDS and (ranks := [pattern for pattern in own or () if is_of_ranks(pattern)]):
                 report.problem(place, f"TensorFlow's patterns are of names, not of ranks, got {join_words(ranks)}")
+            elif isinstance(own, Schedule) and field not in known.scheduled:
+                report.problem(place, f"Keras's {name} takes no schedule for it, got {shorten(own)}")
             elif isinstance(own, Schedule):
                 fields[names[field]] = self._one(own, place)
             elif value is not None or defaults[field] is not None or field == "warmup_target":

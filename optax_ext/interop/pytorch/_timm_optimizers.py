@@ -107,11 +107,6 @@ def _lamb(settings: Settings) -> Optimizer | None:
 
 def _lars(settings: Settings) -> Optimizer | None:
     own, momentum = settings.own, settings.own.number("momentum")
-    if isinstance(settings.rate, Schedule) and momentum:
-        text = (
-            "multiplies momentum by a rate that changes, as no LARS of a recipe does: docs/migration.md shows the chain"
-        )
-        settings.args.problem("opt", f"{shorten(settings.args.value('opt'))} {text}")
     if own.flag("trust_clip"):
         text = "clips to the rate, as no LARS of a recipe does: docs/migration.md shows the chain"
         settings.args.problem("opt", f"{shorten(settings.args.value('opt'))} {text}")
@@ -121,7 +116,7 @@ def _lars(settings: Settings) -> Optimizer | None:
         )
         own.problem("eps", f"{text} {own.number('eps')}")
     fields = {"momentum": momentum, "nesterov": own.flag("nesterov"), "eeta": own.number("trust_coeff")}
-    fields |= {"separate_norms": True, **settings.decay()}
+    fields |= {"separate_norms": True, "learning_rate_in_momentum": not momentum, **settings.decay()}
     if own.flag("always_adapt"):
         fields["exclude_from_layer_adaptation"] = ()
     elif not settings.weight_decay:

@@ -20,6 +20,7 @@ from optax_ext.schedules import (
     PowerDecay,
     Schedule,
     StepCosineDecay,
+    WarmupStableDecay,
 )
 
 _KWARGS = "lr_scheduler_kwargs"
@@ -211,13 +212,14 @@ def _warmup_stable_decay(asked: Asked) -> Any:
     if stable < 0:
         asked.problem("num_decay_steps", f"must leave steps after the {asked.warmup_steps} of warm-up, got {decay}")
     for name, kind in kinds.items():
-        if kind not in ("linear", "cosine"):
-            asked.problem(name, f"must be 'linear' or 'cosine', got {shorten(kind)}, which no schedule here has")
+        known = ("linear", "cosine") if name == "warmup_type" else ("linear", "cosine", "1-sqrt")
+        if kind not in known:
+            asked.problem(name, f"must be one of {join_words(known)}, got {shorten(kind)}, which no schedule here has")
     if asked.number("num_cycles", 0.5) != 0.5:
         asked.problem("num_cycles", "must be 0.5, one fall: the rate would jump at the end of the decay")
     if asked.report.problems:
         return None
-    start, fall, peak, names = asked.warmup_steps, asked.warmup_steps + stable, asked.peak, _WSD_NAMES
+    start, peak, names = asked.warmup_steps, asked.peak, _WSD_NAMES
     if ratio > 0 and start > 0:
         text = "the warm-up starts at this part of learning_rate, as in transformers 5; before, it started at 0"
         asked.report.note(f"{_KWARGS}.min_lr_ratio", text, surprising=True)
@@ -225,20 +227,28 @@ def _warmup_stable_decay(asked: Asked) -> Any:
         if kinds["decay_type"] != "cosine":
             asked.problem("warmup_type", "'cosine' can be had with a decay_type of 'cosine' only")
             return None
-        steps = {0: ratio * peak, start: peak, fall: peak, fall + decay: ratio * peak}
+        steps = {0: ratio * peak, start: peak, start + stable: peak, start + stable + decay: ratio * peak}
         return asked.build(StepCosineDecay, names, boundaries=list(steps), values=list(steps.values()))
-    fields = {"initial_learning_rate": peak, "decay_steps": decay, "offset": fall, "before_offset": "hold"}
-    if kinds["decay_type"] == "cosine":
-        return asked.warm_up(asked.build(CosineDecay, names, **fields, alpha=ratio), ratio * peak)
-    return asked.warm_up(asked.build(PolynomialDecay, names, **fields, end_learning_rate=ratio * peak), ratio * peak)
+    return asked.build(
+        WarmupStableDecay,
+        names,
+        learning_rate=peak,
+        warmup_steps=start,
+        stable_steps=stable,
+        decay_steps=decay,
+        decay_type=kinds["decay_type"],
+        warmup_learning_rate=ratio * peak if start > 0 else 0.0,
+        end_learning_rate=ratio * peak,
+    )
 
 
 _WSD_KINDS = {"warmup_type": "linear", "decay_type": "cosine"}
 _WSD_NAMES = {
     "decay_steps": f"{_KWARGS}.num_decay_steps",
-    "alpha": f"{_KWARGS}.min_lr_ratio",
+    "decay_type": f"{_KWARGS}.decay_type",
     "end_learning_rate": f"{_KWARGS}.min_lr_ratio",
-    "offset": f"{_KWARGS}.num_stable_steps",
+    "stable_steps": f"{_KWARGS}.num_stable_steps",
+    "warmup_learning_rate": f"{_KWARGS}.min_lr_ratio",
 }
 
 
