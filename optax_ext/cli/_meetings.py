@@ -29,8 +29,8 @@ def jump_in_words(before: float, after: float, step: int, peak: float) -> str:
 
 
 def is_same(first: Any, second: Any, peak: float) -> Any:
-    """Return where rates are the same but for the rounding of float32."""
-    return np.isclose(first, second, rtol=_ROUNDING, atol=_ROUNDING / 10 * peak)
+    """Return where rates are the same but for the rounding of float32; a rate of 0 is the same as no other."""
+    return np.isclose(first, second, rtol=_ROUNDING, atol=_ROUNDING / 10 * peak) & ((first == 0) == (second == 0))
 
 
 def meetings_in_words(

@@ -113,15 +113,9 @@ def test_what_would_be_lost(capsys):
     write("old.yaml", COSINE)
     write("new.yaml", COSINE, optimizer={"type": "lars", "classic_momentum": False})
     state = replan(capsys, "old.yaml", "new.yaml", "--at", "1000")["State"]
-    assert state[:5] == [
-        "a state of old is not one of new:",
-        "only old has [0].count, int32",
-        "only old has [1].trace['kernel'], bfloat16[2, 2]",
-        "only new has [2].trace['kernel'], bfloat16[2, 2]",
-        "only new has [3].count, int32",
-    ]
-    assert state[5].startswith("config.carry_over(state, old, new, params) says: state has what has no place in")
-    assert state[5].endswith("before the learning rate here). If it may go, give discard=['trace']")
+    assert state[1:3] == ["only old has [0].count, int32", "only new has [3].count, int32"]
+    assert state[3].startswith("config.carry_over(state, old, new, params) says: state has what has no place in")
+    assert state[3].endswith("before the learning rate here). If it may go, give discard=['trace']")
 
 
 def test_a_state_of_the_same_structure_may_mean_something_else(capsys):
@@ -252,6 +246,7 @@ CROSSING, THE_OLD = "they cross between steps", "the old one from there on"
         ([2, 2, 1, 1], [1, 1, 1, 1], ["both are equal from step 2 on"]),
         ([2, 1, 0, 0], [1, 1, 0, 0], ["both are equal from step 1 on"]),
         ([2, 1, 0, 0], [1, 0, 0, 0], ["both are 0 from step 2 on"]),
+        ([1, 0, 0], [1, 1e-9, 0], ["both are equal at step 0", "both are 0 at step 2"]),
         ([1, 1, 1, 1], [2, 2, 2, 2], ["they do not meet from step 0 to step 3"]),
         ([1, np.inf, 2], [2, 2, 2], [f"{CROSSING} 0 and 1, the new one below {THE_OLD}", "both are equal at step 2"]),
         ([1, 1 + 1e-7, 2], [1, 1, 2], ["both are equal from step 0 on"]),
