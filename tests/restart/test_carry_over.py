@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -359,6 +359,24 @@ def test_wrong_arguments() -> None:
     for step in (-1, 1.5, True, "5 epochs"):
         with pytest.raises(ValueError, match="^step must be"):
             config.carry_over(state, sgd, sgd, PARAMS, step=step)
+
+
+class Layer(NamedTuple):
+    kernel: Any
+    count: Any  # a parameter may have the name of a field
+
+
+def test_parameters_in_named_tuples_are_no_states() -> None:
+    params = {"dense": Layer(jnp.ones(2), jnp.ones(1)), "none": None}
+    old, new = config.Adam(HELD), config.AdamW(HELD, weight_decay_rate=0.1, exclude_from_weight_decay=["count"])
+    state = jax.tree.map(jnp.ones_like, old.make().init(params))
+    mu = {**params, "dense": Layer(jnp.full(2, 3.0), jnp.full(1, 4.0))}
+    state = (state[0]._replace(mu=mu), state[1])
+    carried = config.carry_over(state, old, new, params)
+    assert values(optax.tree.get(carried, "mu")) == [3, 4]
+    assert (carried[1].count, carried[-1].count) == (1, 1)
+    with pytest.raises(ValueError, match=r"ScaleByAdamState.mu of 'dense/kernel', 'dense/count'; ScaleByAdamState.nu"):
+        config.carry_over(state, old, config.SGD(HELD), params)
 
 
 def test_compiled_it_is_the_same() -> None:
