@@ -46,12 +46,13 @@ PositiveInteger = Annotated[int, pydantic.Field(gt=0, le=INT32_MAX), _Integral]
 LargePositiveInteger = Annotated[int, pydantic.Field(gt=0, le=2**53), _Integral]  # of data sets, which no device counts
 
 
-def _is_number(text: str) -> bool:
+def _is_like_a_duration(text: str) -> bool:
+    """Return whether a text may be meant as a duration: it has a digit, and is not a number in quotes."""
     try:
         float(text)
     except ValueError:
-        return False
-    return True
+        return any(character.isdigit() for character in text)
+    return False
 
 
 class _StepsOr:
@@ -71,7 +72,7 @@ class _StepsOr:
             try:
                 duration = value if isinstance(value, Duration) else Duration(value)
             except ValueError as error:
-                hint = "" if _is_number(value) else f"; as a duration: {error}"
+                hint = f"; as a duration: {error}" if _is_like_a_duration(value) else ""
                 raise problem(f"{explain(self.number, value)}{hint}") from None
             signs = [(amount > 0) - (amount < 0) for amount, _ in duration.terms]
             wrong = explain(self.number, max(signs) if max(signs) > 0 else min(signs))  # whatever the run is

@@ -122,8 +122,19 @@ def raise_problems(error: ConfigError) -> typing.Never:
 
 def as_config_error(subject: str, error: pydantic.ValidationError) -> ConfigError:
     """Turn the collected pydantic error of a whole config into a `ConfigError`."""
+    traced = loaded("jax.core", "Tracer")
     lines = error.errors(include_url=False)
-    return ConfigError(subject, (Problem(join_keys(map(str, line["loc"])), line["msg"]) for line in lines))
+    problems = (
+        Problem(join_keys(map(str, line["loc"])), line["msg"] + (_TRACED if isinstance(line["input"], traced) else ""))
+        for line in lines
+    )
+    return ConfigError(subject, problems)
+
+
+_TRACED = (
+    ": a recipe is data, which a traced value is not; make(hyperparameters=[...]) of a recipe keeps numbers in the"
+    " state, where they can be changed, as optax.inject_hyperparams does for functions"
+)
 
 
 # ---------------------------------------------------------------------------------------------------------

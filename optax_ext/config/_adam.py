@@ -5,6 +5,7 @@ import dataclasses
 from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, PositiveNumber
 from optax_ext._core.lazy import np
+from optax_ext.config._hyperparameters import Hyperparameter, value_of
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._stage import Stage
 
@@ -69,6 +70,9 @@ class Adam(Optimizer):
     epsilon_hat: bool = dataclasses.field(default=True, kw_only=True)
     round_betas: bool = dataclasses.field(default=True, kw_only=True)
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return (*super()._hyperparameters(), "epsilon", *(("beta_1", "beta_2") if self.round_betas else ()))
+
     def _stages(self) -> list[Stage]:
         moments = moments_stage(
             self.beta_1,
@@ -86,7 +90,7 @@ def moments_stage(
 ) -> Stage:
     """Return the scaling of Adam and of those that begin as it does."""
     b1, b2 = round_decays(beta_1, beta_2) if round_betas else (beta_1, beta_2)
-    scale = transforms.scale_by_adam(b1, b2, epsilon, amsgrad=amsgrad, epsilon_hat=epsilon_hat)
+    scale = transforms.scale_by_adam(b1, b2, value_of(epsilon), amsgrad=amsgrad, epsilon_hat=epsilon_hat)
     where = "TensorFlow's epsilon hat" if epsilon_hat else "beside the corrected root"
     where += "" if round_betas else ", betas subtracted from 1 before they are rounded"
     return Stage("moments", moments_in_words(beta_1, beta_2, epsilon, where, amsgrad), scale)
@@ -101,4 +105,7 @@ def moments_in_words(beta_1: float, beta_2: float, epsilon: float, where: str, a
 
 def round_decays(beta_1: float, beta_2: float) -> tuple[float, float]:
     """Round decays to float32, as TensorFlow does before it subtracts them from 1: 1 - 0.999 is then off by 1.3e-5."""
-    return float(np.float32(beta_1)), float(np.float32(beta_2))
+    b1, b2 = (
+        value_of(beta) if isinstance(beta, Hyperparameter) else float(np.float32(beta)) for beta in (beta_1, beta_2)
+    )
+    return b1, b2

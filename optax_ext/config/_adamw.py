@@ -6,6 +6,7 @@ from optax_ext import transforms
 from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Patterns, PositiveNumber
 from optax_ext.config._adam import moments_stage
 from optax_ext.config._decaying import decoupled_decay_in_words
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._stage import Stage
@@ -91,6 +92,10 @@ class AdamW(Optimizer):
     round_betas: bool = dataclasses.field(default=True, kw_only=True)
     weight_decay_times_learning_rate: bool = dataclasses.field(default=True, kw_only=True)
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        own = ("epsilon", "weight_decay_rate", "gradient_clip_norm")
+        return (*super()._hyperparameters(), *own, *(("beta_1", "beta_2") if self.round_betas else ()))
+
     def pattern_fields(self) -> list[PatternField]:
         """Return the two lists of weight decay, of which the one that includes has the last word."""
         stage, allow_unmatched = "weight decay", self.allow_unmatched
@@ -106,7 +111,7 @@ class AdamW(Optimizer):
         if self.gradient_clip_norm == 0:
             return clipping
         effect = f"all together to a norm of at most {self.gradient_clip_norm:.10g}"
-        clip = transforms.clip_by_global_norm(self.gradient_clip_norm)
+        clip = transforms.clip_by_global_norm(value_of(self.gradient_clip_norm))
         return [Stage("clip by gradient_clip_norm", effect, clip), *clipping]
 
     def _stages(self) -> list[Stage]:
@@ -121,8 +126,8 @@ class AdamW(Optimizer):
         )
         if self.weight_decay_times_learning_rate:
             effect = weight_decay_in_words(self.weight_decay_rate, exceptions)
-            decay = transforms.add_decayed_weights(self.weight_decay_rate, mask)
+            decay = transforms.add_decayed_weights(value_of(self.weight_decay_rate), mask)
             return [moments, Stage("weight decay", effect, decay), self._learning_rate_stage()]
         effect = decoupled_decay_in_words(self.weight_decay_rate, False, exceptions)
-        decay = transforms.subtract_decayed_weights(self.weight_decay_rate, mask)
+        decay = transforms.subtract_decayed_weights(value_of(self.weight_decay_rate), mask)
         return [moments, self._learning_rate_stage(), Stage("weight decay", effect, decay)]

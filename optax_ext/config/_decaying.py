@@ -6,6 +6,7 @@ from typing import ClassVar
 from optax_ext import transforms
 from optax_ext._core.field_types import Patterns
 from optax_ext._core.lazy import jax, optax
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import Optimizer
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._stage import Stage
@@ -48,7 +49,7 @@ class DecayingOptimizer(Optimizer):
             self.weight_decay_times_learning_rate,
             self._exceptions_in_words("weight decay"),
         )
-        amount, mask = self._decay_of_a_step(), self.masks()["weight decay"]
+        amount, mask = value_of(self._decay_of_a_step()), self.masks()["weight decay"]
         if self._reads_params and not is_zero(self.weight_decay_rate):
             name = " and ".join(["weight decay", *(stage.name for stage in own)])
             effect = ", and then ".join([decay, *(stage.effect for stage in own)])
@@ -62,6 +63,9 @@ class DecayingOptimizer(Optimizer):
         if is_zero(self.weight_decay_rate) and not excluded:
             return []
         return [PatternField("exclude_from_weight_decay", "weight decay", False, excluded, None, self.allow_unmatched)]
+
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return (*super()._hyperparameters(), "weight_decay_rate")
 
     def _decay_of_a_step(self) -> "optax.ScalarOrSchedule":
         """Return which part of a parameter decays in a step: a number where it is constant."""

@@ -7,6 +7,7 @@ import pydantic
 from optax_ext import transforms
 from optax_ext._core.schema import problem
 from optax_ext.config._decaying import DecayingOptimizer
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import weight_decay_in_words
 from optax_ext.config._stage import Stage
 
@@ -41,6 +42,6 @@ class GradientDecayingOptimizer(DecayingOptimizer):
         if not self.weight_decay_in_gradient or not self.pattern_fields():
             return super().stages()
         effect = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
-        decay = transforms.add_decayed_weights(self.weight_decay_rate, self.masks()["weight decay"])
+        decay = transforms.add_decayed_weights(value_of(self.weight_decay_rate), self.masks()["weight decay"])
         before = [*self._checking(), *self._clipping()]
         return [*before, Stage("weight decay", effect, decay), *self._stages()]

@@ -10,6 +10,7 @@ from optax_ext._core.field_types import FractionBelowOne, NonNegativeNumber, Pat
 from optax_ext._core.lazy import optax
 from optax_ext.config._adam import moments_in_words, round_decays
 from optax_ext.config._decaying import decay_of_a_step, decoupled_decay_in_words
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import Optimizer, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
 from optax_ext.config._stacked_axes import layers_in_words
@@ -82,6 +83,10 @@ class LAMB(Optimizer):
     _norms_per_layer: ClassVar[bool] = True
     _check_max_ratio = pydantic.field_validator("max_ratio")(check_max_ratio)
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        betas = () if self.decoupled_weight_decay else ("beta_1", "beta_2")
+        return (*super()._hyperparameters(), "epsilon", "weight_decay_rate", *betas)
+
     def pattern_fields(self) -> list[PatternField]:
         """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
         return layerwise_fields(
@@ -97,8 +102,8 @@ class LAMB(Optimizer):
             self._rate(),
             b1=b1,
             b2=b2,
-            eps=self.epsilon,
-            weight_decay=self.weight_decay_rate,
+            eps=value_of(self.epsilon),
+            weight_decay=value_of(self.weight_decay_rate),
             weight_decay_mask=masks["weight decay"],
             trust_ratio_mask=masks["trust ratio"],
             min_ratio=self.min_ratio,
@@ -121,7 +126,7 @@ class LAMB(Optimizer):
             self.weight_decay_rate, True, self._exceptions_in_words("weight decay")
         )
         step = optax.chain(by_name["trust ratio"], by_name["learning rate"])
-        amount = decay_of_a_step(self._rate(), self.weight_decay_rate, True)
+        amount = value_of(decay_of_a_step(self._rate(), self.weight_decay_rate, True))
         decayed = transforms.after_weight_decay(step, amount, masks["weight decay"])
         names = ["weight decay", "trust ratio", "learning rate"]
         return [

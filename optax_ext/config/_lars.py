@@ -8,6 +8,7 @@ import pydantic
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, NonNegativeNumber, Patterns, PositiveNumber
 from optax_ext._core.schema import problem
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import Optimizer, momentum_in_words, weight_decay_in_words
 from optax_ext.config._patterns import PatternField, layerwise_fields
 from optax_ext.config._stacked_axes import layers_in_words
@@ -90,6 +91,9 @@ class LARS(Optimizer):
             )
         return separate_norms
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return (*super()._hyperparameters(), "momentum", "weight_decay_rate", "eeta")
+
     def pattern_fields(self) -> list[PatternField]:
         """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
         return layerwise_fields(
@@ -100,9 +104,9 @@ class LARS(Optimizer):
         masks = self.masks()
         lars = transforms.lars(
             self._rate(),
-            momentum=self.momentum,
-            weight_decay=self.weight_decay_rate,
-            trust_coefficient=self.eeta,
+            momentum=value_of(self.momentum),
+            weight_decay=value_of(self.weight_decay_rate),
+            trust_coefficient=value_of(self.eeta),
             nesterov=self.nesterov,
             classic_momentum=self.classic_momentum,
             learning_rate_in_momentum=self.learning_rate_in_momentum,

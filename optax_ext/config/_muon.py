@@ -17,6 +17,7 @@ from optax_ext._core.field_types import (
 from optax_ext._core.lazy import jax, optax
 from optax_ext.config._adam import moments_in_words
 from optax_ext.config._decaying import DecayingOptimizer, decay_of_a_step
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._patterns import PatternField
 from optax_ext.config._stacked_axes import layers_in_words
 from optax_ext.config._stage import Stage
@@ -194,7 +195,7 @@ class Muon(DecayingOptimizer):
             effect = "nothing: weight_decay_rate and adam_weight_decay are 0"
             return Stage("weight decay", effect, transforms.subtract_decayed_weights(0.0, decaying))
         of_matrices, of_others = (
-            decay_of_a_step(self._rate(), rate, self.weight_decay_times_learning_rate)
+            value_of(decay_of_a_step(self._rate(), rate, self.weight_decay_times_learning_rate))
             for rate in (self.weight_decay_rate, self.adam_weight_decay)
         )
         decay = optax.chain(

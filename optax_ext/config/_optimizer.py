@@ -9,6 +9,7 @@ from optax_ext._core.lazy import jax, optax
 from optax_ext._core.relative import is_relative, resolved
 from optax_ext._core.steps import exact_step
 from optax_ext._core.user_warnings import warn_user
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
 from optax_ext.schedules import (
@@ -72,7 +73,7 @@ class Optimizer(UpdateRule):
         Returns:
           float32, of the shape of ``step``.
         """
-        rate = evaluate(self.learning_rate, step)
+        rate = evaluate(value_of(self.learning_rate), step)
         return rate if self.decay == 0 else rate / (1 + self.decay * exact_step(step).astype("float32"))
 
     def has_constant_rate(self) -> bool:
@@ -86,6 +87,9 @@ class Optimizer(UpdateRule):
             found += self.learning_rate.milestones()
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return ("learning_rate", *super()._hyperparameters())
+
     def _rate(self) -> "optax.ScalarOrSchedule":
         """Return the learning rate as Optax takes it: a number where it is constant, so that no steps are counted."""
         return self._number() if self.has_constant_rate() else self.learning_rate_at
@@ -93,7 +97,7 @@ class Optimizer(UpdateRule):
     def _number(self) -> float:
         """Return the learning rate where it is a number."""
         assert not isinstance(self.learning_rate, Schedule)
-        return resolved(self.learning_rate)
+        return value_of(resolved(self.learning_rate))
 
     def _learning_rate_stage(self) -> Stage:
         return Stage("learning rate", self._learning_rate_in_words(), transforms.scale_by_learning_rate(self._rate()))

@@ -1,7 +1,7 @@
 """A whole recipe: an optimizer and its wrappers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import pydantic
@@ -84,7 +84,9 @@ class OptimizationConfig(Schema):
             raise_problems(error)
         return self
 
-    def make(self, run: Run | Mapping[str, Any] | None = None) -> "optax.GradientTransformationExtraArgs":
+    def make(
+        self, run: Run | Mapping[str, Any] | None = None, *, hyperparameters: Sequence[str] = ()
+    ) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation.
 
         Loss scaling is outermost, so that clipping sees unscaled, finite gradients, and neither averages nor master
@@ -93,12 +95,13 @@ class OptimizationConfig(Schema):
         Args:
           run: What durations and rates for a batch are taken of, as [`resolve`][optax_ext.config.resolve] takes it;
             None for that of the recipe.
+          hyperparameters: Number fields of the optimizer to keep in the state, such as ``["learning_rate"]``, as
+            [`UpdateRule.make`][optax_ext.config.UpdateRule] does, where they can be changed between two steps.
         """
-        recipe = resolve(self, run)
-        return self._make() if recipe is self else recipe._make()
+        return resolve(self, run)._make(hyperparameters)
 
-    def _make(self) -> "optax.GradientTransformationExtraArgs":
-        inner = self.optimizer.make()
+    def _make(self, hyperparameters: Sequence[str]) -> "optax.GradientTransformationExtraArgs":
+        inner = self.optimizer.make(hyperparameters=hyperparameters)
         if self.ema is not None:
             inner = optax.chain(inner, self.ema.make())
         if self.accumulate_steps > 1:

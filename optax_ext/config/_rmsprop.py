@@ -5,6 +5,7 @@ import dataclasses
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction, FractionBelowOne, NonNegativeNumber, PositiveNumber
 from optax_ext.config._gradient_decay import GradientDecayingOptimizer
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import momentum_in_words
 from optax_ext.config._stage import Stage
 
@@ -87,13 +88,16 @@ class RMSprop(GradientDecayingOptimizer):
     learning_rate_in_momentum: bool = dataclasses.field(default=True, kw_only=True)
     initial_mean_square: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return (*super()._hyperparameters(), "momentum", "epsilon")
+
     def _stages(self) -> list[Stage]:
         has_momentum = self.momentum > 0
         moves_epsilon = has_momentum and self.learning_rate_in_momentum
         eps_in_sqrt = moves_epsilon or self.epsilon_in_root
         scale = transforms.scale_by_rms(
             self.rho,
-            self.epsilon,
+            value_of(self.epsilon),
             eps_in_sqrt=eps_in_sqrt,
             centered=self.centered,
             initial_scale=self.initial_mean_square,
@@ -105,7 +109,7 @@ class RMSprop(GradientDecayingOptimizer):
         effect = f"divide by the {by}, decay {self.rho:.10g}{first}, epsilon {self.epsilon:.10g} {where} the root{why}"
         stages = [Stage("mean square", effect, scale), self._learning_rate_stage()]
         if has_momentum:
-            momentum = transforms.add_momentum(self.momentum, nesterov=False)
+            momentum = transforms.add_momentum(value_of(self.momentum), nesterov=False)
             place = 2 if self.learning_rate_in_momentum else 1
             stages.insert(place, Stage("momentum", momentum_in_words(self.momentum, nesterov=False), momentum))
         return stages

@@ -5,6 +5,7 @@ import dataclasses
 from optax_ext import transforms
 from optax_ext._core.field_types import Fraction
 from optax_ext.config._gradient_decay import GradientDecayingOptimizer
+from optax_ext.config._hyperparameters import value_of
 from optax_ext.config._optimizer import momentum_in_words
 from optax_ext.config._stage import Stage
 
@@ -61,10 +62,13 @@ class SGD(GradientDecayingOptimizer):
     nesterov: bool = False
     learning_rate_in_momentum: bool = dataclasses.field(default=True, kw_only=True)
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        return (*super()._hyperparameters(), "momentum")
+
     def _stages(self) -> list[Stage]:
         if self.momentum == 0:
             return [self._learning_rate_stage()]
-        momentum = transforms.add_momentum(self.momentum, nesterov=self.nesterov)
+        momentum = transforms.add_momentum(value_of(self.momentum), nesterov=self.nesterov)
         effect = momentum_in_words(self.momentum, self.nesterov)
         stages = [self._learning_rate_stage(), Stage("momentum", effect, momentum)]
         return stages if self.learning_rate_in_momentum else stages[::-1]

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pydantic
@@ -13,6 +13,7 @@ from optax_ext._core.field_types import NonNegativeNumber, StackedAxes
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import problem
 from optax_ext._core.tagged import Tagged
+from optax_ext.config._hyperparameters import clip_by_value, inject, value_of
 from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
 from optax_ext.config._run import Run, resolve
 from optax_ext.config._stacked_axes import checking_stage, layers_in_words, make_axes
@@ -60,7 +61,9 @@ class UpdateRule(Tagged):
             raise problem(f"must not be given with clipnorm, got {global_clipnorm} with {info.data['clipnorm']}")
         return global_clipnorm
 
-    def make(self, run: Run | Mapping[str, Any] | None = None) -> "optax.GradientTransformationExtraArgs":
+    def make(
+        self, run: Run | Mapping[str, Any] | None = None, *, hyperparameters: Sequence[str] = ()
+    ) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation: the chain of the stages.
 
         Parameters that are not floating or complex numbers stay unchanged: their update is zero.
@@ -68,8 +71,18 @@ class UpdateRule(Tagged):
         Args:
           run: What durations and rates for a batch are taken of, as [`resolve`][optax_ext.config.resolve] takes it;
             None if there are none.
+          hyperparameters: Number fields to keep in the state, such as ``["learning_rate"]``, where they can be changed
+            between two steps: ``optax.tree.set(state, learning_rate=jnp.float32(0.01))``. The transformation is then
+            ``optax.inject_hyperparams`` around what it would be. They are float32. A schedule is evaluated in each
+            step, whatever the state says.
+
+        Raises:
+          ConfigError: If a hyperparameter is no field, or one that is fixed when the transformation is made.
         """
-        stages = resolve(self, run).stages()
+        rule = resolve(self, run)
+        if hyperparameters:
+            return inject(rule, hyperparameters, rule._hyperparameters())
+        stages = rule.stages()
         named = {stage.name: stage.transformation for stage in stages if stage.transformation is not None}
         if len(named) < len(stages):
             names = [stage.name for stage in stages]
@@ -150,6 +163,10 @@ class UpdateRule(Tagged):
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the steps at which it is worth looking at the learning rates."""
 
+    def _hyperparameters(self) -> tuple[str, ...]:
+        """Return the fields that `make` can keep in the state: their stages compute with `value_of` them."""
+        return ("clipnorm", "clipvalue", "global_clipnorm")
+
     def _checking(self) -> list[Stage]:
         """Return what checks the axes of a rule that does not use them, so that no misspelling goes unnoticed."""
         is_used = self._norms_per_layer or self.clipnorm is not None
@@ -160,16 +177,17 @@ class UpdateRule(Tagged):
         stages: list[Stage] = []
         if self.clipvalue is not None:
             effect = f"each number to at most {self.clipvalue:.10g} either way"
-            stages.append(Stage("clip by value", effect, optax.clip(self.clipvalue)))
+            stages.append(Stage("clip by value", effect, clip_by_value(self.clipvalue)))
         if self.clipnorm is not None:
             layers = layers_in_words(self.stacked_axes)
             each = "the gradient of each layer" if layers else "each gradient"
             effect = f"{each} by itself to a norm of at most {self.clipnorm:.10g}{layers}"
-            clip = transforms.clip_by_norm(self.clipnorm, stacked_axes=self.layer_axes())
+            clip = transforms.clip_by_norm(value_of(self.clipnorm), stacked_axes=self.layer_axes())
             stages.append(Stage("clip by norm", effect, clip))
         if self.global_clipnorm is not None:
             effect = f"all together to a norm of at most {self.global_clipnorm:.10g}"
-            stages.append(Stage("clip by global norm", effect, transforms.clip_by_global_norm(self.global_clipnorm)))
+            clip = transforms.clip_by_global_norm(value_of(self.global_clipnorm))
+            stages.append(Stage("clip by global norm", effect, clip))
         return stages
 
     @abc.abstractmethod

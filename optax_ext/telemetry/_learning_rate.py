@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ def learning_rate_metrics(opt_state: optax.OptState, learning_rate: Any) -> dict
     """Return the rate that the last step used, by its name; nothing where neither argument nor state tells."""
     if learning_rate is None:
         return _injected_rates(opt_state)
+    learning_rate = _with_injected_rate(learning_rate, opt_state)
     if isinstance(learning_rate, type) or not hasattr(learning_rate, "learning_rate_at"):
         check_rate("learning_rate", learning_rate)
         rate = learning_rate(_last_step(opt_state)) if callable(learning_rate) else learning_rate
@@ -34,6 +36,17 @@ def learning_rate_metrics(opt_state: optax.OptState, learning_rate: Any) -> dict
     else:
         rate = learning_rate.learning_rate_at(_last_step(opt_state))
     return {"learning_rate": scalar("learning_rate", rate, jnp.float32)}
+
+
+def _with_injected_rate(learning_rate: Any, opt_state: optax.OptState) -> Any:
+    """Return the optimizer of a recipe with the rate that `make(hyperparameters=...)` keeps, which may differ."""
+    optimizer = getattr(learning_rate, "optimizer", learning_rate)
+    states = [node for node in jax.tree.leaves(opt_state, is_leaf=_has_rate) if _has_rate(node)]
+    if len(states) != 1 or not hasattr(optimizer, "has_constant_rate") or not hasattr(optimizer, "learning_rate"):
+        return learning_rate
+    injected = copy.copy(optimizer)
+    object.__setattr__(injected, "learning_rate", states[0].hyperparams["learning_rate"])
+    return injected
 
 
 def _injected_rates(opt_state: optax.OptState) -> dict[str, jax.Array]:

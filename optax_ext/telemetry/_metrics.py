@@ -73,7 +73,8 @@ def metrics(
       opt_state: What ``tx.init`` and ``tx.update`` return, with any wrappers around and inside; for a
         ``flax.nnx.Optimizer`` its ``opt_state``. Of several optimizers, give one.
       learning_rate: What the optimizer was given: a number, a schedule, or the recipe that made it, whose ``decay``
-        counts. The step of a schedule comes from the counts in the state. A step that was skipped was computed with the
+        counts. If ``make(hyperparameters=["learning_rate"])`` keeps its rate in the state, that one counts. The step
+        of a schedule comes from the counts in the state. A step that was skipped was computed with the
         count as it still is, an applied one with the count before. Between the updates of ``optax.MultiSteps``, the
         rate is that of the last update; with ``count_skipped_steps=True`` around it, each step skipped since then
         moves the rate on by one count, since the state does not tell skips from updates. After a non-finite step that

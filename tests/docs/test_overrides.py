@@ -16,7 +16,6 @@ import tyro
 from absl import flags
 from ml_collections import config_flags
 
-import optax_ext
 from optax_ext import config
 from optax_ext.cli import main
 
@@ -122,8 +121,6 @@ def test_tyro_shows_descriptions_checks_and_has_the_limits_told():
     assert cli(number, "0.5") == config.SGD(0.5)
     assert "--learning-rate" in cli(number, "--learning-rate=0.5")
     assert "nrecognized" in cli(recipe, "--ema.start-step=3")
-    constant = config.SGD(optax_ext.Constant(0.1))
-    assert cli(constant, "--learning-rate.learning-rate=0.5") == config.SGD(optax_ext.Constant(0.5))
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md"], ids=lambda page: page.name)

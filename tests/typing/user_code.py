@@ -57,8 +57,8 @@ schedules: list[optax_ext.Schedule] = [
 ]
 schedule = optax_ext.CosineDecay(0.1, 5)
 assert_type(schedule(3), jax.Array)
-assert_type(schedule.warmup_target, float | None)
-assert_type(schedule.decay_steps, int)
+assert_type(schedule.warmup_target, float | optax_ext.schedules.RatePerBatch | None)
+assert_type(schedule.decay_steps, int | str)
 later = dataclasses.replace(schedule, decay_steps=50)
 by_value: dict[optax_ext.Schedule, str] = {schedule: repr(later)}
 
@@ -156,8 +156,8 @@ recipe = config.OptimizationConfig(
     ema=config.ParamsEma(average_decay=0.9999, initial="params"),
     master_weights=True,
 )
-assert_type(recipe.optimizer, config.Optimizer)
-rate: float | optax_ext.Schedule = recipe.optimizer.learning_rate
+assert_type(recipe.optimizer, config.UpdateRule)
+rate = recipe.learning_rate_at(0)
 made = recipe.make()
 logged = optax_ext.metrics(made.init(params), recipe) | optax_ext.metrics(state, recipe.optimizer)
 optimizers: list[config.Optimizer] = [
