@@ -27,6 +27,7 @@ def carry_over(
     *,
     step: int | None = None,
     discard: Sequence[str] = (),
+    hyperparameters: Sequence[str] = (),
 ) -> "optax.OptState":
     """Return a state of a new recipe with what a state of the old one holds, for a run whose recipe changes.
 
@@ -48,6 +49,8 @@ def carry_over(
         on from the step of the state. Counts that correct the bias of moments or averages stay those of the state.
       discard: The fields of the old state that are not carried over, in Optax's words, such as ``["trace"]`` for
         momentum, ``["mu", "nu"]`` for Adam's moments, or ``["ema"]``.
+      hyperparameters: What ``make`` is given for both recipes, the fields whose numbers are in the state. They take the
+        numbers of the new recipe, whatever the old state has.
 
     Returns:
       A state with the structure, shapes and dtypes that ``new.make().init(params)`` returns. Values that are carried
@@ -75,10 +78,10 @@ def carry_over(
     """
     old, new = _as_recipe("old", old), _as_recipe("new", new)
     _check_step(step)
-    _check_state(state, old, params)
+    _check_state(state, old.make(hyperparameters=hyperparameters), params)
     entries = entries_of(state, params)
     _check_discard(discard, entries)
-    made = new.make().init(params)
+    made = new.make(hyperparameters=hyperparameters).init(params)
     source = _Source([entry for entry in entries if entry.field not in (*discard, *_OF_RECIPES)], old, new)
     wanted = entries_of(made, params)
     matches = [None if entry.is_scalar else source.of_parameter(entry) for entry in wanted]
@@ -285,8 +288,8 @@ def _check_step(step: Any) -> None:
         raise ValueError(f"step {wrong}")
 
 
-def _check_state(state: Any, old: OptimizationConfig, params: Any) -> None:
-    expected = jax.eval_shape(old.make().init, params)
+def _check_state(state: Any, old: "optax.GradientTransformation", params: Any) -> None:
+    expected = jax.eval_shape(old.init, params)
     for difference in _differences(state, expected):
         raise ValueError(f"state must be one of the old recipe for these parameters, {difference}")
 
