@@ -1,4 +1,4 @@
-"""The command line: describe, plot, check and convert recipes, and write their JSON Schema."""
+"""The command line: describe, plot, compare, check and convert recipes, and write their JSON Schema."""
 
 import argparse
 import importlib
@@ -73,6 +73,18 @@ def _run(arguments: argparse.Namespace) -> int:
             from optax_ext.cli._plot import plot
 
             return plot(arguments.files, arguments.output, arguments.steps, arguments.overrides, arguments.run)
+        case "replan":
+            from optax_ext.cli._replan import replan
+
+            return replan(
+                (arguments.old, arguments.new),
+                arguments.at,
+                arguments.output,
+                arguments.steps,
+                arguments.params,
+                overrides=arguments.overrides,
+                run=arguments.run,
+            )
         case "check":
             from optax_ext.cli._check import check
 
@@ -163,6 +175,25 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("files", metavar="FILE", nargs="+")
     plot.add_argument("-o", "--output", metavar="PNG", help="where to save a picture; without, plot in the terminal")
     plot.add_argument("--steps", type=_step_count, metavar="N", help="how many steps to plot")
+
+    replan = command(
+        "replan",
+        "compare the recipe of a run with another one for the rest of it, from a step on; --set changes NEW alone",
+        recipes,
+        in_run,
+    )
+    replan.add_argument("old", metavar="OLD")
+    replan.add_argument("new", metavar="NEW")
+    replan.add_argument(
+        "--at", type=_step_count, metavar="STEP", required=True, help="the first step that NEW takes, counted from 0"
+    )
+    replan.add_argument("-o", "--output", metavar="PNG", help="where to save a picture; without, plot in the terminal")
+    replan.add_argument("--steps", type=_step_count, metavar="N", help="how many steps to compare")
+    replan.add_argument(
+        "--params",
+        metavar="SHAPES.json",
+        help="the shapes of the parameters, as for describe, to compare the states for; else those of a small kernel",
+    )
 
     check = command("check", "check files and report all problems, with exit status 1 if there are any", recipes)
     check.add_argument("files", metavar="FILE", nargs="+")

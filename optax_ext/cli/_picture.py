@@ -13,9 +13,16 @@ _STYLES = ("-", "--", ":")
 _INK, _PALE = "#333333", "#dddddd"
 
 
-def save_picture(curves: Sequence[Curve], output: str) -> None:
-    """Draw curves over each other and save the picture in the format of its suffix, or as PNG without one."""
-    need("plot -o", "matplotlib")
+def save_picture(curves: Sequence[Curve], output: str, *, command: str = "plot", mark: int | None = None) -> None:
+    """Draw curves over each other and save the picture in the format of its suffix, or as PNG without one.
+
+    Args:
+      curves: At least one.
+      output: The name of the file.
+      command: The command that draws, for errors.
+      mark: A step at which to draw a vertical line; None for none.
+    """
+    need(f"{command} -o", "matplotlib")
     if Path(output).is_dir():
         example = Path(output) / "rates.png"
         raise CommandError(f"{output}: is a folder; give the name of a file, such as {example}", status=2)
@@ -35,6 +42,11 @@ def save_picture(curves: Sequence[Curve], output: str) -> None:
         axes.legend(labelcolor=_INK, facecolor="white", framealpha=1, edgecolor="none")
 
     last, top = extent(curves)
+    if mark is not None:
+        axes.axvline(mark, color=_INK, linewidth=1, linestyle=(0, (2, 2)), zorder=2)
+        axes.annotate(
+            f"step {mark:,}", (mark, 1.05 * top), (3, -3), textcoords="offset points", color=_INK, fontsize=9, va="top"
+        )
     axes.set_xlim(0, last)
     axes.set_ylim(0, 1.05 * top)
     axes.set_xlabel("step", color=_INK)

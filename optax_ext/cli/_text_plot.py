@@ -7,15 +7,17 @@ import numpy as np
 from optax_ext.cli._curves import Curve, extent
 
 _MARKS = "*o+x#@"
+_LINE = ":"
 _HEIGHT = 16  # rows of the plot itself
 
 
-def text_plot(curves: Sequence[Curve], width: int) -> str:
+def text_plot(curves: Sequence[Curve], width: int, *, mark: int | None = None) -> str:
     """Draw curves as text of about 20 lines.
 
     Args:
       curves: At least one.
       width: Number of columns, including labels.
+      mark: A step at which to draw a vertical line behind the curves; None for none.
 
     Returns:
       Lines that each end in a newline, without trailing blanks.
@@ -25,6 +27,9 @@ def text_plot(curves: Sequence[Curve], width: int) -> str:
     margin = max(map(len, labels.values()))
     columns = max(min(width - margin - 2, last + 1), 2)
     canvas = [[" "] * columns for _ in range(_HEIGHT + 1)]
+    if mark is not None:
+        for cells in canvas:
+            cells[round(mark / last * (columns - 1))] = _LINE
     for number, (_, steps, rates) in enumerate(curves):
         _draw(canvas, steps / last, rates / top, _MARKS[number % len(_MARKS)])
 
@@ -34,6 +39,7 @@ def text_plot(curves: Sequence[Curve], width: int) -> str:
     lines.append(f"{'':>{margin}}  0{end:>{max(columns - 1, len(end) + 1)}}")
     if len(curves) > 1:
         lines += [f"{_MARKS[number % len(_MARKS)]:>{margin}}  {name}" for number, (name, _, _) in enumerate(curves)]
+        lines += [] if mark is None else [f"{_LINE:>{margin}}  step {mark:,}"]
     else:
         lines.insert(0, f"{'':>{margin}}  {curves[0].name}: learning rate over steps")
     return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -7,6 +7,7 @@ from optax_ext.config._adagrad import Adagrad
 from optax_ext.config._adam import Adam
 from optax_ext.config._adamax import Adamax
 from optax_ext.config._adamw import AdamW
+from optax_ext.config._carry_over import carry_over
 from optax_ext.config._codec import from_dict, to_dict
 from optax_ext.config._files import load, save
 from optax_ext.config._frozen import Frozen
@@ -67,6 +68,7 @@ __all__ = [
     "ScheduleFreeAdamW",
     "Stage",
     "UpdateRule",
+    "carry_over",
     "from_dict",
     "json_schema",
     "load",

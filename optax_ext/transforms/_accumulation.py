@@ -62,7 +62,7 @@ def accumulate_gradients(inner: optax.GradientTransformation, steps: int) -> opt
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.MultiStepsState]:
         calls = jnp.asarray(state.mini_step) + 1
-        is_last = calls == steps
+        is_last = calls >= steps  # more, if the state is of a transformation of more steps
 
         def add(update: Any, mean: Any) -> Any:
             if update is None or mean is None:

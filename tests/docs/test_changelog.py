@@ -21,5 +21,5 @@ def test_every_command_is_named(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     commands = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     assert set(commands) <= NAMED
