@@ -40,8 +40,10 @@ __all__ = [
     "nonfinite_leaves",
     "params_ema",
     "path_axes",
+    "path_labels",
     "path_mask",
     "raise_if_stalled",
+    "scale_by_path",
     "scale_by_trust_ratio",
     "scale_loss",
     "skip_bad_steps",
@@ -66,7 +68,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first used, so
         unscale,
         value_and_grad,
     )
-    from optax_ext.masks import path_axes, path_mask
+    from optax_ext.masks import path_axes, path_labels, path_mask
     from optax_ext.schedules import (
         Constant,
         CosineDecay,
@@ -86,7 +88,15 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first used, so
         WarmupStableDecay,
     )
     from optax_ext.telemetry import metrics
-    from optax_ext.transforms import ParamsEmaState, ema_params, lamb, lars, params_ema, scale_by_trust_ratio
+    from optax_ext.transforms import (
+        ParamsEmaState,
+        ema_params,
+        lamb,
+        lars,
+        params_ema,
+        scale_by_path,
+        scale_by_trust_ratio,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__, __all__, ["schedules", "masks", "transforms", "loss_scaling", "telemetry", "config", "interop"]

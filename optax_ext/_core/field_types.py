@@ -139,7 +139,7 @@ Patterns = Annotated[ListOf[Pattern], pydantic.AfterValidator(_are_quick)]
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Mappings from patterns on paths, and the axes that count layers.
+# Mappings from patterns on paths: factors, and the axes that count layers.
 
 
 def _is_of_paths(pattern: str) -> str:
@@ -171,6 +171,9 @@ class ByPattern:
         pattern = Annotated[Pattern, pydantic.AfterValidator(_is_of_paths)]
         inner = Annotated[dict[pattern, item], pydantic.Field(min_length=1)]
         return core_schema.no_info_wrap_validator_function(freeze, handler(inner))
+
+
+FactorsByPattern = Annotated[Mapping[str, NonNegativeNumber], ByPattern("{'^head/': 10.0}")]
 
 
 class _ByKind:

@@ -64,6 +64,22 @@ def compile_pattern(text: str) -> PathPattern:
     return PathPattern(text, lambda path: compiled.search(path) is not None, steps)
 
 
+def compile_numbered(text: str) -> tuple[PathPattern, re.Pattern[str]]:
+    """Compile a pattern on paths that has a group, which is a number, or none; raise a ValueError if it is another.
+
+    The second of the two finds the number. It runs in Python's engine, since Rust's does not tell what a group found.
+    """
+    pattern = compile_pattern(text)
+    if pattern.max_rank is not None:
+        raise ValueError("it is of ranks, not of paths")
+    numbered = re.compile(text)
+    if numbered.groups > 1:
+        raise ValueError(f"it must have one group, the number, got {numbered.groups}: write the others as (?:...)")
+    if _count_steps(text) > _MAX_STEPS:
+        raise ValueError("it may search for too long: write it with fewer repeats and alternatives")
+    return pattern, numbered
+
+
 def is_of_ranks(text: str) -> bool:
     """Whether a pattern is of ranks, or was meant to be."""
     return _RANK_LIKE.search(text) is not None

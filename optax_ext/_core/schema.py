@@ -45,7 +45,7 @@ _MESSAGES = {
 }
 
 
-def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
+def _explain(cls: Any, error: Mapping[str, Any]) -> InitErrorDetails:
     """Put one pydantic error about constructing `cls` into words, with a location made of field names."""
     names = [field.name for field in init_fields(cls)]
     by_position = [field.name for field in init_fields(cls) if not field.kw_only]
@@ -56,6 +56,8 @@ def _explain(cls: type, error: Mapping[str, Any]) -> InitErrorDetails:
     if kind == "unexpected_positional_argument":
         taken = f"{len(by_position)} arguments by position ({', '.join(by_position)})"
         loc, message = [], f"takes {taken}, got also {shorten(found)}"
+    elif kind == "unexpected_keyword_argument" and loc[-1] in getattr(cls, "__refused__", ()):
+        message = cls.__refused__[loc[-1]]
     elif kind == "unexpected_keyword_argument":
         message = f"unknown field{suggest(loc[-1], names)}, accepted: {', '.join(names) or 'none'}"
     elif kind in ("missing", "missing_argument"):
@@ -177,6 +179,8 @@ def init_fields(cls: type) -> list[dataclasses.Field[Any]]:
 def construct(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
     """Construct an instance from arguments in Python or data, validated; raise pydantic's error, in our words."""
     given = ArgsKwargs(tuple(map(plain_value, args)), {str(key): plain_value(value) for key, value in kwargs.items()})
+    if issubclass(cls, Schema):
+        cls = cls.__variant__(given.args, given.kwargs or {})
     try:
         return type_adapter(cls).validate_python(given)
     except pydantic.ValidationError as error:
@@ -246,6 +250,18 @@ class Schema(metaclass=SchemaType):
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False
     )
+    __refused__: ClassVar[Mapping[str, str]] = {}  # arguments that are known and not accepted, and what to say of each
+
+    @classmethod
+    def __variant__(cls, args: Sequence[object], kwargs: Mapping[str, object]) -> "type[Schema]":
+        """Return the class to construct from arguments: this one, unless an argument decides which fields there are."""
+        del args, kwargs
+        return cls
+
+    @classmethod
+    def __variants__(cls) -> "Mapping[str, type[Schema]]":
+        """Return the classes that `__variant__` chooses from, by the names of their definitions in the JSON Schema."""
+        return {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

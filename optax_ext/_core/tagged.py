@@ -24,6 +24,8 @@ class TaggedType(SchemaType):
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any):  # noqa: N805 (of a metaclass)
         super().__init__(name, bases, namespace, **kwargs)
+        if "__variant_of__" in namespace:
+            return  # the class that it is a variant of has the tag
         if "__qualname__" in namespace:  # as in a class statement; others may have no tag or name of their own yet
             tag, own = vars(cls).get("type"), identity(cls)
             taken = [known for known in _claims(Tagged).get(tag, ()) if identity(known) != own] if tag else []

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optax_ext.cli._rate import Config, rates
+from optax_ext.cli._rate import Config, GroupRate, rates
 from optax_ext.cli._steps import beside, milestones
 
 _POINTS = 1000  # more than a picture has columns
@@ -30,7 +30,7 @@ class Curve(NamedTuple):
         return float(self.rates[np.isfinite(self.rates)].max(initial=0.0))
 
 
-def curve(name: str, loaded: Config, run_steps: int) -> Curve:
+def curve(name: str, loaded: Config | GroupRate, run_steps: int) -> Curve:
     """Return the learning rate of a config over a run: at even intervals, and wherever it may turn or jump."""
     evenly = np.linspace(0, run_steps - 1, min(run_steps, _POINTS)).round().astype(np.int64)
     named = [step for step, _ in milestones(loaded)]

@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING, Any
 from optax_ext import config
 from optax_ext._core.schema import Schema, init_fields
 from optax_ext.cli._errors import CommandError, need
+from optax_ext.cli._groups import (
+    Member,
+    factor_problems,
+    factor_rows,
+    group_problems,
+    group_rows,
+    has_factors,
+    members,
+)
 from optax_ext.cli._in_run import in_run, length_of_run
 from optax_ext.cli._params import (
     Match,
@@ -18,11 +27,11 @@ from optax_ext.cli._params import (
     size,
     unmatched,
 )
-from optax_ext.cli._rate import Config, rate_of
+from optax_ext.cli._rate import Config, GroupRate, by_group
 from optax_ext.cli._stacks import Stacks, find_stacks
 from optax_ext.cli._steps import telling_steps
 from optax_ext.cli._warnings import warnings_of
-from optax_ext.config import ConfigError, OptimizationConfig, Problem, UpdateRule
+from optax_ext.config import ConfigError, OptimizationConfig, Partition, Problem, Stage, UpdateRule
 from optax_ext.schedules import RatePerBatch, Schedule, rate_in_words
 
 if TYPE_CHECKING:
@@ -59,33 +68,31 @@ def describe(
     if shapes is not None and not isinstance(optimizer, UpdateRule):
         raise CommandError(f"{file}: --params is for optimizers, this is {title(loaded)}", status=2)
 
-    stacks = None if shapes is None or not isinstance(optimizer, UpdateRule) else find_stacks(optimizer, shapes)
-
+    problems: list[Problem] = []
     console = need("describe", "rich.console").Console(markup=False, highlight=False, emoji=False)
     with console.capture() as capture:  # all or nothing, and a closed pipe is for `main` to handle
         console.print(f"{file}: {title(loaded)}", style="bold", soft_wrap=True)
         if not isinstance(loaded, Schedule):
             console.print()
-            stages = [stage for stage in loaded.stages() if not stage.does_nothing]
-            rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(stages, 1)]
-            console.print(_table("What happens to gradients, in order", ("", "step", "what it does"), rows))
+            console.print(_stages("What happens to gradients, in order", loaded.stages()))
+            for name, rule in _rules(optimizer):
+                console.print(_stages(f"In the group {name}", rule.stages()))
         console.print(
             _table("Fields that are not at their defaults", ("field", "value", "default"), _fields(in_words, loaded))
         )
-        if shapes is not None and stacks is not None and isinstance(optimizer, UpdateRule):
-            if optimizer.stacked_axes is not None:
-                console.print(_layers(stacks))
-            if stacks.fit:  # else the ranks of layers are not known
-                console.print(_patterns(optimizer, shapes, stacks))
-        if rate_of(loaded) is not None:
-            console.print(_rates(loaded, run_steps or length_of_run(loaded, run)))
+        if shapes is not None and isinstance(optimizer, UpdateRule):
+            for table in _parameters(optimizer, shapes, problems):
+                console.print(table)
+        for group, part in by_group(loaded).items():
+            console.print(
+                _rates(f"Learning rate{f' of {group}' if group else ''}", part, run_steps or length_of_run(loaded, run))
+            )
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
-    if shapes is not None and stacks is not None and isinstance(optimizer, UpdateRule):
+    if problems:
+        sys.stdout.flush()  # before what goes to standard error
         place = "" if optimizer is loaded else "optimizer."
-        if problems := [*stacks.problems, *unmatched(optimizer, shapes, stacks.axes)]:
-            sys.stdout.flush()  # before what goes to standard error
-            raise ConfigError(file, [Problem(f"{place}{path}", message) for path, message in problems])
+        raise ConfigError(file, [Problem(f"{place}{path}", message) for path, message in problems])
     return 0
 
 
@@ -98,6 +105,53 @@ def _table(heading: str, columns: tuple[str, ...], rows: Any, right: tuple[str, 
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _stages(heading: str, stages: list[Stage]) -> "Table":
+    shown = [stage for stage in stages if not stage.does_nothing]
+    rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(shown, 1)]
+    return _table(heading, ("", "step", "what it does"), rows)
+
+
+def _rules(optimizer: object, name: str = "") -> Iterator[tuple[str, UpdateRule]]:
+    """Yield what moves each group of a partition, and the groups inside of groups, by name."""
+    if isinstance(optimizer, Partition):
+        for label, rule in optimizer.rules().items():
+            group = f"{name}/{label}" if name else label
+            yield group, rule
+            yield from _rules(rule, group)
+
+
+def _parameters(
+    optimizer: UpdateRule, shapes: Shapes, problems: list[Problem], member: Member | None = None, group: str = ""
+) -> Iterator["Table"]:
+    """Yield the tables of an optimizer and of its groups, and collect what is wrong; `shapes` are of the whole."""
+    own, place = (shapes, "") if member is None else (member.shapes, member.place)
+    whole, of_group = (None, "") if member is None else (shapes, f" in the group {group}")
+    stacks = find_stacks(optimizer, own, whole)
+    found: list[Problem] = [*stacks.problems]
+    if optimizer.stacked_axes is not None and member is None:
+        yield _layers(stacks)
+    if isinstance(optimizer, Partition):
+        inner = members(optimizer, own)
+        if inner is not None:
+            rows = group_rows(inner, optimizer)
+            yield _table(f"Groups{of_group}", ("group", "patterns", "parameters"), rows)
+    elif stacks.fit and (member is None or optimizer.pattern_fields()):  # else the ranks of layers are not known
+        yield _patterns(optimizer, own, stacks, of_group)
+    found += [*unmatched(optimizer, own, stacks.axes, whole), *factor_problems(optimizer, shapes)]
+    if isinstance(optimizer, Partition):
+        found += group_problems(optimizer, own)
+    problems += [Problem(f"{place}{path}", message) for path, message in found]
+    if member is None and has_factors(optimizer) and (rows := factor_rows(optimizer, shapes)):
+        columns = ("factor", "group", "parameters")
+        if not isinstance(optimizer, Partition):
+            columns, rows = ("factor", "parameters"), [(factor, paths) for factor, _, paths in rows]
+        yield _table("Factors of the learning rate", columns, rows, right=("factor",))
+    for one in (members(optimizer, own) or ()) if isinstance(optimizer, Partition) else ():
+        below: list[Problem] = []
+        yield from _parameters(one.rule, shapes, below, one, f"{group}/{one.name}" if group else one.name)
+        problems += [Problem(f"{place}{path}", message) for path, message in below]
 
 
 def _fields(in_words: Schema, resolved: Schema, indent: str = "") -> Iterator[tuple[str, str, str]]:
@@ -146,7 +200,7 @@ def _layers(stacks: Stacks) -> "Table":
     return _table("Layers per parameter", columns, rows, right=("layers",))
 
 
-def _patterns(optimizer: UpdateRule, shapes: Shapes, stacks: Stacks) -> "Table":
+def _patterns(optimizer: UpdateRule, shapes: Shapes, stacks: Stacks, of_group: str) -> "Table":
     total, idle = size(shapes), {stage.name for stage in optimizer.stages() if stage.does_nothing}
     matches_of = {field: matches for field, matches, _ in pattern_lists(optimizer, shapes, stacks.axes)}
     rows: list[tuple[str, str, str]] = []
@@ -157,22 +211,21 @@ def _patterns(optimizer: UpdateRule, shapes: Shapes, stacks: Stacks) -> "Table":
             if field.taken_from is not None:
                 rows.append((name, "", f"as {field.taken_from}"))
             for match in matches_of[name] or ():
-                rows.append((name, match.pattern, _matched(match, verb, shapes)))
+                matched = _matched(match, verb, shapes) if match.paths else f"NOTHING{of_group}"
+                rows.append((name, match.pattern, matched))
         what = name.removeprefix("exclude_from_").replace("_", " ") if name.startswith("exclude_from_") else stage
         counts = f"{left.parameters} of {total.parameters} parameters, {left.numbers:,} of {total.numbers:,} numbers"
         rows.append((name, "", f"{what} for {counts}{', at a rate of 0' if stage in idle else ''}"))
-    return _table("What the patterns match", ("field", "pattern", "parameters"), rows)
+    return _table(f"What the patterns match{of_group}", ("field", "pattern", "parameters"), rows)
 
 
 def _matched(match: Match, verb: str, shapes: Shapes) -> str:
-    if not match.paths:
-        return "NOTHING"
     numbers = numbers_by_path(shapes)
     found = ", ".join(match.paths[:_MAX_PATHS]) + (", ..." if len(match.paths) > _MAX_PATHS else "")
     counted = f"{sum(numbers[path] for path in match.paths):,} of {sum(numbers.values()):,} numbers"
     return f"{verb} {len(match.paths)}: {found} ({counted})"
 
 
-def _rates(loaded: Config, run_steps: int | None) -> "Table":
-    rows = [(f"{step:,}", f"{rate:.6g}", reason) for step, reason, rate in telling_steps(loaded, run_steps)]
-    return _table("Learning rate", ("step", "learning rate", ""), rows, right=("step", "learning rate"))
+def _rates(heading: str, rated: Config | GroupRate, run_steps: int | None) -> "Table":
+    rows = [(f"{step:,}", f"{rate:.6g}", reason) for step, reason, rate in telling_steps(rated, run_steps)]
+    return _table(heading, ("step", "learning rate", ""), rows, right=("step", "learning rate"))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from optax_ext import masks
 from optax_ext._core.errors import shorten
 from optax_ext._core.lazy import jax, jnp
+from optax_ext._core.regexes import is_of_ranks
 from optax_ext._core.trees import join_path
 from optax_ext.cli._errors import CommandError
 from optax_ext.config import ConfigError, Problem, UpdateRule
@@ -94,15 +95,24 @@ def masked_sizes(optimizer: UpdateRule, shapes: Shapes) -> dict[str, Size]:
     }
 
 
-def unmatched(optimizer: UpdateRule, shapes: Shapes, axes: Any = None) -> list[Problem]:
-    """Return what `init` would say of the patterns that match nothing, all of them at once."""
+def unmatched(optimizer: UpdateRule, shapes: Shapes, axes: Any = None, whole: Shapes | None = None) -> list[Problem]:
+    """Return what `init` would say of the patterns that match nothing, all of them at once; `axes` count layers.
+
+    For an optimizer of a group, a pattern is right if it matches anything in the whole. A pattern of ranks is then
+    never wrong: parameters of other groups are masked out, and have no rank.
+    """
     problems: list[Problem] = []
     for field in optimizer.pattern_fields():
         if field.allow_unmatched or field.taken_from is not None:
             continue
         for pattern in field.patterns:
+            if whole is not None and is_of_ranks(pattern):
+                continue
             try:
-                masks.path_mask(include=[pattern], stacked_axes=axes)(shapes)
+                if whole is None:
+                    masks.path_mask(include=[pattern], stacked_axes=axes)(shapes)
+                else:
+                    masks.path_mask(include=[pattern])(whole)
             except ValueError as error:
                 problems.append(Problem(field.field, str(error)))
     return problems

@@ -10,11 +10,11 @@ from optax_ext.cli._curves import curve
 from optax_ext.cli._errors import CommandError
 from optax_ext.cli._in_run import in_run, length_of_run
 from optax_ext.cli._picture import save_picture
-from optax_ext.cli._rate import Config, rate_of
+from optax_ext.cli._rate import Config, GroupRate, by_group
 from optax_ext.cli._steps import horizon
 from optax_ext.cli._text_plot import text_plot
 from optax_ext.cli._warnings import warnings_of
-from optax_ext.config import ConfigError
+from optax_ext.config import ConfigError, LossScale
 
 
 def plot(
@@ -26,8 +26,8 @@ def plot(
 ) -> int:
     """Plot the learning rates of files in one picture, or as text on standard output."""
     loaded = _load(files, overrides, run)
-    horizons = [run_steps or length_of_run(it, run) or horizon(it) for it in loaded.values()]
-    curves = list(map(curve, _names(list(loaded)), loaded.values(), horizons))
+    rated = _rated(loaded, run)
+    curves = [curve(name, it, run_steps or steps) for name, (it, steps) in rated.items()]
     if output is None:
         width = min(shutil.get_terminal_size().columns, 100)
         sys.stdout.write(text_plot(curves, width))
@@ -47,11 +47,21 @@ def _load(files: Sequence[str], overrides: Sequence[str], run: Mapping[str, floa
         except ConfigError as error:
             problems.append(str(error))
         else:
-            if rate_of(loaded[file]) is None:
-                problems.append(f"{file}: a loss scale alone has no learning rate")
+            if not by_group(loaded[file]):
+                what = "a loss scale alone" if isinstance(loaded[file], LossScale) else "its optimizer"
+                problems.append(f"{file}: {what} has no learning rate")
     if problems:
         raise CommandError("\n".join(problems))
     return loaded
+
+
+def _rated(loaded: dict[str, Config], run: Mapping[str, float] | None) -> dict[str, tuple[Config | GroupRate, int]]:
+    """Return what has a learning rate by the name of its curve, each file or each group of one, and how long it is."""
+    rated: dict[str, tuple[Config | GroupRate, int]] = {}
+    for name, one in zip(_names([*loaded]), loaded.values(), strict=True):
+        for group, part in by_group(one).items():
+            rated[f"{name}, {group}" if group else name] = part, length_of_run(one, run) or horizon(one)
+    return rated
 
 
 def _names(files: list[str]) -> list[str]:

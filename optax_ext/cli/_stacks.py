@@ -41,8 +41,11 @@ class Stacks(NamedTuple):
         return all(stack.axes is not None for stack in self.found)
 
 
-def find_stacks(optimizer: UpdateRule, shapes: Shapes) -> Stacks:
-    """Return the layers of each parameter, and all that `init` would object to rather than the first of it."""
+def find_stacks(optimizer: UpdateRule, shapes: Shapes, whole: Shapes | None = None) -> Stacks:
+    """Return the layers of each parameter, and all that `init` would object to rather than the first of it.
+
+    For an optimizer of a group, a pattern is right if it matches anything in the whole.
+    """
     given = optimizer.stacked_axes
     if given is None:
         return Stacks([], [], [], None)
@@ -51,9 +54,12 @@ def find_stacks(optimizer: UpdateRule, shapes: Shapes) -> Stacks:
     layers = {join_path(path): _layers_of(optimizer, path, leaf, problems) for path, leaf in leaves}
     shape_of = {join_path(path): leaf.shape for path, leaf in leaves}
     patterns = {pattern: matching(pattern, shapes, None) for pattern in given} if isinstance(given, Mapping) else {}
-    unmatched = [pattern for pattern, paths in patterns.items() if not paths]
+    unmatched = [pattern for pattern in patterns if not matching(pattern, shapes if whole is None else whole, None)]
     if not optimizer.allow_unmatched:
-        problems += [Problem("stacked_axes", _without_match(pattern, shapes)) for pattern in unmatched]
+        problems += [
+            Problem("stacked_axes", _without_match(pattern, shapes if whole is None else whole))
+            for pattern in unmatched
+        ]
     found = [
         Stack(pattern, path, shape_of[path], layers[path])
         for pattern, paths in (patterns if isinstance(given, Mapping) else {"every parameter": [*layers]}).items()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optax_ext.cli._rate import LAST_STEP, Config, rates
+from optax_ext.cli._rate import LAST_STEP, Config, GroupRate, rates
 from optax_ext.config import LossScale
 from optax_ext.schedules import Milestone
 
@@ -23,7 +23,7 @@ class TellingStep(NamedTuple):
     rate: float
 
 
-def telling_steps(loaded: Config, run_steps: int | None = None) -> list[TellingStep]:
+def telling_steps(loaded: Config | GroupRate, run_steps: int | None = None) -> list[TellingStep]:
     """Return at most a dozen steps at which to look at the learning rate of a config.
 
     Args:
@@ -53,13 +53,13 @@ def telling_steps(loaded: Config, run_steps: int | None = None) -> list[TellingS
     return [TellingStep(step, ", ".join(reasons.get(step, [])), rate_at[step]) for step in shown]
 
 
-def milestones(loaded: Config) -> tuple[Milestone, ...]:
+def milestones(loaded: Config | GroupRate) -> tuple[Milestone, ...]:
     """Return the milestones of a config with a learning rate; one step far from the start for a constant."""
     found = () if isinstance(loaded, LossScale) else loaded.milestones()
     return found or (_OPEN_END,)
 
 
-def horizon(loaded: Config) -> int:
+def horizon(loaded: Config | GroupRate) -> int:
     """Return how many steps to plot: up to the last milestone, and a twentieth more."""
     last = max(step for step, _ in milestones(loaded))
     return min(math.ceil(max(last, 1) * 1.05) + 1, LAST_STEP)

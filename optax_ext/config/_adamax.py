@@ -40,6 +40,10 @@ class Adamax(DecayingOptimizer):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      learning_rate_multipliers: Factors of the learning rate of parameters, by regular expressions on their paths, as
+        in ``{"^head/": 10.0}``; each at least 0, and 0 for parameters that do not move. None for none.
+      layer_decay: Factors of the learning rate that fall from the last layer to the first, a
+        [`LayerDecay`][optax_ext.config.LayerDecay]; None for none.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:

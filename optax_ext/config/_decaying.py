@@ -41,21 +41,27 @@ class DecayingOptimizer(Optimizer):
 
     def stages(self) -> list[Stage]:
         """Return what happens to gradients, in order: clipping, the optimizer's own stages, and weight decay."""
-        before, own = [*self._checking(), *self._clipping()], self._stages()
+        before, after = [*self._checking(), *self._clipping()], self._freezing()
         if not self.pattern_fields():
-            return [*before, *own]
+            return [*before, *self._scaled_stages(), *after]
+        factors = self.rate_factors() if self.weight_decay_times_learning_rate else None
         decay = decoupled_decay_in_words(
             self.weight_decay_rate,
             self.weight_decay_times_learning_rate,
             self._exceptions_in_words("weight decay"),
+            has_factors=factors is not None,
         )
         amount, mask = value_of(self._decay_of_a_step()), self.masks()["weight decay"]
         if self._reads_params and not is_zero(self.weight_decay_rate):
+            own, scale = self._scaled_stages(), None if factors is None else transforms.scale_by_factors(factors)
             name = " and ".join(["weight decay", *(stage.name for stage in own)])
             effect = ", and then ".join([decay, *(stage.effect for stage in own)])
             step = optax.chain(*(stage.transformation for stage in own if stage.transformation is not None))
-            return [*before, Stage(name, effect, transforms.after_weight_decay(step, amount, mask))]
-        return [*before, *own, Stage("weight decay", decay, transforms.subtract_decayed_weights(amount, mask))]
+            return [*before, Stage(name, effect, transforms.after_weight_decay(step, amount, mask, scale)), *after]
+        stage = Stage("weight decay", decay, transforms.subtract_decayed_weights(amount, mask))
+        if factors is None or self._reads_params:
+            return [*before, *self._scaled_stages(), stage, *after]
+        return [*before, *self._stages(), stage, *self._factor_stages(), *after]
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the list of weight decay, if anything decays or is said not to."""
@@ -88,9 +94,11 @@ def decay_of_a_step(
     return amount
 
 
-def decoupled_decay_in_words(weight_decay_rate: float | Schedule, times_learning_rate: bool, exceptions: str) -> str:
+def decoupled_decay_in_words(
+    weight_decay_rate: float | Schedule, times_learning_rate: bool, exceptions: str, *, has_factors: bool = False
+) -> str:
     """Say what decay does that is apart from the rest of the update."""
     if is_zero(weight_decay_rate):
         return "nothing: weight_decay_rate is 0"
-    rate = "the learning rate x " if times_learning_rate else ""
+    rate = f"the learning rate x {'its factor x ' if has_factors else ''}" if times_learning_rate else ""
     return f"subtract {rate}{values_in_words(weight_decay_rate)} x parameter{exceptions}"

@@ -47,6 +47,10 @@ class Ftrl(DecayingOptimizer):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      learning_rate_multipliers: Factors of the learning rate of parameters, by regular expressions on their paths, as
+        in ``{"^head/": 10.0}``; each at least 0, and 0 for parameters that do not move. None for none.
+      layer_decay: Factors of the learning rate that fall from the last layer to the first, a
+        [`LayerDecay`][optax_ext.config.LayerDecay]; None for none.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
@@ -87,6 +91,7 @@ class Ftrl(DecayingOptimizer):
             l2_regularization_strength=self.l2_regularization_strength,
             l2_shrinkage_regularization_strength=self.l2_shrinkage_regularization_strength,
             beta=self.beta,
+            rate_factors=self.rate_factors(),
         )
         penalties = {
             "L1": self.l1_regularization_strength,
@@ -100,4 +105,9 @@ class Ftrl(DecayingOptimizer):
             f"follow the regularized leader, power {self.learning_rate_power:.10g} of the sum of squares so far, "
             f"at first {self.initial_accumulator_value:.10g}{with_penalties}; {rate}"
         )
+        effect += "".join(f" {stage.effect}" for stage in super()._factor_stages() if not stage.does_nothing)
         return [Stage("ftrl", effect, ftrl)]
+
+    def _factor_stages(self) -> list[Stage]:
+        """Return nothing: the step is not proportional to the learning rate, so that its own stage has the factors."""
+        return []

@@ -44,4 +44,4 @@ class GradientDecayingOptimizer(DecayingOptimizer):
         effect = weight_decay_in_words(self.weight_decay_rate, self._exceptions_in_words("weight decay"))
         decay = transforms.add_decayed_weights(value_of(self.weight_decay_rate), self.masks()["weight decay"])
         before = [*self._checking(), *self._clipping()]
-        return [*before, Stage("weight decay", effect, decay), *self._stages()]
+        return [*before, Stage("weight decay", effect, decay), *self._scaled_stages(), *self._freezing()]

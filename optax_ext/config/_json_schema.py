@@ -3,11 +3,14 @@
 import dataclasses
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, type_adapter
 from optax_ext._core.tagged import Tagged, members
+from optax_ext.config._group import Group
+from optax_ext.config._layer_decay import LayerDecay
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
@@ -32,18 +35,26 @@ def json_schema() -> dict[str, Any]:
       1
     """
     families: list[type[Tagged]] = [UpdateRule, LossScale, Schedule]
-    parts: list[type[Schema]] = [member for family in families for member in members(family).values()]
-    schemas = [OptimizationConfig, ParamsEma, Run, RatePerBatch, *parts]
     # Members are named by their tags, which are unique, and the rest by their class names.
-    definitions = {getattr(schema, "type", schema.__name__): _definition(schema) for schema in schemas}
+    parts = (OptimizationConfig, ParamsEma, Group, LayerDecay, Run, RatePerBatch)
+    definitions = {part.__name__: _definition(part) for part in parts}
+    for tag, member in ((tag, member) for family in families for tag, member in members(family).items()):
+        variants = member.__variants__()
+        definitions |= {name: _definition(variant) for name, variant in variants.items()}
+        definitions[tag] = _any_of(variants) if variants else _definition(member)
     for family in families:
-        definitions[family.__name__] = {"anyOf": [{"$ref": f"#/$defs/{tag}"} for tag in sorted(members(family))]}
+        definitions[family.__name__] = _any_of(members(family))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "optax_ext config",
-        "anyOf": [{"$ref": f"#/$defs/{schema.__name__}"} for schema in (OptimizationConfig, *families)],
+        **_any_of([schema.__name__ for schema in (OptimizationConfig, *families)], in_order=True),
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _any_of(names: Iterable[str], *, in_order: bool = False) -> dict[str, Any]:
+    names = names if in_order else sorted(names)
+    return {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
 
 
 def _definition(schema: type[Schema]) -> dict[str, Any]:

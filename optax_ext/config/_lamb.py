@@ -47,6 +47,10 @@ class LAMB(Optimizer):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      learning_rate_multipliers: Factors of the learning rate of parameters, by regular expressions on their paths, as
+        in ``{"^head/": 10.0}``; each at least 0, and 0 for parameters that do not move. None for none.
+      layer_decay: Factors of the learning rate that fall from the last layer to the first, a
+        [`LayerDecay`][optax_ext.config.LayerDecay]; None for none.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
@@ -123,13 +127,25 @@ class LAMB(Optimizer):
         if not self.decoupled_weight_decay or is_zero(self.weight_decay_rate):
             return [Stage(name, effects[name], transformation) for name, transformation in by_name.items()]
         effects["weight decay"] = decoupled_decay_in_words(
-            self.weight_decay_rate, True, self._exceptions_in_words("weight decay")
+            self.weight_decay_rate,
+            True,
+            self._exceptions_in_words("weight decay"),
+            has_factors=self.rate_factors() is not None,
         )
-        step = optax.chain(by_name["trust ratio"], by_name["learning rate"])
+        scales = super()._factor_stages()
+        scale = scales[0].transformation if scales else None
+        after_rate = [] if scale is None else [scale]
+        step = optax.chain(by_name["trust ratio"], by_name["learning rate"], *after_rate)
         amount = value_of(decay_of_a_step(self._rate(), self.weight_decay_rate, True))
-        decayed = transforms.after_weight_decay(step, amount, masks["weight decay"])
-        names = ["weight decay", "trust ratio", "learning rate"]
+        decayed = transforms.after_weight_decay(step, amount, masks["weight decay"], scale)
+        effects |= {stage.name: stage.effect for stage in scales}
+        names = ["weight decay", "trust ratio", "learning rate", *(stage.name for stage in scales)]
         return [
             Stage("moments", effects["moments"], by_name["moments"]),
             Stage(" and ".join(names), ", and then ".join(effects[name] for name in names), decayed),
         ]
+
+    def _factor_stages(self) -> list[Stage]:
+        """Return nothing where weight decay comes first: norms of what has decayed are not as the rate is."""
+        is_one_stage = self.decoupled_weight_decay and not is_zero(self.weight_decay_rate)
+        return [] if is_one_stage else super()._factor_stages()

@@ -72,6 +72,10 @@ class Muon(DecayingOptimizer):
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
+      learning_rate_multipliers: Factors of the learning rate of parameters, by regular expressions on their paths, as
+        in ``{"^head/": 10.0}``; each at least 0, and 0 for parameters that do not move. None for none.
+      layer_decay: Factors of the learning rate that fall from the last layer to the first, a
+        [`LayerDecay`][optax_ext.config.LayerDecay]; None for none.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Raises:
@@ -118,8 +122,12 @@ class Muon(DecayingOptimizer):
 
     def stages(self) -> list[Stage]:
         """Return what happens to gradients, in order: clipping, Muon's stage and Adam's, the rate, and weight decay."""
-        before = [*self._checking(), *self._clipping(), *self._stages()]
-        return [*before, self._decay_stage()] if "weight decay" in self.masks() else before
+        before, after = [*self._checking(), *self._clipping()], self._freezing()
+        if "weight decay" not in self.masks():
+            return [*before, *self._scaled_stages(), *after]
+        if self.weight_decay_times_learning_rate:
+            return [*before, *self._stages(), self._decay_stage(), *self._factor_stages(), *after]
+        return [*before, *self._scaled_stages(), self._decay_stage(), *after]
 
     def pattern_fields(self) -> list[PatternField]:
         """Return what says which parameters are Adam's, and the list of weight decay if anything decays."""

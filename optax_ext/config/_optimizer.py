@@ -14,6 +14,7 @@ from optax_ext.config._stage import Stage
 from optax_ext.config._update_rule import RateAtStep, UpdateRule
 from optax_ext.schedules import (
     Milestone,
+    RatePerBatch,
     ScalarOrSchedule,
     Schedule,
     evaluate,
@@ -38,6 +39,10 @@ class Optimizer(UpdateRule):
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      learning_rate_multipliers: Factors of the learning rate of parameters, by regular expressions on their paths, as
+        in ``{"^head/": 10.0}``; each at least 0, and 0 for parameters that do not move. None for none.
+      layer_decay: Factors of the learning rate that fall from the last layer to the first, a
+        [`LayerDecay`][optax_ext.config.LayerDecay]; None for none.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
       decay: The learning rate is divided by ``1 + decay * step``; at least 0.
 
@@ -49,12 +54,7 @@ class Optimizer(UpdateRule):
     decay: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate
-        if is_relative(rate):  # the resolved one warns
-            return
-        if rate.is_zero() if isinstance(rate, Schedule) else rate == 0:
-            name, words = type(self).__name__, rate_in_words(rate)
-            warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")
+        warn_of_zero(type(self).__name__, self.learning_rate)
 
     def in_words(self) -> str:
         """Say which optimizer it is, and what its learning rate is."""
@@ -105,6 +105,15 @@ class Optimizer(UpdateRule):
     def _learning_rate_in_words(self) -> str:
         decayed = f", divided by 1 + {self.decay:.10g} x step" if self.decay > 0 else ""
         return f"times minus the rate: {rate_in_words(self.learning_rate)}{decayed}"
+
+
+def warn_of_zero(name: str, rate: float | RatePerBatch | Schedule) -> None:
+    """Warn if the learning rate of an optimizer is 0 at every step."""
+    if is_relative(rate):  # the resolved one warns
+        return
+    if is_zero(rate):
+        words = rate_in_words(rate)
+        warn_user(f"{name}: learning_rate ({words}) is 0 at every step, so that no parameter ever moves")
 
 
 def momentum_in_words(momentum: float, nesterov: bool) -> str:

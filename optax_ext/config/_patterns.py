@@ -76,6 +76,18 @@ def exceptions_in_words(fields: Sequence[PatternField], *, is_stacked: bool) -> 
     return f", except where {_any('a path', excluded, is_stacked)}{unless}"
 
 
+def matches_in_words(patterns: Sequence[str], *, is_stacked: bool) -> str:
+    """Say where any of the patterns matches."""
+    return f"where {_any('a path', patterns, is_stacked)}"
+
+
+def mask_in_words(include: Sequence[str] | None, exclude: Sequence[str], *, is_stacked: bool) -> str:
+    """Say which parameters a mask chooses, as the end of a sentence."""
+    only = [] if include is None else [f"only where {_any('a path', include, is_stacked)}" if include else "nowhere"]
+    but = [f"except where {_any('a path', exclude, is_stacked)}"] if exclude else []
+    return ", and there ".join([*only, *but]) or "everywhere"
+
+
 def _collect(fields: Sequence[PatternField], *, includes: bool) -> tuple[str, ...]:
     return tuple(pattern for field in fields if field.includes == includes for pattern in field.patterns)
 

@@ -1,20 +1,23 @@
 """The base class of all that a recipe has under ``optimizer``: how gradients become updates, as data."""
 
 import abc
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
 
 from optax_ext import transforms
 from optax_ext._core.errors import join_words
-from optax_ext._core.field_types import NonNegativeNumber, StackedAxes
+from optax_ext._core.field_types import FactorsByPattern, NonNegativeNumber, StackedAxes
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.schema import problem
-from optax_ext._core.tagged import Tagged
+from optax_ext._core.tagged import Nested, Tagged
 from optax_ext.config._hyperparameters import clip_by_value, inject, value_of
+from optax_ext.config._layer_decay import LayerDecay
 from optax_ext.config._patterns import PatternField, exceptions_in_words, make_mask
+from optax_ext.config._rate_factors import RateFactors, by_layer, by_pattern, factor_stages, freezing_stages, product
 from optax_ext.config._run import Run, resolve
 from optax_ext.config._stacked_axes import checking_stage, layers_in_words, make_axes
 from optax_ext.config._stage import Stage
@@ -37,6 +40,10 @@ class UpdateRule(Tagged):
       clipnorm: Maximum norm of each gradient by itself, at least 0; None for no limit.
       clipvalue: Maximum magnitude of each element of a gradient, at least 0; None for no limit.
       global_clipnorm: Maximum norm of all gradients together, at least 0; None for no limit. Not with ``clipnorm``.
+      learning_rate_multipliers: Factors of the learning rate of parameters, by regular expressions on their paths, as
+        in ``{"^head/": 10.0}``; each at least 0, and 0 for parameters that do not move. None for none.
+      layer_decay: Factors of the learning rate that fall from the last layer to the first, a
+        [`LayerDecay`][optax_ext.config.LayerDecay]; None for none.
       allow_unmatched: Whether a pattern that matches no parameter is accepted.
 
     Examples:
@@ -47,11 +54,14 @@ class UpdateRule(Tagged):
     """
 
     _norms_per_layer: ClassVar[bool] = False  # whether the rule's own stages take the norm of each layer
+    _factors_around: ClassVar[Sequence[RateFactors]] = ()  # of a rule that this one is part of
 
     stacked_axes: StackedAxes | None = dataclasses.field(default=None, kw_only=True)
     clipnorm: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
     clipvalue: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
     global_clipnorm: NonNegativeNumber | None = dataclasses.field(default=None, kw_only=True)
+    learning_rate_multipliers: FactorsByPattern | None = dataclasses.field(default=None, kw_only=True)
+    layer_decay: Annotated[LayerDecay, Nested()] | None = dataclasses.field(default=None, kw_only=True)
     allow_unmatched: bool = dataclasses.field(default=False, kw_only=True)
 
     @pydantic.field_validator("global_clipnorm")
@@ -93,7 +103,7 @@ class UpdateRule(Tagged):
 
     def stages(self) -> list[Stage]:
         """Return what happens to gradients, in order: clipping, then the rule's own stages."""
-        return [*self._checking(), *self._clipping(), *self._stages()]
+        return [*self._checking(), *self._clipping(), *self._scaled_stages(), *self._freezing()]
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the fields that hold patterns, and what each of them means for which stage."""
@@ -129,6 +139,17 @@ class UpdateRule(Tagged):
         """
         return make_axes(self.stacked_axes, self.allow_unmatched if allow_unmatched is None else allow_unmatched)
 
+    def rate_factors(self, *, allow_unmatched: bool | None = None) -> Callable[[Any], Any] | None:
+        """Return the factors by which the learning rates of parameters are multiplied, as `stages` uses them.
+
+        Args:
+          allow_unmatched: Whether a pattern that matches no parameter is accepted; None for what the rule says.
+
+        Returns:
+          A function from parameters to a tree of numbers, or of arrays for stacks of layers; None without factors.
+        """
+        return product(self._factors(allow_unmatched=allow_unmatched))
+
     def in_words(self) -> str:
         """Say what the rule is, in a few words."""
         return type(self).__name__
@@ -158,6 +179,10 @@ class UpdateRule(Tagged):
             groups = f"one for each of {join_words(rates)}: take learning_rates()" if rates else "none"
             raise ValueError(f"{type(self).__name__} must have one learning rate for that, got {groups}")
         return next(iter(rates.values()))(step)
+
+    def has_constant_rate(self) -> bool:
+        """Return whether every step takes the same rate, for which the transformation then counts no steps."""
+        return False
 
     @abc.abstractmethod
     def milestones(self) -> tuple[Milestone, ...]:
@@ -193,6 +218,43 @@ class UpdateRule(Tagged):
     @abc.abstractmethod
     def _stages(self) -> list[Stage]:
         """Return what comes after clipping, each stage with its name, its words and its transformation."""
+
+    def _factors(self, *, allow_unmatched: bool | None = None) -> list[RateFactors]:
+        """Return the factors of the learning rate by each field, this rule's and those of what it is part of."""
+        allowed = self.allow_unmatched if allow_unmatched is None else allow_unmatched
+        found: list[RateFactors] = []
+        if self.learning_rate_multipliers is not None:
+            found.append(by_pattern(self.learning_rate_multipliers, allowed))
+        if self.layer_decay is not None:
+            found.append(by_layer(self.layer_decay, self.layer_axes(allow_unmatched=allow_unmatched), allowed))
+        return [*found, *self._factors_around]
+
+    def _factor_stages(self) -> list[Stage]:
+        """Return the stage that multiplies updates by the factors; none where the rule's own stages do it."""
+        return factor_stages(self._factors())
+
+    def _scaled_stages(self) -> list[Stage]:
+        """Return the rule's own stages with that of the factors after the learning rate, or else at the end.
+
+        There is nothing of the update before the rate that should not be multiplied, and after it there may be: weight
+        decay that is not times the rate, and averages that must know how far parameters really move.
+        """
+        stages = self._stages()
+        names = [stage.name for stage in stages]
+        place = names.index("learning rate") + 1 if "learning rate" in names else len(stages)
+        return [*stages[:place], *self._factor_stages(), *stages[place:]]
+
+    def _freezing(self) -> list[Stage]:
+        """Return what comes last where a factor is 0."""
+        return freezing_stages(self._factors())
+
+    def _inside(self, factors: Sequence[RateFactors], stacked_axes: StackedAxes | None) -> Self:
+        """Return this rule as part of another one, with its factors, and with its axes where it has none."""
+        inside = copy.copy(self)
+        object.__setattr__(inside, "_factors_around", (*self._factors_around, *factors))
+        if self.stacked_axes is None:
+            object.__setattr__(inside, "stacked_axes", stacked_axes)
+        return inside
 
     def _exceptions_in_words(self, stage: str) -> str:
         fields = [field for field in self.pattern_fields() if field.stage == stage]

@@ -21,6 +21,7 @@ from optax_ext.config import (
     Nadam,
     RMSprop,
     ScheduleFreeAdamW,
+    UpdateRule,
 )
 from optax_ext.interop._report import Report, join
 from optax_ext.schedules import (
@@ -41,7 +42,7 @@ from optax_ext.schedules import (
 Package: TypeAlias = Literal["keras", "transformers", "model_garden", "tensorflow_addons"]
 
 # Fields that are no argument of any of these classes. What they are is a part of what a class does.
-_OF_LAYERS = frozenset({"stacked_axes", "separate_norms", "min_ratio", "max_ratio", "record"})
+_OF_LAYERS = frozenset({"separate_norms", "min_ratio", "max_ratio", "record"})
 _OF_PYTORCH = frozenset({"weight_decay_in_gradient", "learning_rate_in_momentum", "initial_mean_square"})
 _OF_ARITHMETIC = frozenset(
     {
@@ -53,8 +54,10 @@ _OF_ARITHMETIC = frozenset(
         "weight_decay_times_learning_rate",
     }
 )
+# Fields of every rule, so that one more of them is not taken for an argument of Keras's.
+_OF_RULES = frozenset(field.name for field in init_fields(UpdateRule)) - {"clipnorm", "clipvalue", "global_clipnorm"}
+_ONLY_OURS = frozenset({"before_offset"}) | _OF_RULES | _OF_LAYERS | _OF_ARITHMETIC | _OF_PYTORCH
 _WEIGHT_DECAYS = frozenset({"weight_decay_rate", "adam_weight_decay"})
-_ONLY_OURS = frozenset({"before_offset", "allow_unmatched"}) | _OF_LAYERS | _OF_ARITHMETIC | _OF_PYTORCH
 
 
 class KerasClass(NamedTuple):

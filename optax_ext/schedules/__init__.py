@@ -8,8 +8,9 @@ from optax_ext.schedules._milestones import Milestone
 from optax_ext.schedules._piecewise import Constant, PiecewiseConstantDecay, StepCosineDecay
 from optax_ext.schedules._polynomial import PolynomialDecay
 from optax_ext.schedules._power import DirectPowerDecay, PowerAndLinearDecay, PowerDecay
-from optax_ext.schedules._rate_per_batch import RatePerBatch
+from optax_ext.schedules._rate_per_batch import Rate, RatePerBatch
 from optax_ext.schedules._schedule import (
+    AnyNumberOrSchedule,
     FractionOrSchedule,
     NonNegativeOrSchedule,
     ScalarOrSchedule,
@@ -22,6 +23,7 @@ from optax_ext.schedules._warmup_stable_decay import WarmupStableDecay
 from optax_ext.schedules._words import rate_in_words, values_in_words
 
 __all__ = [
+    "AnyNumberOrSchedule",
     "Constant",
     "CosineDecay",
     "CosineDecayRestarts",
@@ -40,6 +42,7 @@ __all__ = [
     "PositiveSteps",
     "PowerAndLinearDecay",
     "PowerDecay",
+    "Rate",
     "RatePerBatch",
     "ScalarOrSchedule",
     "Schedule",

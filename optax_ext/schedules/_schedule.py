@@ -10,7 +10,7 @@ import pydantic
 from pydantic_core import core_schema
 
 from optax_ext._core.errors import shorten
-from optax_ext._core.field_types import Fraction, NonNegativeNumber
+from optax_ext._core.field_types import Fraction, NonNegativeNumber, Number
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.public import public
 from optax_ext._core.relative import resolved
@@ -138,6 +138,7 @@ class _NumberOrSchedule:
 ScalarOrSchedule = Annotated[float | RatePerBatch | Schedule, _NumberOrSchedule(NonNegativeNumber, per_batch=True)]
 FractionOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(Fraction)]
 NonNegativeOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(NonNegativeNumber)]  # of what is no learning rate
+AnyNumberOrSchedule = Annotated[float | Schedule, _NumberOrSchedule(Number)]
 
 
 @public

@@ -28,14 +28,14 @@ def learning_rate_metrics(opt_state: optax.OptState, learning_rate: Any) -> dict
     if learning_rate is None:
         return _injected_rates(opt_state)
     learning_rate = _with_injected_rate(learning_rate, opt_state)
-    if isinstance(learning_rate, type) or not hasattr(learning_rate, "learning_rate_at"):
+    if isinstance(learning_rate, type) or not hasattr(learning_rate, "learning_rates"):
         check_rate("learning_rate", learning_rate)
         rate = learning_rate(_last_step(opt_state)) if callable(learning_rate) else learning_rate
-    elif _is_constant(learning_rate):
-        rate = learning_rate.learning_rate_at(0)
-    else:
-        rate = learning_rate.learning_rate_at(_last_step(opt_state))
-    return {"learning_rate": scalar("learning_rate", rate, jnp.float32)}
+        return {"learning_rate": scalar("learning_rate", rate, jnp.float32)}
+    rates = learning_rate.learning_rates()
+    step = 0 if not rates or _is_constant(learning_rate) else _last_step(opt_state)
+    names = {group: f"learning_rate/{group}" if group else "learning_rate" for group in rates}
+    return {names[group]: scalar(names[group], rate(step), jnp.float32) for group, rate in rates.items()}
 
 
 def _with_injected_rate(learning_rate: Any, opt_state: optax.OptState) -> Any:

@@ -53,6 +53,7 @@ def metrics(
       average_norm         the running average of the norms of applied steps
     where the rate is known
       learning_rate        the rate that the last step used
+      learning_rate/GROUP  of each group that has one, where there are groups
     with record=True of lars, lamb or scale_by_trust_ratio
       trust_ratio/min      over all layers: the smallest ratio, the middle one, and the largest
       trust_ratio/median
@@ -81,7 +82,8 @@ def metrics(
         ``optax.apply_if_finite`` applied because its patience had ended, the rate is that of the step to come, since
         the state does not tell this either. With None, there is a rate where ``optax.inject_hyperparams`` keeps one:
         after a skipped step, that of the last applied step. Several rates, in groups of ``optax.partition``, are
-        ``learning_rate/GROUP``.
+        ``learning_rate/GROUP``, and so are those of a recipe with groups: 0 of a group that has not started, and
+        without the factors that parameters have of their own.
       per_layer: Whether each layer that ``record=True`` keeps has an entry as well.
 
     Returns:

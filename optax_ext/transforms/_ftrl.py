@@ -11,6 +11,7 @@ from optax_ext._core.precision import widen
 from optax_ext._core.public import public
 from optax_ext._core.trees import PyTree, is_none
 from optax_ext.transforms._moments import clip_to_finite, square
+from optax_ext.transforms._scale_by_factors import Factors, spread
 
 
 @public
@@ -46,6 +47,7 @@ def ftrl(
     l2_regularization_strength: float = 0.0,
     l2_shrinkage_regularization_strength: float = 0.0,
     beta: float = 0.0,
+    rate_factors: Factors | None = None,
 ) -> optax.GradientTransformation:
     """Set each parameter to the minimum of what the gradients so far say of it: "follow the regularized leader".
 
@@ -67,6 +69,8 @@ def ftrl(
       l2_regularization_strength: At least 0.
       l2_shrinkage_regularization_strength: At least 0; a penalty on the parameters as they are, not on where they go.
       beta: At least 0.
+      rate_factors: A function from parameters to a tree of numbers, by which the learning rate of each is multiplied,
+        such as [`PathFactors`][optax_ext.masks.PathFactors]; None for the same rate everywhere.
 
     Returns:
       A transformation that needs ``params``, with the state [`FtrlState`][optax_ext.transforms.FtrlState]. Its updates
@@ -95,6 +99,8 @@ def ftrl(
 
     def init_fn(params: optax.Params) -> FtrlState:
         wide = jax.tree.map(widen, params)
+        if rate_factors is not None:
+            rate_factors(params)  # to find what does not fit
         first = jax.tree.map(lambda param: jnp.full_like(param, initial_accumulator_value), wide)
         return FtrlState(jnp.zeros([], jnp.int32), first, optax.tree.zeros_like(wide))
 
@@ -105,11 +111,17 @@ def ftrl(
             raise ValueError("FTRL needs the parameters: call update(updates, state, params), got None")
         rate: Any = learning_rate(state.count) if callable(learning_rate) else learning_rate
 
-        def step(grad: Any, param: Any, accumulator: jax.Array, linear: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+        def step(
+            grad: Any, param: Any, accumulator: jax.Array, linear: jax.Array, factor: Any
+        ) -> tuple[Any, jax.Array, jax.Array]:
             if grad is None:
                 return None, accumulator, linear
             dtype, real = linear.dtype, linear.real.dtype
-            wide, param, of_step = grad.astype(dtype), jnp.asarray(param).astype(dtype), jnp.asarray(rate, real)
+            wide, param, of_step = (
+                grad.astype(dtype),
+                jnp.asarray(param).astype(dtype),
+                jnp.asarray(rate, real) * jnp.asarray(factor, real),
+            )
             moves = of_step > 0
             positive = jnp.where(moves, of_step, 1)
             total = clip_to_finite(accumulator + square(wide))
@@ -124,7 +136,9 @@ def ftrl(
             return update.astype(grad.dtype), jnp.where(moves, total, accumulator), jnp.where(moves, new, linear)
 
         grads, structure = jax.tree.flatten(updates, is_leaf=is_none)
-        others = [jax.tree.leaves(tree, is_leaf=is_none) for tree in (params, state.accumulator, state.linear)]
+        factors = jax.tree.map(lambda _: 1.0, updates) if rate_factors is None else spread(rate_factors, updates)
+        trees = (params, state.accumulator, state.linear, factors)
+        others = [jax.tree.leaves(tree, is_leaf=is_none) for tree in trees]
         steps = [step(*leaves) for leaves in zip(grads, *others, strict=True)]
         moved, accumulator, linear = (structure.unflatten([of_leaf[part] for of_leaf in steps]) for part in range(3))
         return moved, FtrlState(jnp.asarray(optax.safe_increment(state.count)), accumulator, linear)

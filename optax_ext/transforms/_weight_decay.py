@@ -106,7 +106,10 @@ def subtract_decayed_weights(weight_decay: optax.ScalarOrSchedule, mask: Mask) -
 
 @public
 def after_weight_decay(
-    inner: optax.GradientTransformation, weight_decay: optax.ScalarOrSchedule, mask: Mask
+    inner: optax.GradientTransformation,
+    weight_decay: optax.ScalarOrSchedule,
+    mask: Mask,
+    scale: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Let parameters decay before each step of a transformation that reads them.
 
@@ -124,6 +127,8 @@ def after_weight_decay(
       inner: The transformation of a whole step, with the learning rate.
       weight_decay: The part of a parameter that decays in a step, at least 0, or a schedule of the step.
       mask: The parameters that decay: a tree of bool, a prefix of one, or a function from parameters to one.
+      scale: A stateless transformation of what decays, such as [`scale_by_path`][optax_ext.scale_by_path]; None for
+        ``weight_decay`` of every parameter.
 
     Returns:
       A transformation that needs ``params``, whose state is a tuple of that of ``optax.add_decayed_weights`` and that
@@ -151,6 +156,8 @@ def after_weight_decay(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         decayed, decay_state = decay.update(jax.tree.map(jnp.zeros_like, updates), state[0], params)
+        if scale is not None:
+            decayed, _ = scale.update(decayed, optax.EmptyState(), params)
 
         def subtract(param: Any, decayed: Any) -> Any:
             return None if param is None else apply_update(widen(param), decayed)

@@ -290,6 +290,13 @@ SAID = [
             "learning rate   times minus the rate: a constant 0.1",
         ],
     ),
+    (
+        config.Optax("signum", WARMUP, beta=0.5, accumulator_dtype="bfloat16", clipvalue=0.5),
+        [
+            "clip by value   each number to at most 0.5 either way",
+            "optax.signum    learning_rate linear_warmup, then cosine_decay, beta 0.5, accumulator_dtype bfloat16",
+        ],
+    ),
 ]
 
 
@@ -306,7 +313,15 @@ def test_every_optimizer_says_what_it_does(optimizer, said, capsys, monkeypatch)
 def test_every_optimizer_is_tested_here():
     classes = [cls for name in config.__all__ if isinstance(cls := getattr(config, name), type)]
     ours = {cls for cls in classes if issubclass(cls, config.Optimizer)} - {config.Optimizer}
-    assert {type(optimizer) for optimizer, _ in SAID} == ours
+    assert {type(optimizer) for optimizer, _ in SAID if not isinstance(optimizer, config.Optax)} == ours
+
+
+def test_an_optimizer_without_a_rate_shows_none(capsys):
+    shown = describe(config.Optax("polyak_sgd", global_clipnorm=1.0), capsys).out
+    assert "thing.yaml: an optimizer: optax.polyak_sgd\n" in shown
+    assert "Learning rate" not in shown
+    assert main(["plot", "thing.yaml"]) == 1
+    assert capsys.readouterr().err == "thing.yaml: its optimizer has no learning rate\n"
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -335,6 +350,20 @@ def test_describe_shows_what_patterns_exclude(capsys):
     assert "weight decay for 2 of 5 parameters, 73 of 97 numbers\n" in out
     assert "as exclude_from_weight_decay" in out
     assert "layer adaptation for 2 of 5 parameters, 73 of 97 numbers\n" in out
+
+
+def test_describe_shows_the_masks_of_optax(capsys):
+    mask = {"include": ["conv1", "BatchNorm"], "exclude": ["bias"]}
+    out = describe(config.Optax("adamw", 0.1, mask=mask), capsys, "--params", "shapes.json").out
+    for row in (
+        "mask.include conv1 includes 2",
+        "mask.include BatchNorm includes 2",
+        "mask.exclude bias excludes 2",
+        "mask for 2 of 5 parameters",
+    ):
+        assert row in re.sub(" +", " ", out)
+    wrong = config.Optax("adamw", 0.1, mask={"exclude": ["biass"]})
+    assert "mask.exclude: " in describe(wrong, capsys, "--params", "shapes.json", status=1).err
 
 
 def test_describe_counts_what_adamw_decays(capsys):

@@ -136,6 +136,8 @@ NOT_IN_THE_FUNCTION = {
     "clipvalue",
     "global_clipnorm",
     "decay",
+    "learning_rate_multipliers",
+    "layer_decay",
     "exclude_from_weight_decay",
     "exclude_from_layer_adaptation",
     "allow_unmatched",

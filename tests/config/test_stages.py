@@ -34,6 +34,8 @@ SHARED = [
     {"learning_rate": SCHEDULE, "decay": 0.375, "clipvalue": 0.625, "global_clipnorm": 1.5},
     {"clipnorm": 1.25, "stacked_axes": {"kernel": 0, "nowhere": [0, 1]}, "allow_unmatched": True},
     {"stacked_axes": 0},
+    {"learning_rate_multipliers": {"bias": 0.375, "norm/scale": 0.0}},
+    {"layer_decay": config.LayerDecay(0.625, "kernel", first=["norm"]), "stacked_axes": {"kernel": 0}},
 ]
 LAYERWISE = [
     {"weight_decay_rate": 0.0625, "exclude_from_weight_decay": ["bias"]},

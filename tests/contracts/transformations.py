@@ -40,6 +40,15 @@ TRANSFORMATIONS = {
     "Nadam": lambda rate: config.Nadam(rate(0.03)).make(),
     "Ftrl": lambda rate: config.Ftrl(rate(0.1), initial_accumulator_value=0.0, weight_decay_rate=rate(1e-6)).make(),
     "Lion": lambda rate: config.Lion(rate(1e-3), weight_decay_rate=rate(1e-6)).make(),
+    "SGD-factors": lambda rate: config.SGD(
+        rate(5e-4), 0.9, learning_rate_multipliers={"kernel": 0.75}, allow_unmatched=True, weight_decay_rate=1e-6
+    ).make(),
+    "Partition": lambda rate: config.Partition(
+        [config.Group(["kernel"], config.LARS(rate(2.0), nesterov=True))],
+        rest=config.Adam(rate(0.03)),
+        global_clipnorm=50.0,
+        allow_unmatched=True,
+    ).make(),
     "skip_bad_steps": lambda rate: optax_ext.skip_bad_steps(
         config.Adam(rate(0.03)).make(), max_norm_ratio=10.0, warmup_steps=2
     ),

@@ -1,6 +1,7 @@
 """Any valid config survives dict, JSON and YAML; any damaged one loads or is a ConfigError, as its JSON Schema says."""
 
 import copy
+import functools
 import json
 import math
 import pickle
@@ -233,6 +234,23 @@ family = st.one_of(
         **decaying,
     ),
     optimizer(config.Lion, beta_1=fractions, beta_2=below_one, **decaying),
+    builds(
+        functools.partial(config.Optax, "adamw"),
+        {"learning_rate": rates | schedules},
+        {
+            "b1": fractions,
+            "weight_decay": rates,
+            "mask": st.none() | st.fixed_dictionaries({"exclude": patterns}, optional={"include": patterns}),
+            "mu_dtype": st.sampled_from([None, "bfloat16", "float32"]),
+            "nesterov": bools,
+            "clipnorm": st.none() | rates,
+        },
+    ),
+    builds(
+        functools.partial(config.Optax, "dog"),
+        {},
+        {"init_step": st.tuples(st.sampled_from(["distance", "heuristic"]), floats), "eps": rates},
+    ),
 )
 dynamic = st.tuples(
     st.lists(positive, min_size=3, max_size=3).map(sorted),

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 import optax_ext
 from optax_ext import config, interop, masks, path_mask, transforms
+from optax_ext.schedules import RatePerBatch
 
 Params = dict[str, jax.Array]
 
@@ -57,7 +58,7 @@ schedules: list[optax_ext.Schedule] = [
 ]
 schedule = optax_ext.CosineDecay(0.1, 5)
 assert_type(schedule(3), jax.Array)
-assert_type(schedule.warmup_target, float | optax_ext.schedules.RatePerBatch | None)
+target: float | RatePerBatch | None = schedule.warmup_target
 assert_type(schedule.decay_steps, int | str)
 later = dataclasses.replace(schedule, decay_steps=50)
 by_value: dict[optax_ext.Schedule, str] = {schedule: repr(later)}
@@ -179,6 +180,10 @@ optimizers: list[config.Optimizer] = [
     config.Nadam(schedule, momentum_decay=0.004, weight_decay_rate=0.1, exclude_from_weight_decay=["bias"]),
     config.Ftrl(0.1, learning_rate_power=-0.5, weight_decay_times_learning_rate=False),
 ]
+lion = config.Optax("lion", learning_rate=1e-4, b1=0.9, mask={"exclude": ["bias"]}, clipnorm=1.0)
+rules: list[config.UpdateRule] = [lion, config.Optax(name="sgd", learning_rate=schedule), config.Optax("adan", 0.1)]
+assert_type(lion.name, str)
+b1: float = lion.b1
 assert_type(config.LARS(0.1).eeta, float)
 assert_type(config.LARS(0.1).exclude_from_weight_decay, Sequence[str])
 words = [(stage.name, stage.effect) for stage in optimizers[0].stages()]
