@@ -353,6 +353,26 @@ def test_moments_of_two_meanings_stay_in_their_groups() -> None:
         carry(halves(adam, adamax), halves(adamax, adam, label="other"))
 
 
+def test_a_group_that_waits_and_one_that_is_frozen() -> None:
+    sgd = config.SGD(HELD, momentum=0.9)
+    waits = config.Partition([config.Group(["kernel"], config.SGD(0.1, momentum=0.9), start_step=9)], rest=sgd)
+    state = carry(sgd, waits)
+    assert values([trace for _, trace in optax.tree.get_all_with_path(state, "trace")]) == [2, 2]
+    assert {int(count) for _, count in optax.tree.get_all_with_path(state, "count")} == {5}
+    frozen = config.Partition([config.Group(["kernel"], config.Frozen())], rest=sgd)
+    with pytest.raises(ValueError, match=r"TraceState.trace of 'kernel'. If it may go"):
+        carry(waits, frozen)
+    assert values(optax.tree.get(carry(frozen, sgd), "trace")) == [2, 0]  # the bias was not frozen
+
+
+def test_momentum_of_an_optimizer_of_optax_is_that_of_the_same_one_alone() -> None:
+    held, constant = (config.Optax("sgd", learning_rate=rate, momentum=0.9) for rate in (HELD, 0.1))
+    assert values(optax.tree.get(carry(constant, held, step=5), "trace")) == [2, 2]
+    with pytest.raises(ValueError, match=r"that of optax.sgd there, and of updates, after the learning rate here"):
+        carry(held, config.SGD(HELD, momentum=0.9))
+    assert values(optax.tree.get(carry(config.Optax("adam", learning_rate=HELD), config.Adam(HELD)), "mu")) == [2, 2]
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Arguments
 
