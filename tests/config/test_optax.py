@@ -237,6 +237,7 @@ WRONG = [
     ),
     ("lamb", {"stacked_axes": 0}, "stacked_axes: must be null for optax.lamb, which knows parameters as a whole", ""),
     ("galore", {"rank": -1}, "rank: must be greater than or equal to 0, got -1", ""),
+    ("galore", {"update_proj_gap": 0}, "update_proj_gap: must be greater than 0, got 0", ""),  # NaN in Optax
     ("galore", {"rank": 2.5}, "rank: must be an integer, got 2.5", ""),
     ("adopt", {"clip_value_fn": abs}, "clip_value_fn: must be left out: it is a function, or a tree, which cannot", ""),
     ("lbfgs", {"linesearch": None}, "linesearch: must be left out: it is a transformation, which cannot stand", ""),
@@ -417,6 +418,15 @@ def test_durations_and_rates_for_a_batch_are_resolved():
         recipe.optimizer.stages()
     assert problems("lion", learning_rate=0.1, weight_decay=warm["learning_rate"])  # is no rate
     assert config.Optax("sm3", optax_ext.schedules.RatePerBatch(0.5, 4)).learning_rate.per_batch == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("adafactor", "decay_offset"), ("galore", "update_proj_gap"), ("sophia", "update_interval")]
+)
+def test_what_counts_steps_in_optax_takes_durations(name, field):
+    recipe = config.Optax(name, **{field: "2 epochs"}, **({} if name == "adafactor" else {"learning_rate": 0.1}))
+    VALIDATOR.validate(config.to_dict(recipe))
+    assert getattr(config.resolve(recipe, {"steps_per_epoch": 3}), field) == 6
 
 
 def test_the_rate_can_be_changed_while_it_trains():
