@@ -11,12 +11,11 @@ from optax_ext._core.relative import Relative
 EXAMPLES = "'5 epochs', '10%', '300k examples' or '100% - 5 epochs'"
 UNITS = ("steps", "epochs", "examples", "%")
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
-_NUMBER = r"[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
+_NUMBER = r"[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
+_FACTOR = r"(?:[kMB](?![A-Za-z]))?"
 _MAX_EXPONENT = 30  # far more than any run has steps, and few enough digits to compute with
-_TERM = re.compile(
-    rf"\s*(?P<sign>[+-]?)\s*(?P<number>{_NUMBER})\s*(?P<factor>[kMB](?![A-Za-z]))?\s*(?P<unit>%|[A-Za-z]+)?"
-)
-_ANY_TERM = rf"{_NUMBER}\s*[kMB]?\s*(?:%|steps?|epochs?|examples?)"
+_TERM = re.compile(rf"\s*(?P<sign>[+-]?)\s*(?P<number>{_NUMBER})\s*(?P<factor>{_FACTOR})\s*(?P<unit>%|[A-Za-z]+)?")
+_ANY_TERM = rf"{_NUMBER}\s*{_FACTOR}\s*(?:%|steps?|epochs?|examples?)"
 PATTERN = rf"^\s*[+-]?\s*{_ANY_TERM}(?:\s*[+-]\s*{_ANY_TERM})*\s*$"  # for editors
 _MAX_LENGTH = 200
 _OTHER_WORDS = {
@@ -91,7 +90,7 @@ def _amount(found: "re.Match[str]") -> Fraction:
     number = found["number"].replace("_", "").lower()
     if abs(int(number.partition("e")[2] or 0)) > _MAX_EXPONENT:
         raise ValueError(f"{number!r} is out of range")
-    amount = Fraction(number) * _FACTORS[found["factor"] or ""]
+    amount = Fraction(number) * _FACTORS[found["factor"]]
     return -amount if found["sign"] == "-" else amount
 
 

@@ -61,8 +61,7 @@ def describe(
 ) -> int:
     """Print what a file builds as tables; raise ConfigError if a pattern matches none of the parameters."""
     with warnings_of(file):
-        in_words: Config = config.load(file, overrides=overrides)
-        loaded = in_run(file, in_words, run)
+        in_words, loaded = in_run(file, config.load(file, overrides=overrides), run)
     shapes = None if params is None else read_shapes(params)
     optimizer = loaded.optimizer if isinstance(loaded, OptimizationConfig) else loaded
     if shapes is not None and not isinstance(optimizer, UpdateRule):

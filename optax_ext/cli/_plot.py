@@ -43,7 +43,7 @@ def _load(files: Sequence[str], overrides: Sequence[str], run: Mapping[str, floa
     for file in files:
         try:
             with warnings_of(file):
-                loaded[file] = in_run(file, config.load(file, overrides=overrides), run)
+                _, loaded[file] = in_run(file, config.load(file, overrides=overrides), run)
         except ConfigError as error:
             problems.append(str(error))
         else:

@@ -97,8 +97,7 @@ def _load(files: tuple[str, str], overrides: Sequence[str], run: Mapping[str, fl
     for file, name, changes in zip(files, names, ([], overrides), strict=True):
         try:
             with warnings_of(file):
-                written = config.load(file, overrides=changes)
-                resolved = in_run(file, written, run)
+                written, resolved = in_run(file, config.load(file, overrides=changes), run)
         except ConfigError as error:
             problems.append(str(error))
             continue

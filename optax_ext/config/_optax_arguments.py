@@ -17,6 +17,7 @@ from optax_ext._core.field_types import (
     Integer,
     NonNegativeInteger,
     NonNegativeNumber,
+    NonNegativeSteps,
     Number,
     Patterns,
     PositiveSteps,
@@ -156,6 +157,10 @@ _WITH_SCHEDULE = {
 }
 _REFINED = {
     "warmup_steps": PositiveSteps,
+    "decay_offset": NonNegativeSteps,  # of adafactor
+    "update_interval": PositiveSteps,  # of sophia, which divides by it, as galore does by the next
+    "update_proj_gap": PositiveSteps,
+    "print_win_rate_every_n_steps": NonNegativeSteps,
     "variant": Literal["sps", "sps+"],  # of polyak_sgd, which looks at it in `update` only
     "key": Integer,  # from which Optax makes a key
 }

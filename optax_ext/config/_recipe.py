@@ -11,7 +11,7 @@ from optax_ext._core.errors import ConfigError
 from optax_ext._core.field_types import PositiveInteger
 from optax_ext._core.lazy import jax, optax
 from optax_ext._core.relative import is_relative
-from optax_ext._core.schema import Schema, problem, raise_problems
+from optax_ext._core.schema import Schema, problem, raise_below, raise_problems
 from optax_ext._core.tagged import Nested
 from optax_ext.config._loss_scale import LossScale
 from optax_ext.config._params_ema import ParamsEma
@@ -73,6 +73,15 @@ class OptimizationConfig(Schema):
                 " make() of a recipe returns"
             )
         return optimizer
+
+    @pydantic.field_validator("run")
+    @classmethod
+    def _accumulates_whole_batches(cls, run: Run | None, info: pydantic.ValidationInfo) -> Run | None:
+        batch_size, accumulated = run and run.batch_size, info.data.get("accumulate_steps", 1)
+        if batch_size is not None and batch_size % accumulated:
+            text = f"must be a multiple of accumulate_steps, {accumulated}, since it counts the examples of all of them"
+            raise_below("batch_size", f"{text}, got {batch_size}", batch_size)
+        return run
 
     @pydantic.model_validator(mode="after")
     def _resolves(self) -> "OptimizationConfig":

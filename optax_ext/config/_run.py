@@ -1,7 +1,7 @@
 """The run of a recipe, and what durations and rates for a batch are in it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar, cast
 
@@ -9,11 +9,11 @@ import pydantic
 
 from optax_ext._core.durations import Duration
 from optax_ext._core.errors import ConfigError, Problem, join_keys, shorten
-from optax_ext._core.field_types import LargePositiveInteger, PositiveInteger, PositiveNumber
+from optax_ext._core.field_types import INT32_MAX, LargePositiveInteger, PositiveInteger, PositiveNumber, Steps
 from optax_ext._core.frozen_mapping import FrozenMapping
 from optax_ext._core.public import public
 from optax_ext._core.relative import Relative, children, is_relative, relative_values
-from optax_ext._core.schema import Schema, as_config_error, construct, problem
+from optax_ext._core.schema import Schema, as_config_error, construct, explain, plain_numbers, problem
 from optax_ext.schedules import RatePerBatch
 
 
@@ -80,6 +80,15 @@ class Run(Schema):
                 raise problem(f"must be {batches}, got {steps_per_epoch}")
         return steps_per_epoch
 
+    @pydantic.model_validator(mode="after")
+    def _counts_in_int32(self) -> "Run":
+        total = self.total_steps()
+        if total is not None and total > INT32_MAX:
+            raise problem(
+                f"must be a run of at most {INT32_MAX} steps, got {self.epochs!r}, which are {total:.10g}", "epochs"
+            )
+        return self
+
     def total_steps(self) -> int | None:
         """Return the length of the run in steps; None if it is not known."""
         total = self._steps_in(Fraction(100), "%")
@@ -98,7 +107,10 @@ class Run(Schema):
         Raises:
           ValueError: If it is not a duration, or the run lacks what it is taken of.
         """
-        return self.resolve(Duration(duration)) if isinstance(duration, str) else duration
+        wrong = explain(Steps, plain_numbers(duration))
+        if wrong is not None:
+            raise ValueError(f"duration {wrong}")
+        return self.resolve(Duration(duration)) if isinstance(duration, str) else int(duration)
 
     def resolve(self, value: Any) -> Any:
         """Return what a value that depends on the run is in this one; any other value as it is.
@@ -115,7 +127,7 @@ class Run(Schema):
         if isinstance(value, Duration):
             missing = {name: None for _, unit in value.terms for name in self._missing(unit)}
             if missing:
-                raise ValueError(f"{shorten(str(value))} needs {' and '.join(missing)} of the run, got {self!r}")
+                raise ValueError(f"{shorten(str(value))} needs {_listed(missing)} of the run, got {self!r}")
             return value.steps(lambda amount, unit: cast(Fraction, self._steps_in(amount, unit)))
         if isinstance(value, RatePerBatch):
             if self.batch_size is None:
@@ -144,13 +156,21 @@ class Run(Schema):
         return None if self.examples is None or self.batch_size is None else Fraction(self.examples, self.batch_size)
 
     def _missing(self, unit: str) -> list[str]:
-        """Return the fields that a unit needs, and that are not given."""
+        """Return what a unit needs of the fields, and is not given."""
         if self._steps_in(Fraction(1), unit) is not None:
             return []
         if unit == "%" and self.epochs is None:
-            return ["steps"]
+            return [_LENGTH]
         wanted = ["batch_size"] if unit == "examples" else ["examples", "batch_size"]
         return [name for name in wanted if getattr(self, name) is None]
+
+
+_LENGTH = "epochs or steps"
+
+
+def _listed(missing: Collection[str]) -> str:
+    fields = " and ".join(name for name in missing if name != _LENGTH)
+    return fields if _LENGTH not in missing else f"{fields}, and {_LENGTH}," if fields else _LENGTH
 
 
 _Config = TypeVar("_Config", bound=Schema)
@@ -220,11 +240,19 @@ def _as_run(run: Any) -> Run | None:
 
 
 def _without_run(recipe: Schema) -> Iterator[Problem]:
-    for path, value in relative_values(recipe):
-        text = (
-            "depends on the run, and there is none: give the recipe a run of examples, batch_size and epochs or steps"
+    values = [*relative_values(recipe)]
+    for index, (path, value) in enumerate(values, 1):
+        hint = (
+            "" if index < len(values) else f": give {_hint(recipe)} a run of examples, batch_size and epochs or steps"
         )
-        yield Problem(join_keys(path), f"{shorten(value)} {text}")
+        yield Problem(join_keys(path), f"{shorten(value)} depends on the run, and there is none{hint}")
+
+
+def _hint(recipe: Schema) -> str:
+    """Say what takes a run: a part of a recipe has no field for one."""
+    if hasattr(recipe, "run"):
+        return "the recipe"
+    return "make or config.resolve" if hasattr(recipe, "make") else "config.resolve"
 
 
 def _resolve(value: Any, run: Run, path: tuple[str, ...], problems: list[Problem]) -> Any:

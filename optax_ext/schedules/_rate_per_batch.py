@@ -64,7 +64,7 @@ class RatePerBatch(Schema, Relative):
 def is_rate_per_batch(value: object) -> bool:
     """Return whether a value is a rate for a batch, or data of one."""
     return isinstance(value, RatePerBatch) or (
-        isinstance(value, Mapping) and {"value", "per_batch"} & {*value} != set()
+        isinstance(value, Mapping) and {"value", "per_batch"} & {*value} != set() and "type" not in value
     )
 
 

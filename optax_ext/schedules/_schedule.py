@@ -91,7 +91,9 @@ def _depth(cls: type, method: str) -> int:
 
 
 def _number_or_schedule(accepted: Any, per_batch: bool, value: object) -> float | RatePerBatch | Schedule:
-    if per_batch and is_rate_per_batch(value):
+    if is_rate_per_batch(value):
+        if not per_batch:
+            raise problem(f"must be a number or a schedule, got {shorten(value)}: only learning rates are for a batch")
         return make_rate_per_batch(value)
     if isinstance(value, Schedule | Mapping) or (isinstance(value, type) and issubclass(value, Schedule)):
         return from_tagged(Schedule, value)

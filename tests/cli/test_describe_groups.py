@@ -145,4 +145,4 @@ def test_what_is_frozen_has_no_learning_rate(capsys):
     assert out.startswith("thing.yaml: an optimizer: frozen\n")
     assert "Learning rate" not in out
     assert main(["plot", "thing.yaml"]) == 1
-    assert capsys.readouterr().err == "thing.yaml: what is frozen has no learning rate\n"
+    assert capsys.readouterr().err == "thing.yaml: its optimizer has no learning rate\n"

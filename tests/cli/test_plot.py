@@ -11,7 +11,7 @@ import optax_ext
 from optax_ext import config
 from optax_ext.cli import main
 from optax_ext.cli._curves import Curve, curve
-from optax_ext.cli._rate import rate_of, rates
+from optax_ext.cli._rate import by_group, rate_of, rates
 from optax_ext.cli._steps import horizon
 from optax_ext.cli._text_plot import text_plot
 
@@ -42,16 +42,16 @@ def _in_tmp_path(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
 def test_what_is_plotted_is_the_schedule_of_the_recipe(example):
-    loaded = config.load(example)
-    schedule = rate_of(loaded)
-    plotted = curve("", loaded, horizon(loaded))
-    assert plotted.steps[0] == 0
-    assert plotted.steps[-1] == horizon(loaded) - 1
-    assert (np.diff(plotted.steps) > 0).all()
-    some = slice(None, None, 7)
-    assert plotted.rates.dtype == np.float32
-    expected = [schedule(int(step)) for step in plotted.steps[some]]
-    np.testing.assert_allclose(plotted.rates[some], expected, rtol=1e-6, atol=1e-7 * plotted.peak)
+    for of_group in by_group(config.resolve(config.load(example))).values():
+        schedule = rate_of(of_group)
+        plotted = curve("", of_group, horizon(of_group))
+        assert plotted.steps[0] == 0
+        assert plotted.steps[-1] == horizon(of_group) - 1
+        assert (np.diff(plotted.steps) > 0).all()
+        some = slice(None, None, 31)
+        assert plotted.rates.dtype == np.float32
+        expected = [schedule(int(step)) for step in plotted.steps[some]]
+        np.testing.assert_allclose(plotted.rates[some], expected, rtol=1e-6, atol=1e-7 * plotted.peak)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.type)

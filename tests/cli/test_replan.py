@@ -71,6 +71,8 @@ def test_a_cool_down(capsys):
     legend, (*rows, _, _) = said[""][-4:-1], said[""][:-4]
     assert [line.split() for line in legend] == [["*", "old"], ["o", "new"], [":", "step", "1,000"]]
     mark = rows[1].index(":")
+    first = rows[0].index("|") + 1
+    assert mark - first == round(1000 / 2100 * (80 - first - 1))
     assert all(row[mark] in ":*o" for row in rows[:17])
     assert all("o" not in row[:mark] for row in rows)  # the new rate begins at the step
 
@@ -106,6 +108,20 @@ def test_what_to_do_where_no_steps_were_counted(capsys):
         "only new has [0].count, int32",
         "config.carry_over(state, old, new, params) makes one of old of it",
         "or write the rate of old as a schedule, {type: constant, learning_rate: ...}: a number counts no steps",
+    ]
+
+
+def test_rates_that_are_numbers_on_both_sides_need_no_schedule(capsys):
+    write("old.yaml", 0.1)
+    write("new.yaml", 0.1, ema={})
+    assert replan(capsys, "old.yaml", "new.yaml", "--at", "1000")["State"] == [
+        "a state of old is not one of new:",
+        "only old has [1].trace['kernel'], bfloat16[2, 2]",
+        "only new has [0][1].trace['kernel'], bfloat16[2, 2]",
+        "only new has [1].count, int32",
+        "only new has [1].ema['kernel'], float32[2, 2]",
+        "only new has [1].total_weight, float32",
+        "config.carry_over(state, old, new, params) makes one of new of it",
     ]
 
 

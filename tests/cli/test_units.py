@@ -39,6 +39,8 @@ def test_describe_takes_another_run(files, capsys):
     out = capsys.readouterr().out
     assert "90 epochs = 180" in out
     assert row_of(out, "9 ") == "9 0.198769 last step"
+    assert row_of(out, "batch_size") == "batch_size 512 None"  # of the run given
+    assert "64" not in out
 
 
 def test_plot_shows_the_run(files, capsys, monkeypatch):
@@ -81,4 +83,5 @@ def test_a_wrong_run_is_refused(files, capsys):
     assert main(["plot", files["bare"], "--run", "steps=10,epochs=2"]) == 1
     assert "must not be given with epochs" in capsys.readouterr().err
     assert main(["plot", files["bare"], "--run", "exmples=10"]) == 1
-    assert "exmples: unknown field (did you mean 'examples'?)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("argument --run: 1 problem\n  exmples: unknown field (did you mean 'examples'?)")

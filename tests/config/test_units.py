@@ -136,10 +136,35 @@ def test_full_batches_may_be_counted():
         ),
         ({"batch_size": 0}, {"batch_size": "must be greater than 0, got 0"}),
         ({"epochs": 0}, {"epochs": "must be greater than 0, got 0"}),
+        (
+            {"epochs": 2**31, "steps_per_epoch": 1},
+            {"epochs": "must be a run of at most 2147483647 steps, got 2147483648.0, which are 2147483648"},
+        ),
     ],
 )
 def test_a_run_is_checked(fields, wrong):
     assert problems(lambda: Run(**fields)) == wrong
+
+
+def test_a_run_may_have_as_many_steps_as_int32_counts():
+    assert Run(epochs=2**31 - 1, steps_per_epoch=1).in_steps("100%") == 2**31 - 1
+    assert Run(steps=2**31 - 1).in_steps("100% - 1 step") == 2**31 - 2
+
+
+def test_what_is_no_duration_is_named():
+    assert [IMAGENET.in_steps(steps) for steps in (5.0, np.int64(3))] == [5, 3]
+    for duration in ("5 Epochs", "5", 5.5, True, None, 2**31):
+        with pytest.raises(ValueError, match=re.escape(f"got {duration!r}")):
+            IMAGENET.in_steps(duration)
+
+
+def test_a_batch_is_of_all_accumulated_gradients():
+    data = {"optimizer": {"type": "sgd", "learning_rate": {"value": 0.1, "per_batch": 256}}, "accumulate_steps": 3}
+    wrong = "must be a multiple of accumulate_steps, 3, since it counts the examples of all of them, got 256"
+    assert problems(lambda: config.from_dict({**data, "run": {"batch_size": 256}})) == {"run.batch_size": wrong}
+    recipe = config.from_dict({**data, "run": {"batch_size": 768}})
+    assert config.resolve(recipe).optimizer.learning_rate == pytest.approx(0.3)
+    assert problems(lambda: recipe.make({"batch_size": 256})) == {"run.batch_size": f"{wrong}, in this run"}
 
 
 def test_a_batch_that_divides_the_examples_has_one_number_of_steps():
@@ -258,6 +283,18 @@ def test_a_schedule_of_a_user_takes_durations():
     assert [float(cliff(step)) for step in (4, 5)] == [1.0, 0.0]
 
 
+def test_a_field_of_a_user_may_be_called_value():
+    @dataclasses.dataclass(frozen=True)
+    class ValueOfAUser(optax_ext.Schedule):
+        value: float
+
+        def __call__(self, step):
+            return jnp.full(jnp.shape(step), self.value, jnp.float32)
+
+    recipe = config.SGD(ValueOfAUser(0.5))
+    assert config.from_dict(config.to_dict(recipe)) == recipe
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Errors
 
@@ -272,7 +309,11 @@ def test_a_recipe_without_a_run_says_which_fields_need_one():
         "loss_scale.growth_steps",
         "ema.start_step",
     }
-    assert "run of examples, batch_size" in problems(recipe.make)["ema.start_step"]
+    *others, last = problems(recipe.make).values()
+    assert not [message for message in others if "give" in message]
+    assert last.endswith("there is none: give the recipe a run of examples, batch_size and epochs or steps")
+    (of_rule,) = problems(config.SGD(RatePerBatch(0.3, 256)).make).values()  # which has no field for a run
+    assert "give make or config.resolve a run" in of_rule
     for unresolved in (recipe.milestones, recipe.stages, lambda: recipe.learning_rate_at(0)):
         with pytest.raises(ConfigError, match="there is none"):
             unresolved()
@@ -289,10 +330,13 @@ def test_a_recipe_whose_run_lacks_something_is_refused_at_once():
         "optimizer.learning_rate.warmup_steps": f"'5 epochs' {needs}",
         "loss_scale.growth_steps": f"'1 epoch' {needs}",
     }
-    assert (
-        "needs steps of the run"
-        in problems(lambda: config.resolve(optax_ext.CosineDecay(1, "9%"), Run()))["decay_steps"]
-    )
+    for words, run, needs in [
+        ("9%", {}, "needs epochs or steps of the run"),
+        ("9%", {"epochs": 1}, "needs examples and batch_size of the run"),
+        ("9% - 1 epoch", {"batch_size": 4}, "needs examples, and epochs or steps, of the run"),
+    ]:
+        cosine = optax_ext.CosineDecay(1, words)
+        assert needs in problems(lambda cosine=cosine, run=run: config.resolve(cosine, run))["decay_steps"]
 
 
 def test_what_is_out_of_range_in_a_run_says_so():
@@ -321,6 +365,8 @@ def test_what_is_out_of_range_in_a_run_says_so():
         ("3k images", "unknown unit 'images' (did you mean 'examples'?)"),
         ("5 epochs 3 steps", "it is not a number and a unit, or a sum of these"),
         ("5 epochs -", "it is not a number and a unit, or a sum of these"),
+        ("1__0 steps", "as a duration: it has no unit"),
+        ("5ksteps", "unknown unit 'ksteps' (did you mean 'steps'?)"),
         ("", "must be an integer, got ''"),
         ("1e999999999 steps", "'1e999999999' is out of range"),
         ("1 step + " * 40 + "1 step", "it has more than 200 characters"),
@@ -337,6 +383,13 @@ def test_a_wrong_rate_for_a_batch_is_refused():
     for rate, path in [({"value": 0.3}, ".per_batch"), ({"value": 0, "per_batch": 1}, ".value"), ({"a": 1}, "")]:
         data = {"type": "polynomial_decay", "initial_learning_rate": 1.0, "decay_steps": 1, "end_learning_rate": rate}
         assert set(problems(lambda data=data: config.from_dict(data))) == {f"end_learning_rate{path}"}
+
+
+def test_only_learning_rates_are_for_a_batch():
+    decay = {"value": 0.3, "per_batch": 256}
+    wrong = problems(lambda: config.SGD(0.1, weight_decay_rate=decay))["weight_decay_rate"]
+    assert wrong.startswith("must be a number or a schedule, got {")
+    assert wrong.endswith(": only learning rates are for a batch")
 
 
 def test_a_schedule_is_not_evaluated_without_a_run():
@@ -370,7 +423,7 @@ def test_editors_know_durations():
     for words in ("5 epochs", " 10 % ", "300k examples", "100% - 5 epochs + 1 step", "-1_000 steps", "1e3 steps"):
         assert re.search(PATTERN, words)
         assert Duration(words).terms
-    for words in ("5", "epochs", "5 epochs 3 steps", "5 epochs -", "5 minutes"):
+    for words in ("5", "epochs", "5 epochs 3 steps", "5 epochs -", "5 minutes", "1__0 steps", "1_ steps", "5ksteps"):
         assert not re.search(PATTERN, words)
         with pytest.raises(ValueError, match="."):
             Duration(words)

@@ -127,7 +127,7 @@ def test_rewinding_sets_the_counts_of_schedules_and_keeps_all_else() -> None:
 def carry(old: Any, new: Any, state: Any = None, **arguments: Any) -> Any:
     """Carry over a state in which every number is 2 and every count 5, and every bool is True."""
     marked = jax.tree.map(lambda leaf: jnp.full_like(leaf, 2), old.make().init(PARAMS)) if state is None else state
-    marked = optax.tree.set(marked, count=5) if optax.tree.get_all_with_path(marked, "count") else marked
+    marked = optax.tree.set(marked, count=jnp.int32(5)) if optax.tree.get_all_with_path(marked, "count") else marked
     carried = config.carry_over(marked, old, new, PARAMS, **arguments)
     assert jax.tree.structure(carried) == jax.tree.structure(new.make().init(PARAMS))
     expected = jax.tree.leaves(jax.eval_shape(new.make().init, PARAMS))
@@ -159,6 +159,11 @@ def test_a_loss_scale_and_masters_are_added() -> None:
 def test_limits_of_the_scale_change_and_the_scale_stays() -> None:
     state = carry(momentum(HELD), recipe(config.SGD(HELD, momentum=0.9), loss_scale=config.FixedLossScale(16.0)))
     assert (state.loss_scale, state.counter, state.grads_finite) == (2, 2, True)
+
+
+def test_records_of_the_last_step_are_no_loss() -> None:
+    state = carry(config.LARS(HELD, record=True), config.LARS(HELD))
+    assert values(optax.tree.get(state, "trace")) == [2, 2]
 
 
 def test_amsgrad_is_added() -> None:
@@ -317,7 +322,8 @@ def test_momentum_stays_with_its_parameter_in_other_groups() -> None:
     state = carry(one, apart)
     assert values([trace for _, trace in optax.tree.get_all_with_path(state, "trace")]) == [2, 2]
     assert [int(count) for _, count in optax.tree.get_all_with_path(state, "count")] == [5, 5]
-    jax.jit(apart.make().update, donate_argnums=1)(PARAMS, state, PARAMS)  # no two leaves share a buffer
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(buffers)) == len(buffers)  # or the state could not be donated
     assert values(optax.tree.get(carry(apart, one), "trace")) == [2, 2]
     relabeled = carry(apart, halves(one, one, label="matrix"))
     assert values([trace for _, trace in optax.tree.get_all_with_path(relabeled, "trace")]) == [2, 2]
@@ -345,6 +351,26 @@ def test_moments_of_two_meanings_stay_in_their_groups() -> None:
     carry(halves(adam, adamax), halves(adam, adamax))
     with pytest.raises(ValueError, match="has no place"):
         carry(halves(adam, adamax), halves(adamax, adam, label="other"))
+
+
+def test_a_group_that_waits_and_one_that_is_frozen() -> None:
+    sgd = config.SGD(HELD, momentum=0.9)
+    waits = config.Partition([config.Group(["kernel"], config.SGD(0.1, momentum=0.9), start_step=9)], rest=sgd)
+    state = carry(sgd, waits)
+    assert values([trace for _, trace in optax.tree.get_all_with_path(state, "trace")]) == [2, 2]
+    assert {int(count) for _, count in optax.tree.get_all_with_path(state, "count")} == {5}
+    frozen = config.Partition([config.Group(["kernel"], config.Frozen())], rest=sgd)
+    with pytest.raises(ValueError, match=r"TraceState.trace of 'kernel'. If it may go"):
+        carry(waits, frozen)
+    assert values(optax.tree.get(carry(frozen, sgd), "trace")) == [2, 0]  # the bias was not frozen
+
+
+def test_momentum_of_an_optimizer_of_optax_is_that_of_the_same_one_alone() -> None:
+    held, constant = (config.Optax("sgd", learning_rate=rate, momentum=0.9) for rate in (HELD, 0.1))
+    assert values(optax.tree.get(carry(constant, held, step=5), "trace")) == [2, 2]
+    with pytest.raises(ValueError, match=r"that of optax.sgd there, and of updates, after the learning rate here"):
+        carry(held, config.SGD(HELD, momentum=0.9))
+    assert values(optax.tree.get(carry(config.Optax("adam", learning_rate=HELD), config.Adam(HELD)), "mu")) == [2, 2]
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -198,6 +198,13 @@ assert_type(config.load("recipe.yaml", config.LARS).eeta, float)
 assert_type(config.load("recipe.yaml", config.LARS, overrides=["eeta=0.01"]), config.LARS)
 assert_type(config.override(config.LARS(1.0), ["eeta=0.01"]), config.LARS)
 assert_type(config.override(config.OptimizationConfig(config.SGD(1.0)), {"ema": None}), config.OptimizationConfig)
+
+
+def replan(state: optax.OptState, params: Params) -> optax.OptState:
+    old, new = config.SGD(1.0), config.OptimizationConfig(config.SGD(0.5))
+    return config.carry_over(state, old, new, params, step=10, discard=["trace"], hyperparameters=("learning_rate",))
+
+
 editor = config.json_schema()
 try:
     config.from_dict({"type": "lars"})
