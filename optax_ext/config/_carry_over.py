@@ -91,7 +91,7 @@ def carry_over(
 
 
 _COUNTS = ("count", "gradient_step")
-_OF_RECIPES = ("hyperparams",)  # numbers of the recipe in the state, which those of the new recipe replace
+_OF_RECIPES = ("hyperparams", "ns_coeffs")  # numbers of the recipe in the state, which those of the new recipe replace
 _OF_LAST_STEP = ("TrustRatioState.trust_ratio", "TrustRatioState.update_norm")  # nothing that training goes on from
 
 
@@ -164,7 +164,7 @@ def _fill(
     """Return the leaves of the new state."""
     siblings: dict[Any, list[tuple[str, Entry | None]]] = {}
     for entry, match in zip(wanted, matches, strict=True):
-        if not entry.is_scalar:
+        if not entry.is_scalar and entry.field not in _OF_RECIPES:
             siblings.setdefault(entry.owner.place, []).append((entry.path, match))
     taken: set[int] = set()
     leaves: list[Any] = []
