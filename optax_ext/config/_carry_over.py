@@ -290,8 +290,10 @@ def _check_step(step: Any) -> None:
 
 def _check_state(state: Any, old: "optax.GradientTransformation", params: Any) -> None:
     expected = jax.eval_shape(old.init, params)
+    is_injected = any(entry.field == "hyperparams" for entry in entries_of(state, params))
+    hint = "; for one made with hyperparameters, give the same hyperparameters=[...]" if is_injected else ""
     for difference in _differences(state, expected):
-        raise ValueError(f"state must be one of the old recipe for these parameters, {difference}")
+        raise ValueError(f"state must be one of the old recipe for these parameters, {difference}{hint}")
 
 
 def _differences(found: Any, expected: Any) -> Iterator[str]:
