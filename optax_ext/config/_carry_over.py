@@ -91,7 +91,7 @@ def carry_over(
 
 
 _COUNTS = ("count", "gradient_step")
-_OF_RECIPES = ("hyperparams",)  # numbers of the recipe in the state, which those of the new recipe replace
+_OF_RECIPES = ("hyperparams", "ns_coeffs")  # numbers of the recipe in the state, which those of the new recipe replace
 _OF_LAST_STEP = ("TrustRatioState.trust_ratio", "TrustRatioState.update_norm")  # nothing that training goes on from
 
 
@@ -164,7 +164,7 @@ def _fill(
     """Return the leaves of the new state."""
     siblings: dict[Any, list[tuple[str, Entry | None]]] = {}
     for entry, match in zip(wanted, matches, strict=True):
-        if not entry.is_scalar:
+        if not entry.is_scalar and entry.field not in _OF_RECIPES:
             siblings.setdefault(entry.owner.place, []).append((entry.path, match))
     taken: set[int] = set()
     leaves: list[Any] = []
@@ -290,8 +290,10 @@ def _check_step(step: Any) -> None:
 
 def _check_state(state: Any, old: "optax.GradientTransformation", params: Any) -> None:
     expected = jax.eval_shape(old.init, params)
+    is_injected = any(entry.field == "hyperparams" for entry in entries_of(state, params))
+    hint = "; for one made with hyperparameters, give the same hyperparameters=[...]" if is_injected else ""
     for difference in _differences(state, expected):
-        raise ValueError(f"state must be one of the old recipe for these parameters, {difference}")
+        raise ValueError(f"state must be one of the old recipe for these parameters, {difference}{hint}")
 
 
 def _differences(found: Any, expected: Any) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Groups of parameters with optimizers of their own, as data."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pydantic
 
@@ -15,6 +16,7 @@ from optax_ext._core.steps import exact_step
 from optax_ext._core.tagged import Nested
 from optax_ext.config._frozen import Frozen
 from optax_ext.config._group import Group
+from optax_ext.config._hyperparameters import inject
 from optax_ext.config._patterns import matches_in_words
 from optax_ext.config._rate_factors import Factors, RateFactors
 from optax_ext.config._stage import Stage
@@ -72,6 +74,7 @@ class Partition(UpdateRule):
 
     groups: ListOf[Annotated[Group, Nested()]]
     rest: UpdateRule | None = None
+    _group_hyperparameters: ClassVar[Mapping[str, Sequence[str]]] = {}  # of a copy that keeps some in the state
 
     @pydantic.field_validator("groups")
     @classmethod
@@ -139,6 +142,29 @@ class Partition(UpdateRule):
             found += [Milestone(step, f"{name}: {reason}") for step, reason in rule.milestones()]
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
+    def _inject(self, hyperparameters: Sequence[str]) -> "optax.GradientTransformationExtraArgs":
+        if isinstance(hyperparameters, str) or not isinstance(hyperparameters, Sequence):
+            return super()._inject(hyperparameters)  # an error
+        optimizers, own, of_groups = self._optimizers(), list[str](), dict[str, list[str]]()
+        for name in hyperparameters:
+            labels = [label for label in optimizers if str(name).startswith(f"{label}/")]
+            if labels:
+                label = max(labels, key=len)
+                of_groups.setdefault(label, []).append(name.removeprefix(f"{label}/"))
+            else:
+                own.append(name)
+        for label, names in of_groups.items():
+            optimizers[label].make(hyperparameters=names)  # what is wrong with them is told here, rather than in `init`
+        inside = copy.copy(self)
+        object.__setattr__(inside, "_group_hyperparameters", of_groups)
+        return inject(inside, own, inside._hyperparameters()) if own else inside.make()
+
+    def _hyperparameters(self) -> tuple[str, ...]:
+        of_groups = [
+            f"{name}/{field}" for name, rule in self._optimizers().items() for field in rule._hyperparameters()
+        ]
+        return (*super()._hyperparameters(), *of_groups)
+
     def _optimizers(self) -> dict[str, UpdateRule]:
         """Return the optimizer of each group as it was given, by the name of the group."""
         optimizers = {group.label: group.optimizer for group in self.groups}
@@ -192,7 +218,8 @@ class Partition(UpdateRule):
         starts = self.start_steps()
         made: dict[Hashable, optax.GradientTransformation] = {}
         for name, rule in self._rules(around).items():
-            made[name] = transforms.frozen_until(rule.make(), starts[name]) if starts[name] else rule.make()
+            tx = rule.make(hyperparameters=self._group_hyperparameters.get(name, ()))
+            made[name] = transforms.frozen_until(tx, starts[name]) if starts[name] else tx
         return made
 
 
