@@ -15,7 +15,7 @@ from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
 from optax_ext._core.tagged import Nested
 from optax_ext.config._frozen import Frozen
-from optax_ext.config._group import Group
+from optax_ext.config._group import Group, check_can_move_a_group
 from optax_ext.config._hyperparameters import inject
 from optax_ext.config._patterns import matches_in_words
 from optax_ext.config._rate_factors import Factors, RateFactors
@@ -92,7 +92,19 @@ class Partition(UpdateRule):
     def _has_its_name(cls, rest: UpdateRule | None, info: pydantic.ValidationInfo) -> UpdateRule | None:
         if rest is not None and any(group.label == REST for group in info.data.get("groups", ())):
             raise problem(f"is called {REST!r}, as a group is: give that one another `name`")
+        if rest is not None:
+            check_can_move_a_group(rest)
         return rest
+
+    @pydantic.field_validator("learning_rate_multipliers", "layer_decay")
+    @classmethod
+    def _of_proportional_updates(cls, factors: Any, info: pydantic.ValidationInfo) -> Any:
+        optimizers = [group.optimizer for group in info.data.get("groups", ())]
+        optimizers += [rest] if (rest := info.data.get("rest")) is not None else []
+        why = next((why for optimizer in optimizers if (why := optimizer.why_no_factors())), None)
+        if factors is not None and why is not None:
+            raise problem(f"must be null with a group of {why}: give the factors to the optimizers of other groups")
+        return factors
 
     def rules(self) -> Mapping[str, UpdateRule]:
         """Return what moves each group, by the name of the group, with the factors of the rate and the axes of all."""
@@ -173,6 +185,12 @@ class Partition(UpdateRule):
     def _rules(self, factors: Sequence[RateFactors]) -> dict[str, UpdateRule]:
         return {name: rule._inside(factors, self.stacked_axes) for name, rule in self._optimizers().items()}
 
+    def why_no_factors(self) -> str | None:
+        return next((why for rule in self._optimizers().values() if (why := rule.why_no_factors())), None)
+
+    def why_no_counts(self) -> str | None:
+        return next((why for rule in self._optimizers().values() if (why := rule.why_no_counts())), None)
+
     def _clipping(self) -> list[Stage]:
         """Return what comes first, without the gradients of frozen groups: in PyTorch they would have none."""
         frozen = {name for name, rule in self._optimizers().items() if isinstance(rule, Frozen)}
@@ -243,10 +261,14 @@ def _partition(
     without_factors = make(None) if factors is None else {}
 
     def by_params(params: Any) -> "optax.GradientTransformationExtraArgs":
+        of_params = labels(params)
         if factors is None:
-            return optax.partition(without_factors, labels(params))
-        of_all = factors(params)
-        return optax.partition(make(lambda tree: of_all), labels(params))
+            made = without_factors
+        else:
+            of_all = factors(params)
+            made = make(lambda tree: of_all)
+        # Optax calls what can be called, also a module that has labels in place of its arrays.
+        return optax.partition(made, lambda tree: of_params)
 
     def init_fn(params: Any) -> Any:
         return by_params(params).init(params)

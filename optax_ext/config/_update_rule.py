@@ -188,6 +188,18 @@ class UpdateRule(Tagged):
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the steps at which it is worth looking at the learning rates."""
 
+    def why_no_factors(self) -> str | None:
+        """Return which part of the rule has updates that factors of the learning rate cannot multiply, and why."""
+        return None
+
+    def why_no_counts(self) -> str | None:
+        """Return which part of the rule has schedules without a count of their own, which nothing could set."""
+        return None
+
+    def why_no_group(self) -> str | None:
+        """Return why the rule can only move all parameters together."""
+        return None
+
     def _inject(self, hyperparameters: Sequence[str]) -> "optax.GradientTransformationExtraArgs":
         """Return the transformation with fields in the state."""
         return inject(self, hyperparameters, self._hyperparameters())

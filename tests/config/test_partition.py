@@ -1,6 +1,7 @@
 """Groups as data: each by its own optimizer, as `optax.partition` would, and everything around them."""
 
 import chex
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,6 +165,21 @@ def test_groups_stand_inside_of_groups():
         "head/rest": 0.25,
         "rest": 1.0,
     }
+
+
+def test_modules_that_can_be_called_are_trees_of_parameters():
+    module = eqx.nn.MLP(2, 2, 2, depth=1, key=jax.random.key(0))
+    params = eqx.filter(module, eqx.is_inexact_array)
+    partition = config.Partition(
+        [config.Group(["^layers/0/"], config.Frozen())],
+        rest=config.SGD(1.0, global_clipnorm=1e3),
+        learning_rate_multipliers={"bias": 0.5},
+        global_clipnorm=1e3,
+    )
+    tx = partition.make()
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    moved = [(layer.weight[0, 0], layer.bias[0]) for layer in updates.layers]
+    np.testing.assert_allclose(moved, [(0, 0), (-1, -0.5)], rtol=1e-6)
 
 
 def test_narrow_parameters_keep_their_dtype_and_masters():
