@@ -37,6 +37,7 @@ class LARS(Optimizer):
         the trust ratio. None uses ``exclude_from_weight_decay``; an empty list excludes nothing.
       separate_norms: Whether the trust ratio divides by ``|g| + weight_decay_rate * |p|``, as the paper does, rather
         than by the norm of the sum. Only with ``classic_momentum``.
+      epsilon: Added to what the trust ratio divides by, at least 0: 1e-7 in MLPerf's reference and 1e-8 in apex.
       min_ratio: The smallest trust ratio, at least 0.
       max_ratio: The largest trust ratio, positive and at least ``min_ratio``; None for no limit.
       record: Whether the state keeps the trust ratio and the norm of each layer, for [`metrics`][optax_ext.metrics].
@@ -78,6 +79,7 @@ class LARS(Optimizer):
     exclude_from_layer_adaptation: Patterns | None = None
     learning_rate_in_momentum: bool = dataclasses.field(default=True, kw_only=True)
     separate_norms: bool = dataclasses.field(default=False, kw_only=True)
+    epsilon: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
     min_ratio: NonNegativeNumber = dataclasses.field(default=0.0, kw_only=True)
     max_ratio: PositiveNumber | None = dataclasses.field(default=None, kw_only=True)
     record: bool = dataclasses.field(default=False, kw_only=True)
@@ -96,7 +98,7 @@ class LARS(Optimizer):
         return separate_norms
 
     def _hyperparameters(self) -> tuple[str, ...]:
-        return (*super()._hyperparameters(), "momentum", "weight_decay_rate", "eeta")
+        return (*super()._hyperparameters(), "momentum", "weight_decay_rate", "eeta", "epsilon")
 
     def pattern_fields(self) -> list[PatternField]:
         """Return the lists of weight decay and of layer adaptation, which may take that of weight decay."""
@@ -111,6 +113,7 @@ class LARS(Optimizer):
             momentum=value_of(self.momentum),
             weight_decay=value_of(self.weight_decay_rate),
             trust_coefficient=value_of(self.eeta),
+            eps=value_of(self.epsilon),
             nesterov=self.nesterov,
             classic_momentum=self.classic_momentum,
             learning_rate_in_momentum=self.learning_rate_in_momentum,
@@ -137,9 +140,12 @@ class LARS(Optimizer):
         ]
 
     def _trust_ratio_in_words(self) -> str:
-        divisor = f"norm of {'gradient' if self.classic_momentum else 'momentum'}"
+        terms = [f"norm of {'gradient' if self.classic_momentum else 'momentum'}"]
         if self.separate_norms and not is_zero(self.weight_decay_rate):
-            divisor = f"({divisor} + {values_in_words(self.weight_decay_rate)} x norm of parameter)"
+            terms.append(f"{values_in_words(self.weight_decay_rate)} x norm of parameter")
+        if not is_zero(self.epsilon):
+            terms.append(f"{self.epsilon:.10g}")
+        divisor = f"({' + '.join(terms)})" if len(terms) > 1 else terms[0]
         ratio = f"{self.eeta:.10g} x norm of parameter / {divisor}{limits_in_words(self.min_ratio, self.max_ratio)}"
         exceptions = self._exceptions_in_words("trust ratio")
         layers = layers_in_words(self.stacked_axes) + record_in_words(self.record)

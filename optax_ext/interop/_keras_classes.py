@@ -193,7 +193,7 @@ OPTIMIZERS: dict[Package, dict[str, KerasClass]] = {
     "model_garden": {
         "AdamWeightDecay": KerasClass(AdamW, defaults=_RATE),
         "LAMB": KerasClass(LAMB, defaults=_RATE),
-        "LARS": KerasClass(LARS, defaults={"learning_rate": 0.01}),
+        "LARS": KerasClass(LARS, lacks=frozenset({"epsilon"}), defaults={"learning_rate": 0.01}),
     },
     "tensorflow_addons": {
         "AdamW": KerasClass(

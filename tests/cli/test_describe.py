@@ -93,6 +93,17 @@ def test_the_effects_name_the_numbers():
     assert "whether finite or not" in chain(config.FixedLossScale(2.0, skip_nonfinite=False))[0].effect
 
 
+def test_the_divisor_of_the_trust_ratio_of_lars_is_said_in_full():
+    def ratio(**fields):
+        return next(stage.effect for stage in chain(config.LARS(0.1, **fields)) if "scale each layer" in stage.effect)
+
+    assert ratio().endswith("0.001 x norm of parameter / norm of gradient")
+    assert ratio(epsilon=1e-7).endswith("/ (norm of gradient + 1e-07)")
+    assert ratio(epsilon=1e-7, classic_momentum=False).endswith("/ (norm of momentum + 1e-07)")
+    separate = ratio(epsilon=1e-7, separate_norms=True, weight_decay_rate=5e-5, max_ratio=2.0)
+    assert separate.endswith("/ (norm of gradient + 5e-05 x norm of parameter + 1e-07), but at most 2")
+
+
 def test_an_empty_list_of_patterns_excludes_nothing_and_none_is_the_other_list():
     lars = config.LARS(0.1, weight_decay_rate=1e-4, exclude_from_weight_decay=["bias"])
     assert [stage.effect.count("bias") for stage in chain(lars)] == [1, 1, 0, 0]

@@ -38,6 +38,22 @@ def test_lars_is_the_function():
     chex.assert_trees_all_equal(updates_of(recipe.make(), steps=3), updates_of(function, steps=3))
 
 
+@pytest.mark.parametrize("separate_norms", [False, True])
+def test_epsilon_of_lars_is_eps_of_the_function(separate_norms):
+    recipe = config.LARS(0.5, weight_decay_rate=0.1, separate_norms=separate_norms, epsilon=2.0)
+    function = optax_ext.lars(0.5, weight_decay=0.1, separate_norms=separate_norms, eps=2.0)
+    without = optax_ext.lars(0.5, weight_decay=0.1, separate_norms=separate_norms)
+    chex.assert_trees_all_equal(updates_of(recipe.make()), updates_of(function))
+    assert (updates_of(recipe.make())["kernel"] != updates_of(without)["kernel"]).all()
+
+
+def test_epsilon_of_lars_is_at_least_0_and_has_no_place():
+    with pytest.raises(config.ConfigError, match="epsilon: must be greater than or equal to 0, got -1e-07"):
+        config.LARS(0.5, epsilon=-1e-7)
+    with pytest.raises(config.ConfigError, match="takes 8 arguments by position"):
+        config.LARS(0.5, 0.9, 0.0, 0.001, False, True, (), None, 1e-7)
+
+
 @pytest.mark.parametrize(("excluded", "adapts"), [(None, False), ([], True), (["kernel"], True)])
 def test_no_list_falls_back_to_the_weight_decay_list_and_an_empty_list_does_not(excluded, adapts):
     tx = config.LARS(0.5, exclude_from_weight_decay=["bias"], exclude_from_layer_adaptation=excluded).make()
@@ -122,11 +138,10 @@ def test_master_weights_stand_inside_the_skip_and_around_the_optimizer_and_its_a
     assert all((a > m).all() for a, m in zip(*map(jax.tree.leaves, (averages, masters)), strict=True))
 
 
-TRANSLATED = {"weight_decay_rate": "weight_decay", "eeta": "trust_coefficient"}
+TRANSLATED = {"weight_decay_rate": "weight_decay", "eeta": "trust_coefficient", "epsilon": "eps"}
 NOT_IN_THE_SCHEMA = {
     "inner",
     "axis_name",
-    "eps",
     "weight_decay_mask",
     "trust_ratio_mask",
     "accumulator_dtype",

@@ -69,6 +69,7 @@ OWN = {
         *LAYERWISE,
         {"momentum": 0.0, "weight_decay_rate": 0.0625},
         {"momentum": 0.625, "eeta": 0.03125, "nesterov": True},
+        {"weight_decay_rate": 0.0625, "epsilon": 0.03125},
         {"momentum": 0.625, "weight_decay_rate": 0.0625, "classic_momentum": False},
         {"momentum": 0.625, "classic_momentum": False, "nesterov": True},
         {"momentum": 0.625, "learning_rate_in_momentum": False, "learning_rate": SCHEDULE},

@@ -126,7 +126,9 @@ def google_rates(lars_util: Any, batch: int, point: dict[str, Any], train_steps:
         return rates_at(session, rate, global_step, steps)
 
 
-def lars_updates(optimizers: Any, point: dict[str, Any], rates: dict[int, float], start: int, data: Any) -> list[Tree]:
+def lars_updates(
+    optimizers: Any, point: dict[str, Any], rates: dict[int, float], start: int, data: Any, is_google: bool
+) -> list[Tree]:
     legacy: Any = importlib.import_module("tensorflow.python.keras.optimizer_v2.learning_rate_schedule")
 
     class Recorded(legacy.LearningRateSchedule):
@@ -141,6 +143,8 @@ def lars_updates(optimizers: Any, point: dict[str, Any], rates: dict[int, float]
         skip_list=["batch_normalization", "bias", "bn"],  # common.py, line 228
         epsilon=0.0,  # which the optimizer replaces with Keras's 1e-7
     )
+    if is_google:  # its optimizer, of TensorFlow 1's contrib, takes the 0 of lars_util.py, line 32
+        optimizer.epsilon = 0.0
     variables = {name: tf.Variable(param, name=name) for name, param in params.items()}
     optimizer.iterations.assign(start)
     updates: list[Tree] = []
@@ -197,7 +201,7 @@ def record_resnet(source: Path) -> None:
             rates,
             start,
             data,
-            lars_updates(optimizers, point, rates, start, data),
+            lars_updates(optimizers, point, rates, start, data, is_google=batch in GOOGLE),
         )
 
 

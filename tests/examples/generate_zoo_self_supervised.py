@@ -88,7 +88,8 @@ def simclr(folder: Path, recipe: str, source: str, command: str, shapes: Mapping
         session.run(tf.global_variables_initializer())
         updates = []
         for grad in grads:
-            session.run(train, {gradients[name]: grad[name] for name in shapes})
+            before = session.run(rate)  # else the step that `train` counts may come before its rate
+            session.run(train, {rate: before} | {gradients[name]: grad[name] for name in shapes})
             updates.append({name: 0 - value for name, value in session.run(momenta).items()})
         rates = []
         for number in telling_steps(warmup, total):

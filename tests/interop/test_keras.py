@@ -232,6 +232,7 @@ def nested(**fields):
         ({"class_name": "SGD", "config": 3}, "config: must be a mapping, got 3"),
         ({"class_name": "SGD", "confg": {}}, "confg: unknown field .did you mean 'config'"),
         ({"class_name": "SGD", "config": {1: 2}}, "must have text for keys"),
+        ({"class_name": "LARS", "config": {"epsilon": 1e-7}}, "config.epsilon: unknown field"),
         ({"class_name": "SGD", "config": {"momentm": 0.9}}, "config.momentm: unknown field .did you mean 'momentum'"),
         ({"class_name": "SGD", "config": {"momentum": 2}}, "config.momentum: must be less than or equal to 1, got 2"),
         ({"class_name": "SGD", "config": {"learning_rate": "CosineDecay"}}, "must be a number or a schedule"),
@@ -311,6 +312,7 @@ def test_all_problems_are_told_at_once():
         (config.LARS(0.1, separate_norms=True), "separate_norms: Keras's LARS has no such argument, got True"),
         (config.LARS(0.1, learning_rate_in_momentum=False), "learning_rate_in_momentum: Keras's LARS has no such arg"),
         (config.LARS(0.1, min_ratio=0.5), "min_ratio: Keras's LARS has no such argument, got 0.5"),
+        (config.LARS(0.1, epsilon=1e-7), "epsilon: Keras's LARS has no such argument, got 1e-07"),
         (config.LAMB(0.1, max_ratio=10), "max_ratio: Keras's LAMB has no such argument, got 10"),
         (
             config.OptimizationConfig(config.SGD(0.1, clipnorm=1.0, stacked_axes={"^blocks/": [0, 1]})),

@@ -111,6 +111,11 @@ def test_lars_has_its_rate_outside_the_momentum():  # whose steps are those of a
     assert read({"opt": "lars", "sched": "none", "momentum": 0.0}).config.optimizer.learning_rate_in_momentum
 
 
+@pytest.mark.parametrize(("opt_eps", "epsilon"), [(None, 0.0), (1e-8, 0.0), (0, 0.0), (1e-3, 1e-3)])
+def test_lars_has_an_epsilon_that_is_not_the_default_which_no_norm_notices(opt_eps, epsilon):
+    assert read({"opt": "lars", "sched": "none", "opt_eps": opt_eps}).config.optimizer.epsilon == epsilon
+
+
 def test_rates_stay_as_they_are_after_the_last_epoch():
     rate = read({"warmup_epochs": 0, "min_lr": 0.05}).config.optimizer.learning_rate
     assert rate(59) == rate(10_000)
@@ -141,8 +146,8 @@ def test_rates_stay_as_they_are_after_the_last_epoch():
             ["opt_kwargs.momentum: must be greater than 0 with Nesterov's momentum, as in PyTorch; 'mom"],
         ),
         (
-            {"opt": "lars", "sched": "none", "opt_eps": 1e-3},
-            ["opt_kwargs.eps: must be at most 1e-08, its default, whi"],
+            {"opt": "lars", "sched": "none", "opt_eps": -1e-3},
+            ["opt_eps: must be greater than or equal to 0, got -0.001"],
         ),
         ({"layer_decay": 0.7}, ["layer_decay: gives the layers of a model of timm rates of their own, which a recipe"]),
         (

@@ -110,13 +110,10 @@ def _lars(settings: Settings) -> Optimizer | None:
     if own.flag("trust_clip"):
         text = "clips to the rate, as no LARS of a recipe does: docs/migration.md shows the chain"
         settings.args.problem("opt", f"{shorten(settings.args.value('opt'))} {text}")
-    if not 0 <= own.number("eps") <= _LARS["eps"]:
-        text = (
-            f"must be at most {_LARS['eps']:g}, its default, which no norm notices: no LARS of a recipe adds one, got"
-        )
-        own.problem("eps", f"{text} {own.number('eps')}")
     fields = {"momentum": momentum, "nesterov": own.flag("nesterov"), "eeta": own.number("trust_coeff")}
     fields |= {"separate_norms": True, "learning_rate_in_momentum": not momentum, **settings.decay()}
+    if own.number("eps") != _LARS["eps"]:  # which no norm notices
+        fields["epsilon"] = own.number("eps")
     if own.flag("always_adapt"):
         fields["exclude_from_layer_adaptation"] = ()
     elif not settings.weight_decay:
