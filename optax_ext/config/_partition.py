@@ -70,7 +70,7 @@ class Partition(UpdateRule):
       gradient of None does not move its parameter into another group.
     """
 
-    groups: ListOf[Annotated[Group, Nested()]]
+    groups: Annotated[ListOf[Annotated[Group, Nested()]], pydantic.Field(json_schema_extra={"minItems": 1})]
     rest: UpdateRule | None = None
 
     @pydantic.field_validator("groups")
