@@ -45,7 +45,9 @@ class Group(Schema):
       '^prototypes/'
     """
 
-    match: Annotated[Patterns, pydantic.AfterValidator(_at_least_one)]
+    match: Annotated[
+        Patterns, pydantic.AfterValidator(_at_least_one), pydantic.Field(json_schema_extra={"minItems": 1})
+    ]
     optimizer: UpdateRule
     start_step: NonNegativeSteps = dataclasses.field(default=0, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)

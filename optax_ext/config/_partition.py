@@ -72,7 +72,7 @@ class Partition(UpdateRule):
       gradient of None does not move its parameter into another group.
     """
 
-    groups: ListOf[Annotated[Group, Nested()]]
+    groups: Annotated[ListOf[Annotated[Group, Nested()]], pydantic.Field(json_schema_extra={"minItems": 1})]
     rest: UpdateRule | None = None
     _group_hyperparameters: ClassVar[Mapping[str, Sequence[str]]] = {}  # of a copy that keeps some in the state
 

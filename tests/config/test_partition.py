@@ -303,6 +303,8 @@ def test_the_json_schema_has_groups():
     assert definitions["partition"]["properties"]["groups"]["items"] == {"$ref": "#/$defs/Group"}
     assert definitions["Group"]["properties"]["optimizer"]["$ref"] == "#/$defs/UpdateRule"
     assert definitions["Group"]["required"] == ["match", "optimizer"]
+    assert definitions["Group"]["properties"]["match"]["minItems"] == 1
+    assert definitions["partition"]["properties"]["groups"]["minItems"] == 1
     assert {"$ref": "#/$defs/frozen"} in definitions["UpdateRule"]["anyOf"]
     decay = definitions["sgd"]["properties"]["layer_decay"]
     assert {"$ref": "#/$defs/LayerDecay"} in decay["anyOf"]
@@ -315,6 +317,7 @@ def test_all_problems_are_found_at_once():
         "groups": [
             {"match": ["("], "optimizer": {"type": "sgd", "learning_rate": 0.1, "momentum": 2}},
             {"match": [], "optimizer": {"type": "frozen", "clipnorm": 1.0}, "start_step": 3, "naem": "x"},
+            {"match": ["y"], "optimizer": {"type": "frozen", "learning_rate": 0.0}},
             {"mach": ["x"], "optimizer": {"type": "frozn"}},
         ],
         "rest": {"learning_rate": 0.1},
@@ -329,15 +332,17 @@ def test_all_problems_are_found_at_once():
         "groups.1.match",
         "groups.1.optimizer.clipnorm",
         "groups.1.naem",
-        "groups.2.mach",
-        "groups.2.match",
-        "groups.2.optimizer.type",
+        "groups.2.optimizer.learning_rate",
+        "groups.3.mach",
+        "groups.3.match",
+        "groups.3.optimizer.type",
         "rest.type",
         "clipvalue",
     }
     assert "did you mean 'name'" in found["groups.1.naem"]
-    assert "did you mean 'match'" in found["groups.2.mach"]
-    assert "did you mean 'frozen'" in found["groups.2.optimizer.type"]
+    assert "did you mean 'match'" in found["groups.3.mach"]
+    assert "did you mean 'frozen'" in found["groups.3.optimizer.type"]
+    assert found["groups.2.optimizer.learning_rate"] == "must not be given: what is frozen has no updates"
 
 
 @pytest.mark.parametrize(
