@@ -43,6 +43,8 @@ _SYNONYMS = {
     "zero_debias": ("debias",),
     # PyTorch, transformers and DeepSpeed
     "lr": ("learning_rate", "initial_learning_rate"),
+    "beta1": ("beta_1", "b1"),
+    "beta2": ("beta_2", "b2"),
     "betas": ("beta_1 beta_2", "b1 b2"),
     "alpha": ("rho",),
     "gamma": ("decay_rate",),

@@ -59,7 +59,8 @@ def carry_over(
     Raises:
       ValueError: If ``state`` is not one of the old recipe; if anything would be lost that ``discard`` does not name;
         if the momentum or the moments of both recipes mean different things; if a schedule needs the number of
-        updates, and no count, or counts that differ, tell it.
+        updates, and no count, or counts that differ, tell it; if a schedule of an optimizer of Optax goes by a count
+        that has another meaning as well, and that is new or that ``step`` would set.
 
     Examples:
       A constant rate counts no steps; here the run goes on with a decay from step 100 on.
@@ -78,6 +79,7 @@ def carry_over(
     """
     old, new = _as_recipe("old", old), _as_recipe("new", new)
     _check_step(step)
+    _check_counts(old, new, step)
     _check_state(state, old.make(hyperparameters=hyperparameters), params)
     entries = entries_of(state, params)
     _check_discard(discard, entries)
@@ -90,8 +92,16 @@ def carry_over(
     return jax.tree.unflatten(jax.tree.structure(made), filled)
 
 
+def _check_counts(old: OptimizationConfig, new: OptimizationConfig, step: int | None) -> None:
+    """Raise ValueError for schedules that go by a count of something else, which starts with that, or stays."""
+    why = new.optimizer.why_no_counts()
+    if why and (step is not None or not old.optimizer.why_no_counts()):
+        hint = "leave `step` out" if old.optimizer.why_no_counts() else "restore the state if its structure is the same"
+        raise ValueError(f"new must have schedules whose counts can be set, got {why}: {hint}")
+
+
 _COUNTS = ("count", "gradient_step")
-_OF_RECIPES = ("hyperparams",)  # numbers of the recipe in the state, which those of the new recipe replace
+_OF_RECIPES = ("hyperparams", "ns_coeffs")  # numbers of the recipe in the state, which those of the new recipe replace
 _OF_LAST_STEP = ("TrustRatioState.trust_ratio", "TrustRatioState.update_norm")  # nothing that training goes on from
 
 
@@ -164,7 +174,7 @@ def _fill(
     """Return the leaves of the new state."""
     siblings: dict[Any, list[tuple[str, Entry | None]]] = {}
     for entry, match in zip(wanted, matches, strict=True):
-        if not entry.is_scalar:
+        if not entry.is_scalar and entry.field not in _OF_RECIPES:
             siblings.setdefault(entry.owner.place, []).append((entry.path, match))
     taken: set[int] = set()
     leaves: list[Any] = []
@@ -290,8 +300,10 @@ def _check_step(step: Any) -> None:
 
 def _check_state(state: Any, old: "optax.GradientTransformation", params: Any) -> None:
     expected = jax.eval_shape(old.init, params)
+    is_injected = any(entry.field == "hyperparams" for entry in entries_of(state, params))
+    hint = "; for one made with hyperparameters, give the same hyperparameters=[...]" if is_injected else ""
     for difference in _differences(state, expected):
-        raise ValueError(f"state must be one of the old recipe for these parameters, {difference}")
+        raise ValueError(f"state must be one of the old recipe for these parameters, {difference}{hint}")
 
 
 def _differences(found: Any, expected: Any) -> Iterator[str]:

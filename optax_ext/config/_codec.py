@@ -17,11 +17,14 @@ from optax_ext._core.public import public
 from optax_ext._core.schema import Schema, as_config_error, construct, init_fields
 from optax_ext._core.tagged import Tagged, from_tagged, members
 from optax_ext.config._foreign import refuse_foreign
+from optax_ext.config._group import Group
+from optax_ext.config._layer_decay import LayerDecay
 from optax_ext.config._params_ema import ParamsEma
 from optax_ext.config._recipe import OptimizationConfig
 from optax_ext.config._run import Run
 from optax_ext.schedules import RatePerBatch
 
+_WITHOUT_TYPE = (ParamsEma, Run, RatePerBatch, Group, LayerDecay)  # read only where they are asked for
 _Kind = TypeVar("_Kind", bound=Schema)  # also of a Callable, since mypy takes no abstract class for a type
 
 
@@ -95,13 +98,14 @@ def _kinds(kind: Any) -> tuple[type[Schema], ...]:
 def _from_plain(plain: Any, kinds: tuple[type[Schema], ...], source: str) -> Schema:
     refuse_foreign(plain, source)
     try:
-        if isinstance(plain, Mapping) and "optimizer" in plain:
-            return construct(OptimizationConfig, (), plain)
-        if isinstance(plain, Mapping) and "type" not in plain:
-            for kind in (ParamsEma, Run, RatePerBatch):
-                if kind in kinds:
-                    return construct(kind, (), plain)
-            raise _without_type(plain, source)
+        if isinstance(plain, Mapping):
+            asked = None if "type" in plain else next((kind for kind in _WITHOUT_TYPE if kind in kinds), None)
+            if "optimizer" in plain and (asked is None or OptimizationConfig in kinds):
+                return construct(OptimizationConfig, (), plain)
+            if asked is not None:
+                return construct(asked, (), plain)
+            if "type" not in plain:
+                raise _without_type(plain, source)
         return from_tagged(Tagged, plain)
     except pydantic.ValidationError as error:
         raise as_config_error(source, error) from None

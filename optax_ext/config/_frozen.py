@@ -32,6 +32,10 @@ class Frozen(UpdateRule):
       >>> tx = config.Frozen().make()
     """
 
+    __refused__ = dict.fromkeys(
+        ("learning_rate", "momentum", "weight_decay_rate"), "must not be given: what is frozen has no updates"
+    )
+
     @pydantic.field_validator("*")
     @classmethod
     def _nothing_else(cls, value: object, info: pydantic.ValidationInfo) -> object:

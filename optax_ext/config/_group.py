@@ -18,6 +18,12 @@ def _at_least_one(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
+def check_can_move_a_group(optimizer: UpdateRule) -> None:
+    """Raise what a validator raises for a rule that can only move all parameters together."""
+    if why := optimizer.why_no_group():
+        raise problem(f"must be able to move a part of the parameters, got {why}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Group(Schema):
     """The parameters that patterns match, and what moves them: a group of a [`Partition`][optax_ext.config.Partition].
@@ -39,16 +45,27 @@ class Group(Schema):
       '^prototypes/'
     """
 
-    match: Annotated[Patterns, pydantic.AfterValidator(_at_least_one)]
+    match: Annotated[
+        Patterns, pydantic.AfterValidator(_at_least_one), pydantic.Field(json_schema_extra={"minItems": 1})
+    ]
     optimizer: UpdateRule
     start_step: NonNegativeSteps = dataclasses.field(default=0, kw_only=True)
     name: str | None = dataclasses.field(default=None, kw_only=True)
 
+    @pydantic.field_validator("optimizer")
+    @classmethod
+    def _is_of_a_group(cls, optimizer: UpdateRule) -> UpdateRule:
+        check_can_move_a_group(optimizer)
+        return optimizer
+
     @pydantic.field_validator("start_step")
     @classmethod
     def _starts(cls, start_step: int | str, info: pydantic.ValidationInfo) -> int | str:
-        if start_step and isinstance(info.data.get("optimizer"), Frozen):
+        optimizer: UpdateRule | None = info.data.get("optimizer")
+        if start_step and isinstance(optimizer, Frozen):
             raise problem(f"must not be given with a frozen optimizer, got {start_step}: what is frozen never starts")
+        if start_step and optimizer is not None and (why := optimizer.why_no_counts()):
+            raise problem(f"must not be given with {why}, got {start_step}")
         return start_step
 
     @pydantic.field_validator("name")

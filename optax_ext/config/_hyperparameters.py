@@ -6,9 +6,10 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
-from optax_ext._core.errors import ConfigError, Problem, did_you_mean, join_words, shorten
+from optax_ext._core.errors import ConfigError, Problem, join_words, shorten
 from optax_ext._core.lazy import jax, jnp, optax
 from optax_ext._core.schema import init_fields
+from optax_ext._core.synonyms import suggest
 from optax_ext.schedules import is_zero
 
 _Number = TypeVar("_Number")
@@ -64,7 +65,7 @@ def _what_is_wrong(rule: Rule, name: object, accepted: Sequence[str]) -> str | N
     can = f"those that can are {join_words(accepted)}"
     fields = [field.name for field in init_fields(type(rule))]
     if name not in fields:
-        return f"{shorten(name)} is no field of {type(rule).__name__}{did_you_mean(name, accepted)}; {can}"
+        return f"{shorten(name)} is no field of {type(rule).__name__}{suggest(name, accepted)}; {can}"
     if name not in accepted:
         return f"{name} is fixed when the transformation is made; {can}"
     value = getattr(rule, str(name))

@@ -16,9 +16,11 @@ def meanings_of(
     """Return, for each type of state that means different things, what it means in each of two recipes.
 
     Momentum after the learning rate is in units of updates, and before it in units of gradients: the wrong one would be
-    off by the rate. Adamax keeps the largest gradient where Adam keeps the mean square.
+    off by the rate. Adamax keeps the largest gradient where Adam keeps the mean square. Parameters trained without a
+    schedule are an average with the weight ``b1``, which the state keeps, so that another one would have no effect.
     """
-    for kind, meaning in (("TraceState", _momentum), ("ScaleByAdamState", _moments)):
+    meanings = {"TraceState": _momentum, "ScaleByAdamState": _moments, "ScheduleFreeState": _average}
+    for kind, meaning in meanings.items():
         of_old, of_new = (
             frozenset(word for rule in _rules(recipe.optimizer) if (word := meaning(rule))) for recipe in (old, new)
         )
@@ -47,6 +49,15 @@ def _moments(rule: UpdateRule) -> str | None:
     if rule.type in _ADAM or name in _OPTAX_ADAM:
         return "adam"
     return _name(rule) if _is_foreign(rule) or rule.type == "adamax" else None
+
+
+def _average(rule: UpdateRule) -> str | None:
+    """Say by what the average goes on: Optax's by a sum of weights, ours by the count of steps."""
+    if rule.type != "schedule_free_adamw" and not _name(rule).startswith("optax.schedule_free"):
+        return None
+    arguments: dict[str, object] = {**vars(rule)}
+    b1 = arguments.get("b1", arguments.get("beta_1"))
+    return f"{_name(rule)} with {b1} for b1"
 
 
 def _name(rule: UpdateRule) -> str:

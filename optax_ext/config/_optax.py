@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from optax_ext import masks
+from optax_ext._core.errors import join_words
 from optax_ext._core.lazy import jnp
 from optax_ext._core.registry import original
 from optax_ext._core.relative import Relative, resolved
@@ -134,6 +135,14 @@ class Optax(UpdateRule):
             raise problem(f"must be null for {alias.full_name}, which knows parameters as a whole, not their layers")
         return stacked_axes
 
+    @pydantic.field_validator("learning_rate_multipliers", "layer_decay")
+    @classmethod
+    def _of_proportional_updates(cls, factors: Any, info: pydantic.ValidationInfo) -> Any:
+        why = _why_no_factors(vars(cls)["__alias__"], info.data)
+        if factors is not None and why is not None:
+            raise problem(f"must be null for {why}: give these parameters a group of their own in a partition")
+        return factors
+
     def in_words(self) -> str:
         """Say which optimizer it is, and what its learning rate is."""
         rate = self._learning_rate()
@@ -189,6 +198,21 @@ class Optax(UpdateRule):
             for name, mask in self._masks().items()
         }
 
+    def why_no_factors(self) -> str | None:
+        return _why_no_factors(self._alias(), self._arguments())
+
+    def why_no_counts(self) -> str | None:
+        shared = self._alias().sharing_a_count
+        scheduled = [name for name in shared if isinstance(getattr(self, name), Schedule)]
+        scheduled += [name for name in shared if name == "warmup_steps" and self.warmup_steps is not None]
+        if not scheduled:
+            return None
+        return f"{self._alias().full_name}, whose {join_words(scheduled)} has no count of steps of its own"
+
+    def why_no_group(self) -> str | None:
+        function = self._alias().function_of_all_parameters
+        return function and f"{self._alias().full_name}, which needs {function}, a function of all parameters"
+
     def _hyperparameters(self) -> tuple[str, ...]:
         rate = () if self._learning_rate() is None else ("learning_rate",)
         return (*super()._hyperparameters(), *rate)
@@ -236,6 +260,14 @@ class Optax(UpdateRule):
 
     def _learning_rate(self) -> float | RatePerBatch | Schedule | None:
         return getattr(self, "learning_rate", None)
+
+
+def _why_no_factors(alias: Alias, arguments: Mapping[str, Any]) -> str | None:
+    argument = alias.not_proportional_with
+    if argument is None or (argument and not arguments.get(argument)):
+        return None
+    given = f" with {argument}" if argument else ""
+    return f"{alias.full_name}{given}, whose updates are not proportional to its learning rate"
 
 
 def _is_mask(optimizer: Optax, name: str) -> bool:

@@ -14,6 +14,41 @@ from optax_ext.config._update_rule import UpdateRule
 _RESERVED = ("name", "type", *UpdateRule.__dataclass_fields__)
 # Optimizers that look at a parameter as a whole, for which a stack of layers is not what its layers are.
 _OF_WHOLE_PARAMETERS = ("adafactor", "fromage", "galore", "lamb", "lars", "muon", "novograd", "sm3")
+# Optimizers whose updates are not proportional to the learning rate: at all, or once the argument is given.
+_NOT_PROPORTIONAL = dict.fromkeys(
+    (
+        *(
+            "cocob",
+            "dadapt_adamw",
+            "fromage",
+            "lbfgs",
+            "madgrad",
+            "momo",
+            "momo_adam",
+            "polyak_sgd",
+            "prodigy",
+            "rprop",
+        ),
+        *("schedule_free_adamw", "schedule_free_sgd"),
+    ),
+    "",
+) | {"adafactor": "weight_decay_rate", "optimistic_adam": "optimism"}
+# Arguments that Optax evaluates at the count of something else, such as that of a bias correction.
+_SHARE_A_COUNT = {
+    "ademamix": ("b3", "alpha"),
+    "dadapt_adamw": ("learning_rate",),
+    "madgrad": ("learning_rate",),
+    "momo": ("learning_rate",),
+    "momo_adam": ("learning_rate",),
+    "prodigy": ("learning_rate",),
+    "schedule_free_adamw": ("warmup_steps",),
+    "schedule_free_sgd": ("warmup_steps",),
+    "simplified_ademamix": ("alpha",),
+}
+# Arguments that Optax's annotations say may be schedules, and that its functions cannot evaluate.
+_NUMBERS_ALONE = {"novograd": ("weight_decay",), "optimistic_gradient_descent": ("alpha", "beta")}
+# Functions of all parameters that `update` needs, which the parameters of a group are not.
+_OF_ALL_PARAMETERS = {"lbfgs": "value_fn", "sophia": "obj_fn"}
 
 
 class Alias(NamedTuple):
@@ -36,6 +71,21 @@ class Alias(NamedTuple):
         """Whether a stack of layers in one parameter is updated in another way than the layers apart."""
         return self.name in _OF_WHOLE_PARAMETERS
 
+    @property
+    def not_proportional_with(self) -> str | None:
+        """The argument with which updates are not proportional to the learning rate; "" if they never are."""
+        return _NOT_PROPORTIONAL.get(self.name)
+
+    @property
+    def sharing_a_count(self) -> tuple[str, ...]:
+        """The arguments whose schedules have no count of steps of their own."""
+        return _SHARE_A_COUNT.get(self.name, ())
+
+    @property
+    def function_of_all_parameters(self) -> str | None:
+        """The function of all parameters that ``update`` needs."""
+        return _OF_ALL_PARAMETERS.get(self.name)
+
 
 @functools.cache
 def _read() -> tuple[Mapping[str, Alias], Mapping[str, str]]:
@@ -53,7 +103,10 @@ def _read() -> tuple[Mapping[str, Alias], Mapping[str, str]]:
             full_name, parameters = f"{module}.{name}", signature.parameters
             if not (_has_rate(signature) or is_made_of_transformations(signature.return_annotation)):
                 continue
-            arguments = tuple(read_argument(parameter, _RESERVED) for parameter in parameters.values())
+            arguments = tuple(
+                read_argument(parameter, _RESERVED, schedules=parameter.name not in _NUMBERS_ALONE.get(name, ()))
+                for parameter in parameters.values()
+            )
             reason = _why_not(name, signature, arguments)
             if reason is not None:
                 others.setdefault(name, f"{full_name} {reason}")

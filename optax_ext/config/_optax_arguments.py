@@ -58,10 +58,21 @@ class Argument(NamedTuple):
         return self.default is inspect.Parameter.empty
 
 
-def read_argument(parameter: inspect.Parameter, reserved: Sequence[str]) -> Argument:
-    """Read an argument from the signature of a function of Optax; names that are `reserved` are fields of ours."""
+def read_argument(parameter: inspect.Parameter, reserved: Sequence[str], *, schedules: bool = True) -> Argument:
+    """Read an argument from the signature of a function of Optax.
+
+    Args:
+      parameter: The argument.
+      reserved: Names of fields of ours.
+      schedules: Whether the function can evaluate a schedule, if the annotation says that it takes one.
+
+    Returns:
+      The argument as a recipe has it.
+    """
     by_keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    accepted, kind = (None, "what a field of ours is called") if parameter.name in reserved else _read(parameter)
+    accepted, kind = (
+        (None, "what a field of ours is called") if parameter.name in reserved else _read(parameter, schedules)
+    )
     reason = f"{kind}, which cannot stand in a recipe" if kind else ""
     default = parameter.default
     if accepted is _Mask:
@@ -73,7 +84,7 @@ def read_argument(parameter: inspect.Parameter, reserved: Sequence[str]) -> Argu
     return Argument(parameter.name, accepted, reason, default, by_keyword)
 
 
-def _read(parameter: inspect.Parameter) -> tuple[Any | None, str]:
+def _read(parameter: inspect.Parameter, schedules: bool) -> tuple[Any | None, str]:
     """Return the type of the field for an argument, or None and what it is."""
     name, choices = parameter.name, _choices(parameter.annotation)
     if name in _REFINED:
@@ -86,7 +97,7 @@ def _read(parameter: inspect.Parameter) -> tuple[Any | None, str]:
     if _is_dtype(name):
         return _DType, ""
     if optax.Schedule in functions:
-        return _WITH_SCHEDULE[_range(name)], ""
+        return _WITH_SCHEDULE[_range(name)] if schedules else _range(name), ""
     if functions:
         return None, "a function, or a tree"
     if jax.Array in choices and float not in choices:

@@ -191,6 +191,9 @@ def _next_key(node: Any, rest: str, place: str) -> tuple[str | int, str | None]:
         whole = f"{place}={{{head}: ...}}"
         raise _misled(place, f"has no fields, got {shorten(node)}, where {shorten(head)} was to be set: set {whole}")
     known = [key for key in node or () if isinstance(key, str)]
+    if head == "optimizer" and not place and node is not None and "type" in known:
+        text = f"has no 'optimizer', since it is itself of type {node['type']!r}"
+        raise _misled("", f"{text}: set {tail}" if tail else text)
     for key in sorted(known, key=len, reverse=True):  # since keys may have dots
         printed = join_keys((key,))
         if rest == printed:

@@ -1,8 +1,9 @@
 """Groups of parameters with optimizers of their own, as data."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pydantic
 
@@ -14,7 +15,8 @@ from optax_ext._core.schema import problem
 from optax_ext._core.steps import exact_step
 from optax_ext._core.tagged import Nested
 from optax_ext.config._frozen import Frozen
-from optax_ext.config._group import Group
+from optax_ext.config._group import Group, check_can_move_a_group
+from optax_ext.config._hyperparameters import inject
 from optax_ext.config._patterns import matches_in_words
 from optax_ext.config._rate_factors import Factors, RateFactors
 from optax_ext.config._stage import Stage
@@ -70,8 +72,9 @@ class Partition(UpdateRule):
       gradient of None does not move its parameter into another group.
     """
 
-    groups: ListOf[Annotated[Group, Nested()]]
+    groups: Annotated[ListOf[Annotated[Group, Nested()]], pydantic.Field(json_schema_extra={"minItems": 1})]
     rest: UpdateRule | None = None
+    _group_hyperparameters: ClassVar[Mapping[str, Sequence[str]]] = {}  # of a copy that keeps some in the state
 
     @pydantic.field_validator("groups")
     @classmethod
@@ -89,7 +92,19 @@ class Partition(UpdateRule):
     def _has_its_name(cls, rest: UpdateRule | None, info: pydantic.ValidationInfo) -> UpdateRule | None:
         if rest is not None and any(group.label == REST for group in info.data.get("groups", ())):
             raise problem(f"is called {REST!r}, as a group is: give that one another `name`")
+        if rest is not None:
+            check_can_move_a_group(rest)
         return rest
+
+    @pydantic.field_validator("learning_rate_multipliers", "layer_decay")
+    @classmethod
+    def _of_proportional_updates(cls, factors: Any, info: pydantic.ValidationInfo) -> Any:
+        optimizers = [group.optimizer for group in info.data.get("groups", ())]
+        optimizers += [rest] if (rest := info.data.get("rest")) is not None else []
+        why = next((why for optimizer in optimizers if (why := optimizer.why_no_factors())), None)
+        if factors is not None and why is not None:
+            raise problem(f"must be null with a group of {why}: give the factors to the optimizers of other groups")
+        return factors
 
     def rules(self) -> Mapping[str, UpdateRule]:
         """Return what moves each group, by the name of the group, with the factors of the rate and the axes of all."""
@@ -139,6 +154,29 @@ class Partition(UpdateRule):
             found += [Milestone(step, f"{name}: {reason}") for step, reason in rule.milestones()]
         return tuple(sorted(found, key=lambda milestone: milestone.step))
 
+    def _inject(self, hyperparameters: Sequence[str]) -> "optax.GradientTransformationExtraArgs":
+        if isinstance(hyperparameters, str) or not isinstance(hyperparameters, Sequence):
+            return super()._inject(hyperparameters)  # an error
+        optimizers, own, of_groups = self._optimizers(), list[str](), dict[str, list[str]]()
+        for name in hyperparameters:
+            labels = [label for label in optimizers if str(name).startswith(f"{label}/")]
+            if labels:
+                label = max(labels, key=len)
+                of_groups.setdefault(label, []).append(name.removeprefix(f"{label}/"))
+            else:
+                own.append(name)
+        for label, names in of_groups.items():
+            optimizers[label].make(hyperparameters=names)  # what is wrong with them is told here, rather than in `init`
+        inside = copy.copy(self)
+        object.__setattr__(inside, "_group_hyperparameters", of_groups)
+        return inject(inside, own, inside._hyperparameters()) if own else inside.make()
+
+    def _hyperparameters(self) -> tuple[str, ...]:
+        of_groups = [
+            f"{name}/{field}" for name, rule in self._optimizers().items() for field in rule._hyperparameters()
+        ]
+        return (*super()._hyperparameters(), *of_groups)
+
     def _optimizers(self) -> dict[str, UpdateRule]:
         """Return the optimizer of each group as it was given, by the name of the group."""
         optimizers = {group.label: group.optimizer for group in self.groups}
@@ -146,6 +184,12 @@ class Partition(UpdateRule):
 
     def _rules(self, factors: Sequence[RateFactors]) -> dict[str, UpdateRule]:
         return {name: rule._inside(factors, self.stacked_axes) for name, rule in self._optimizers().items()}
+
+    def why_no_factors(self) -> str | None:
+        return next((why for rule in self._optimizers().values() if (why := rule.why_no_factors())), None)
+
+    def why_no_counts(self) -> str | None:
+        return next((why for rule in self._optimizers().values() if (why := rule.why_no_counts())), None)
 
     def _clipping(self) -> list[Stage]:
         """Return what comes first, without the gradients of frozen groups: in PyTorch they would have none."""
@@ -192,7 +236,8 @@ class Partition(UpdateRule):
         starts = self.start_steps()
         made: dict[Hashable, optax.GradientTransformation] = {}
         for name, rule in self._rules(around).items():
-            made[name] = transforms.frozen_until(rule.make(), starts[name]) if starts[name] else rule.make()
+            tx = rule.make(hyperparameters=self._group_hyperparameters.get(name, ()))
+            made[name] = transforms.frozen_until(tx, starts[name]) if starts[name] else tx
         return made
 
 
@@ -216,10 +261,14 @@ def _partition(
     without_factors = make(None) if factors is None else {}
 
     def by_params(params: Any) -> "optax.GradientTransformationExtraArgs":
+        of_params = labels(params)
         if factors is None:
-            return optax.partition(without_factors, labels(params))
-        of_all = factors(params)
-        return optax.partition(make(lambda tree: of_all), labels(params))
+            made = without_factors
+        else:
+            of_all = factors(params)
+            made = make(lambda tree: of_all)
+        # Optax calls what can be called, also a module that has labels in place of its arrays.
+        return optax.partition(made, lambda tree: of_params)
 
     def init_fn(params: Any) -> Any:
         return by_params(params).init(params)

@@ -84,14 +84,14 @@ class UpdateRule(Tagged):
           hyperparameters: Number fields to keep in the state, such as ``["learning_rate"]``, where they can be changed
             between two steps: ``optax.tree.set(state, learning_rate=jnp.float32(0.01))``. The transformation is then
             ``optax.inject_hyperparams`` around what it would be. They are float32. A schedule is evaluated in each
-            step, whatever the state says.
+            step, whatever the state says. That of a group has its name first: ``"head/learning_rate"``.
 
         Raises:
           ConfigError: If a hyperparameter is no field, or one that is fixed when the transformation is made.
         """
         rule = resolve(self, run)
         if hyperparameters:
-            return inject(rule, hyperparameters, rule._hyperparameters())
+            return rule._inject(hyperparameters)
         stages = rule.stages()
         named = {stage.name: stage.transformation for stage in stages if stage.transformation is not None}
         if len(named) < len(stages):
@@ -187,6 +187,22 @@ class UpdateRule(Tagged):
     @abc.abstractmethod
     def milestones(self) -> tuple[Milestone, ...]:
         """Return the steps at which it is worth looking at the learning rates."""
+
+    def why_no_factors(self) -> str | None:
+        """Return which part of the rule has updates that factors of the learning rate cannot multiply, and why."""
+        return None
+
+    def why_no_counts(self) -> str | None:
+        """Return which part of the rule has schedules without a count of their own, which nothing could set."""
+        return None
+
+    def why_no_group(self) -> str | None:
+        """Return why the rule can only move all parameters together."""
+        return None
+
+    def _inject(self, hyperparameters: Sequence[str]) -> "optax.GradientTransformationExtraArgs":
+        """Return the transformation with fields in the state."""
+        return inject(self, hyperparameters, self._hyperparameters())
 
     def _hyperparameters(self) -> tuple[str, ...]:
         """Return the fields that `make` can keep in the state: their stages compute with `value_of` them."""

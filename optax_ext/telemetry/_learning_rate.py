@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -41,12 +41,29 @@ def learning_rate_metrics(opt_state: optax.OptState, learning_rate: Any) -> dict
 def _with_injected_rate(learning_rate: Any, opt_state: optax.OptState) -> Any:
     """Return the optimizer of a recipe with the rate that `make(hyperparameters=...)` keeps, which may differ."""
     optimizer = getattr(learning_rate, "optimizer", learning_rate)
-    states = [node for node in jax.tree.leaves(opt_state, is_leaf=_has_rate) if _has_rate(node)]
-    if len(states) != 1 or not hasattr(optimizer, "has_constant_rate") or not hasattr(optimizer, "learning_rate"):
+    nodes = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=_has_rate)
+    rates = [(_groups_in(path), node.hyperparams["learning_rate"]) for path, node in nodes if _has_rate(node)]
+    if len(rates) == 1 and hasattr(optimizer, "learning_rate"):
+        rates = [((), rates[0][1])]  # wherever the state is
+    if not rates or len(rates) > len(dict(rates)) or not hasattr(optimizer, "has_constant_rate"):
         return learning_rate
-    injected = copy.copy(optimizer)
-    object.__setattr__(injected, "learning_rate", states[0].hyperparams["learning_rate"])
-    return injected
+    return _with_rates(optimizer, dict(rates), ())
+
+
+def _with_rates(rule: Any, rates: Mapping[tuple[str, ...], Any], groups: tuple[str, ...]) -> Any:
+    """Return an optimizer with other rates, by the groups that lead to each."""
+    changed = copy.copy(rule)
+    if groups in rates and hasattr(rule, "learning_rate"):
+        object.__setattr__(changed, "learning_rate", rates[groups])
+    if hasattr(rule, "rules"):
+        inner = {name: _with_rates(inside, rates, (*groups, name)) for name, inside in rule.rules().items()}
+        object.__setattr__(changed, "rules", lambda: inner)
+    return changed
+
+
+def _groups_in(path: Any) -> tuple[str, ...]:
+    """Return the groups of `optax.partition` on the way to a state."""
+    return tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
 
 
 def _injected_rates(opt_state: optax.OptState) -> dict[str, jax.Array]:
@@ -57,8 +74,7 @@ def _injected_rates(opt_state: optax.OptState) -> dict[str, jax.Array]:
         return {"learning_rate": scalar("learning_rate", rates[0][1], jnp.float32)}
     found: dict[str, jax.Array] = {}
     for path, rate in rates:
-        labels = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
-        name = "/".join(["learning_rate", *labels])
+        name = "/".join(["learning_rate", *_groups_in(path)])
         if name in found:
             raise ValueError(
                 f"opt_state must hold one injected learning_rate, or one in each group, got several of {name!r}: give "

@@ -112,4 +112,4 @@ def advance_schedules(state: Any) -> Any:
 
 
 def _zeros(update: Any, shape: Any) -> Any:
-    return None if update is None else jnp.zeros_like(update, dtype=shape.dtype)
+    return None if update is None else jnp.zeros_like(update, dtype=shape.dtype, shape=shape.shape)

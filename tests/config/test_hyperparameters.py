@@ -189,6 +189,56 @@ def test_metrics_of_a_recipe_know_the_rate_in_the_state_and_add_its_decay():
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Groups
+
+
+def grouped(kernel_rate, **fields):
+    kernel = config.SGD(kernel_rate, momentum=0.5, decay=1.0)
+    return config.Partition([config.Group(["kernel"], kernel, start_step=1)], config.SGD(0.5), **fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"learning_rate_multipliers": {"kernel": 2.0}, "clipvalue": 0.5}])
+def test_a_number_of_one_group_changes_in_that_group_alone(fields):
+    names = ["kernel/learning_rate", "kernel/momentum", *(["clipvalue"] if fields else [])]
+    tx, recipe = grouped(0.25, **fields).make(hyperparameters=names), config.OptimizationConfig(grouped(0.25, **fields))
+    state = optax.tree.set(
+        tx.init(PARAMS),
+        lambda path, _: any(getattr(key, "key", None) == "kernel" for key in path),
+        learning_rate=jnp.float32(0.125),
+    )
+    other = grouped(0.125, **fields).make()
+    other_state = other.init(PARAMS)
+    for _ in range(3):
+        (updates, state), (expected, other_state) = step(tx, state), step(other, other_state)
+        chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+    told = optax_ext.metrics(state, recipe)
+    assert {name: float(told[f"learning_rate/{name}"]) for name in ("kernel", "rest")} == {
+        "kernel": pytest.approx(0.125 / 3),
+        "rest": 0.5,
+    }
+    carried = config.carry_over(state, recipe.optimizer, recipe.optimizer, PARAMS, step=1, hyperparameters=names)
+    assert jax.tree.structure(carried) == jax.tree.structure(state)
+    assert float(optax_ext.metrics(carried)["learning_rate"]) == 0.25
+
+
+def test_groups_in_groups_and_their_errors():
+    outer = config.Partition([config.Group(["dense"], grouped(0.25), name="all")], config.SGD(0.5))
+    state = outer.make(hyperparameters=["all/kernel/learning_rate", "rest/learning_rate"]).init(PARAMS)
+    assert [float(rate) for _, rate in optax.tree.get_all_with_path(state, "learning_rate")] == [0.25, 0.5]
+    for names, expected in [
+        (["all/kernel/nesterov"], "nesterov is fixed when the transformation is made"),
+        (["kernel/learning_rate"], "'kernel/learning_rate' is no field of Partition (did you mean 'all/kernel/lear"),
+        (["learning_rate"], "is no field of Partition (did you mean 'rest/learning_rate'?); those that can are 'clip"),
+        (["rest/learning_rate"] * 2, "must name each field once"),
+        ("learning_rate", "must be a list of names of fields"),
+        ([3], "3 is no field of Partition"),
+    ]:
+        with pytest.raises(config.ConfigError) as raised:
+            outer.make(hyperparameters=names)
+        assert expected in str(raised.value)
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Errors
 
 

@@ -219,6 +219,7 @@ WRONG = [
     ("lion", {"b1": 9}, "b1: must be less than or equal to 1, got 9", ""),
     ("lion", {"b1": float("nan")}, "b1: must be a finite number, got nan", ""),
     ("lion", {"beta_1": 0.9}, "beta_1: unknown field (did you mean 'b1'?), accepted: name, learning_rate, b1, b2,", ""),
+    ("lion", {"beta1": 0.9}, "beta1: unknown field (did you mean 'b1'?), accepted: name, learning_rate, b1, b2,", ""),
     ("lion", {"weight_decay": -1.0}, "weight_decay: must be greater than or equal to 0, got -1.0", ""),
     ("lion", {"mu_dtype": "int8"}, "mu_dtype: must be 'bfloat16', 'float16' or 'float32', got 'int8'", ""),
     ("lion", {"mask": ["bias"]}, f"mask: {MASK} ('bias',): write {{exclude: ['bias']}}", "all parameters but these"),

@@ -106,6 +106,21 @@ def test_parts_of_recipes_have_overrides_too(part):
     assert getattr(config.override(part, [f"{key}=7"]), key) == 7
 
 
+def test_parts_without_a_type_are_what_they_were():
+    rule = {"type": "sgd", "learning_rate": 0.1}
+    group = config.from_dict({"match": ["head"], "optimizer": rule}, config.Group)
+    assert config.override(group, ["start_step=10%", "optimizer.momentum=0.9"]) == config.Group(
+        ["head"], config.SGD(0.1, momentum=0.9), start_step="10%"
+    )
+    assert isinstance(config.from_dict({"optimizer": rule}, config.Group | config.OptimizationConfig), type(RECIPE))
+    decay = config.LayerDecay(0.75, r"block(\d+)")
+    assert config.from_dict(config.to_dict(decay), config.LayerDecay) == decay
+    assert config.override(decay, ["decay=0.5"]).decay == 0.5
+    run, rate = config.Run(steps=5), optax_ext.schedules.RatePerBatch(0.1, 256)
+    assert config.override(run, ["steps=7"]).steps == 7
+    assert config.override(rate, ["rule=sqrt"]).rule == "sqrt"
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Errors
 
@@ -166,6 +181,13 @@ def test_an_error_names_the_overrides_and_has_every_problem():
 def test_what_does_not_fit(text, expected):
     (problem,) = problems(text)
     assert expected in problem
+
+
+def test_an_optimizer_alone_has_no_optimizer():
+    with pytest.raises(config.ConfigError) as raised:
+        config.override(config.SGD(0.1), ["optimizer.momentum=0.9"])
+    (problem,) = raised.value.problems
+    assert problem.message == "has no 'optimizer', since it is itself of type 'sgd': set momentum"
 
 
 def test_every_override_that_does_not_fit_is_told():

@@ -1,6 +1,7 @@
 """Groups as data: each by its own optimizer, as `optax.partition` would, and everything around them."""
 
 import chex
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,6 +167,21 @@ def test_groups_stand_inside_of_groups():
     }
 
 
+def test_modules_that_can_be_called_are_trees_of_parameters():
+    module = eqx.nn.MLP(2, 2, 2, depth=1, key=jax.random.key(0))
+    params = eqx.filter(module, eqx.is_inexact_array)
+    partition = config.Partition(
+        [config.Group(["^layers/0/"], config.Frozen())],
+        rest=config.SGD(1.0, global_clipnorm=1e3),
+        learning_rate_multipliers={"bias": 0.5},
+        global_clipnorm=1e3,
+    )
+    tx = partition.make()
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    moved = [(layer.weight[0, 0], layer.bias[0]) for layer in updates.layers]
+    np.testing.assert_allclose(moved, [(0, 0), (-1, -0.5)], rtol=1e-6)
+
+
 def test_narrow_parameters_keep_their_dtype_and_masters():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     recipe = config.OptimizationConfig(config.Partition(GROUPS, config.SGD(0.5)), master_weights=True)
@@ -287,6 +303,8 @@ def test_the_json_schema_has_groups():
     assert definitions["partition"]["properties"]["groups"]["items"] == {"$ref": "#/$defs/Group"}
     assert definitions["Group"]["properties"]["optimizer"]["$ref"] == "#/$defs/UpdateRule"
     assert definitions["Group"]["required"] == ["match", "optimizer"]
+    assert definitions["Group"]["properties"]["match"]["minItems"] == 1
+    assert definitions["partition"]["properties"]["groups"]["minItems"] == 1
     assert {"$ref": "#/$defs/frozen"} in definitions["UpdateRule"]["anyOf"]
     decay = definitions["sgd"]["properties"]["layer_decay"]
     assert {"$ref": "#/$defs/LayerDecay"} in decay["anyOf"]
@@ -299,6 +317,7 @@ def test_all_problems_are_found_at_once():
         "groups": [
             {"match": ["("], "optimizer": {"type": "sgd", "learning_rate": 0.1, "momentum": 2}},
             {"match": [], "optimizer": {"type": "frozen", "clipnorm": 1.0}, "start_step": 3, "naem": "x"},
+            {"match": ["y"], "optimizer": {"type": "frozen", "learning_rate": 0.0}},
             {"mach": ["x"], "optimizer": {"type": "frozn"}},
         ],
         "rest": {"learning_rate": 0.1},
@@ -313,15 +332,17 @@ def test_all_problems_are_found_at_once():
         "groups.1.match",
         "groups.1.optimizer.clipnorm",
         "groups.1.naem",
-        "groups.2.mach",
-        "groups.2.match",
-        "groups.2.optimizer.type",
+        "groups.2.optimizer.learning_rate",
+        "groups.3.mach",
+        "groups.3.match",
+        "groups.3.optimizer.type",
         "rest.type",
         "clipvalue",
     }
     assert "did you mean 'name'" in found["groups.1.naem"]
-    assert "did you mean 'match'" in found["groups.2.mach"]
-    assert "did you mean 'frozen'" in found["groups.2.optimizer.type"]
+    assert "did you mean 'match'" in found["groups.3.mach"]
+    assert "did you mean 'frozen'" in found["groups.3.optimizer.type"]
+    assert found["groups.2.optimizer.learning_rate"] == "must not be given: what is frozen has no updates"
 
 
 @pytest.mark.parametrize(

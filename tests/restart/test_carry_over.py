@@ -288,11 +288,30 @@ def test_counts_that_differ_do_not_tell_the_step() -> None:
 def test_numbers_in_the_state_are_those_of_the_new_recipe() -> None:
     old, new = momentum(0.5), momentum(0.25)
     state = optax.tree.set(old.make(hyperparameters=["learning_rate"]).init(PARAMS), learning_rate=jnp.float32(0.125))
-    with pytest.raises(ValueError, match="state must be one of the old recipe"):
+    with pytest.raises(ValueError, match=r"state must be one of the old recipe .* give the same hyperparameters=\["):
         config.carry_over(state, old, new, PARAMS)
     carried = config.carry_over(state, old, new, PARAMS, hyperparameters=["learning_rate"])
     assert optax.tree.get(carried, "learning_rate") == 0.25
     assert jax.tree.structure(carried) == jax.tree.structure(state)
+
+
+def test_coefficients_in_the_state_of_muon_are_those_of_the_new_recipe() -> None:
+    old, new = (config.Optax("muon", learning_rate=0.1, ns_coeffs=(x, -4.75, 2.0)) for x in (3.5, 3.0))
+    assert values([optax.tree.get(carry(old, new), "ns_coeffs")[0]]) == [3.0]
+
+
+@pytest.mark.parametrize("old", [config.ScheduleFreeAdamW(0.1), config.Optax("schedule_free_sgd", learning_rate=0.1)])
+def test_an_average_in_the_parameters_has_the_weight_it_had(old: Any) -> None:
+    """The state keeps the weight, and another one in the recipe would have no effect."""
+    ours = isinstance(old, config.ScheduleFreeAdamW)
+    other = dataclasses.replace(old, beta_1=0.5) if ours else config.override(old, ["b1=0.5"])
+    with pytest.raises(ValueError, match=r"ScheduleFreeState.z .*with 0.9 for b1 there, and .*with 0.5 for b1 here"):
+        carry(old, other)
+    of_optax = config.Optax("schedule_free_adamw", learning_rate=0.1)  # which goes on by a sum of weights
+    with pytest.raises(ValueError, match="ScheduleFreeState.z .*optax.schedule_free_adamw with 0.9 for b1 here"):
+        carry(old, of_optax)
+    same = config.override(old, ["learning_rate=0.5"])
+    assert values(optax.tree.get(carry(old, same), "z")) == [2, 2]
 
 
 # ---------------------------------------------------------------------------------------------------------
