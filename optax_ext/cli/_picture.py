@@ -41,8 +41,10 @@ def save_picture(curves: Sequence[Curve], output: str, *, command: str = "plot",
     if len(curves) == 1:
         axes.set_title(_label(curves[0]), loc="left", color=_INK)
     else:
-        place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if is_beside else {}
-        axes.legend(labelcolor=_INK, facecolor="white", framealpha=1, edgecolor="none", **place)
+        legend = axes.legend(labelcolor=_INK, facecolor="white", framealpha=1, edgecolor="none")
+        if is_beside:
+            legend.set_loc("upper left")
+            legend.set_bbox_to_anchor((1, 1), axes.transAxes)
 
     last, top = extent(curves)
     if mark is not None:
