@@ -76,9 +76,11 @@ def describe(
             console.print(_stages("What happens to gradients, in order", loaded.stages()))
             for name, rule in _rules(optimizer):
                 console.print(_stages(f"In the group {name}", rule.stages()))
-        console.print(
-            _table("Fields that are not at their defaults", ("field", "value", "default"), _fields(in_words, loaded))
-        )
+        fields = [*_fields(in_words, loaded)]
+        table = _table("Fields that are not at their defaults", ("field", "value", "default"), fields)
+        # Values give way to names, which would be broken inside a word.
+        table.columns[0].no_wrap = all(len(name) <= console.width // 2 for name, *_ in fields)
+        console.print(table)
         if shapes is not None and isinstance(optimizer, UpdateRule):
             for table in _parameters(optimizer, shapes, problems):
                 console.print(table)

@@ -9,7 +9,8 @@ from optax_ext.cli._curves import Curve, extent
 from optax_ext.cli._errors import CommandError, need
 
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's: color-blind safe
-_STYLES = ("-", "--", ":")
+_STYLES = ("-", "--", ":", "-.")
+_INSIDE = 8  # curves whose names leave room for them
 _INK, _PALE = "#333333", "#dddddd"
 
 
@@ -28,7 +29,8 @@ def save_picture(curves: Sequence[Curve], output: str, *, command: str = "plot",
         raise CommandError(f"{output}: is a folder; give the name of a file, such as {example}", status=2)
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
-    figure = Figure(figsize=(8, 4.5), dpi=150)
+    is_beside = len(curves) > _INSIDE
+    figure = Figure(figsize=(12, max(4.5, 0.22 * len(curves) + 0.5)) if is_beside else (8, 4.5), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
     axes = figure.add_subplot()
     for number, curve in enumerate(curves):
@@ -39,7 +41,10 @@ def save_picture(curves: Sequence[Curve], output: str, *, command: str = "plot",
     if len(curves) == 1:
         axes.set_title(_label(curves[0]), loc="left", color=_INK)
     else:
-        axes.legend(labelcolor=_INK, facecolor="white", framealpha=1, edgecolor="none")
+        legend = axes.legend(labelcolor=_INK, facecolor="white", framealpha=1, edgecolor="none")
+        if is_beside:
+            legend.set_loc("upper left")
+            legend.set_bbox_to_anchor((1, 1), axes.transAxes)
 
     last, top = extent(curves)
     if mark is not None:

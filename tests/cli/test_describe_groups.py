@@ -146,3 +146,16 @@ def test_what_is_frozen_has_no_learning_rate(capsys):
     assert "Learning rate" not in out
     assert main(["plot", "thing.yaml"]) == 1
     assert capsys.readouterr().err == "thing.yaml: its optimizer has no learning rate\n"
+
+
+@pytest.mark.parametrize("columns", [80, 30])
+def test_names_of_fields_deep_in_a_group_are_not_broken_unless_they_fill_half_of_the_line(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rate = optax_ext.LinearWarmup(optax_ext.CosineDecay(0.1, 9), 1)
+    group = config.Group(
+        ["kernel"], config.LARS(rate, exclude_from_layer_adaptation=["a long list", "of long patterns"])
+    )
+    recipe = config.OptimizationConfig(config.Partition([group], rest=config.Frozen()))
+    lines = [line.strip() for line in describe(recipe, capsys).out.splitlines()]
+    names = ["initial_learning_rate", "exclude_from_layer_adaptation"]
+    assert [any(line.startswith(f"{name} ") for line in lines) for name in names] == 2 * [columns == 80]

@@ -128,6 +128,19 @@ def test_several_files_lie_over_each_other(monkeypatch):
     assert [line.get_xdata()[-1] for line in axes.lines] == [1050, 525]
 
 
+def test_names_of_many_files_stand_beside_the_curves(monkeypatch):
+    saved = lines_in_the_picture(monkeypatch)
+    for number in range(30):
+        config.save(optax_ext.Constant(0.5 + number), f"constant_{number}.yaml")
+    assert main(["plot", *map(str, sorted(Path().glob("constant_*.yaml"))), "-o", "many.png"]) == 0
+    (axes,) = saved[0].axes
+    legend, whole = axes.get_legend().get_window_extent(), saved[0].bbox
+    assert legend.x0 >= axes.get_window_extent().x1
+    assert legend.x1 <= whole.x1
+    assert 0 <= legend.y0 < legend.y1 <= whole.y1
+    assert axes.get_window_extent().width > whole.width / 3
+
+
 def test_files_of_one_name_keep_their_folders(monkeypatch):
     saved = lines_in_the_picture(monkeypatch)
     Path("more").mkdir()
