@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import pydantic
 
@@ -32,7 +33,7 @@ class Frozen(UpdateRule):
       >>> tx = config.Frozen().make()
     """
 
-    __refused__ = dict.fromkeys(
+    __refused__: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("learning_rate", "momentum", "weight_decay_rate"), "must not be given: what is frozen has no updates"
     )
 

@@ -164,7 +164,7 @@ def test_multi_steps_in_bfloat16(name, form):
     assert updates == types(params)
 
 
-OTHER_OPTIONS = ("lars-nesterov", "SGD-clipnorm", "SGD-global_clipnorm", "LARS", "LAMB", "Adagrad-in-root")
+OTHER_OPTIONS = ("lars-nesterov", "SGD-clipnorm", "SGD-global_clipnorm", "LARS", "LAMB", *SIMILAR)
 
 
 @pytest.mark.parametrize("name", slow_unless(lambda name: name not in OTHER_OPTIONS, TRANSFORMATIONS))

@@ -54,7 +54,8 @@ TRANSFORMATIONS = {
     ),
     "recipe": lambda rate: _make_recipe(rate, None),
 }
-SIMILAR = ("Adadelta", "Adamax", "Nadam", "Lion")  # for which Adam stands, save in the slow tests
+# For which Adam or the same optimizer in another setting stands, save in the slow tests.
+SIMILAR = ("Adadelta", "Adamax", "Nadam", "Lion", "Adam-amsgrad", "RMSprop-centered", "Adagrad-in-root", "SGD-factors")
 INITIAL_SCALE = 8.0
 
 

@@ -298,7 +298,7 @@ configs = st.one_of(recipes, lars, sgd, family, dynamic, fixed, schedules)
 @pytest.mark.filterwarnings("ignore:.*learning_rate .* is 0 at every step:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*climbs to a schedule that is 0:UserWarning")  # as some of these do
 @pytest.mark.filterwarnings("ignore:.*starts at its boundary:UserWarning")
-@settings(max_examples=500, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(original=configs, exclude_defaults=bools)
 def test_any_config_survives_dict_json_yaml_and_pickle(original, exclude_defaults):
     data = config.to_dict(original, exclude_defaults=exclude_defaults)

@@ -251,7 +251,7 @@ trees = st.lists(st.sampled_from(list(LEAVES)), max_size=5)
 few_trees = st.sampled_from([()] + [("float16", "None", "zero-size", "complex")] * 2 + [EVERY_LEAF] * 3)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(kinds=few_trees, options=dynamic | fixed, flags=flags, sequence=sequences(by_hand))
 def test_compiled_updates_are_those_of_the_model(kinds, options, flags, sequence):
     check_sequence(compiled_update, "momentum", kinds, options, flags, sequence)

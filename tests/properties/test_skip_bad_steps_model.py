@@ -129,7 +129,7 @@ options = st.fixed_dictionaries(
 places = st.sampled_from(PLACES)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(place=places, options=options, sequence=sequences)
 def test_skips_and_averages_are_those_of_the_model(place, options, sequence):
     check_sequence(place, options, sequence)
