@@ -1,5 +1,6 @@
 """The types of fields, each with its range. All values fit float32 and int32, the types that reach devices."""
 
+import abc
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar, cast
@@ -55,39 +56,52 @@ def _is_like_a_duration(text: str) -> bool:
     return False
 
 
-class _StepsOr:
-    """Takes a number of steps of the type given, or a duration in words, which becomes one once the run is known."""
+class NumberOr(abc.ABC):
+    """Takes a number of the type given, or something else; one validator, so that no union tag enters errors' paths."""
 
     def __init__(self, number: Any) -> None:
         self.number = number
+
+    @abc.abstractmethod
+    def check(self, value: object) -> object:
+        """Return the value to keep; raise a problem, or pydantic's error, if it is neither."""
+
+    @abc.abstractmethod
+    def alternatives(self) -> list[dict[str, Any]]:
+        """Return the JSON Schemas of what is taken besides a number."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         del source, handler
-
-        def check(value: object) -> object:
-            if not isinstance(value, str):
-                return type_adapter(self.number).validate_python(value, strict=True)
-            try:
-                duration = value if isinstance(value, Duration) else Duration(value)
-            except ValueError as error:
-                hint = f"; as a duration: {error}" if _is_like_a_duration(value) else ""
-                raise problem(f"{explain(self.number, value)}{hint}") from None
-            signs = [(amount > 0) - (amount < 0) for amount, _ in duration.terms]
-            wrong = explain(self.number, max(signs) if max(signs) > 0 else min(signs))  # whatever the run is
-            if wrong is not None:
-                raise problem(f"{wrong.partition(', got')[0]}, got {shorten(value)}")
-            return duration
-
-        return core_schema.no_info_plain_validator_function(check)
+        return core_schema.no_info_plain_validator_function(self.check)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
     ) -> dict[str, Any]:
         del schema, handler
-        duration = {"type": "string", "pattern": DURATION_PATTERN}
-        return {"anyOf": [type_adapter(self.number).json_schema(), duration]}
+        return {"anyOf": [type_adapter(self.number).json_schema(), *self.alternatives()]}
+
+
+class _StepsOr(NumberOr):
+    """Takes a number of steps of the type given, or a duration in words, which becomes one once the run is known."""
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str):
+            return type_adapter(self.number).validate_python(value, strict=True)
+        try:
+            duration = value if isinstance(value, Duration) else Duration(value)
+        except ValueError as error:
+            hint = f"; as a duration: {error}" if _is_like_a_duration(value) else ""
+            raise problem(f"{explain(self.number, value)}{hint}") from None
+        signs = [(amount > 0) - (amount < 0) for amount, _ in duration.terms]
+        wrong = explain(self.number, max(signs) if max(signs) > 0 else min(signs))  # whatever the run is
+        if wrong is not None:
+            raise problem(f"{wrong.partition(', got')[0]}, got {shorten(value)}")
+        return duration
+
+    def alternatives(self) -> list[dict[str, Any]]:
+        return [{"type": "string", "pattern": DURATION_PATTERN}]
 
 
 Steps = Annotated[int | str, _StepsOr(Integer)]

@@ -5,11 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import pydantic
-from pydantic_core import core_schema
-
 from optax_ext._core.errors import shorten
-from optax_ext._core.field_types import NonNegativeNumber, PositiveInteger, PositiveNumber
+from optax_ext._core.field_types import NonNegativeNumber, NumberOr, PositiveInteger, PositiveNumber
 from optax_ext._core.relative import Relative
 from optax_ext._core.schema import Schema, construct, problem, type_adapter
 
@@ -73,31 +70,18 @@ def make_rate_per_batch(value: Any) -> RatePerBatch:
     return value if isinstance(value, RatePerBatch) else construct(RatePerBatch, (), value)
 
 
-class _RateOr:
+class _RateOr(NumberOr):
     """Takes a number of the type given, or a rate for a batch."""
 
-    def __init__(self, number: Any) -> None:
-        self.number = number
+    def check(self, value: object) -> object:
+        if is_rate_per_batch(value):
+            return make_rate_per_batch(value)
+        if isinstance(value, Mapping):
+            raise problem(f"must be a number, or a mapping of value, per_batch and rule, got {shorten(value)}")
+        return type_adapter(self.number).validate_python(value, strict=True)
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: pydantic.GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        del source, handler
-
-        def check(value: object) -> object:
-            if is_rate_per_batch(value):
-                return make_rate_per_batch(value)
-            if isinstance(value, Mapping):
-                raise problem(f"must be a number, or a mapping of value, per_batch and rule, got {shorten(value)}")
-            return type_adapter(self.number).validate_python(value, strict=True)
-
-        return core_schema.no_info_plain_validator_function(check)
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        del schema, handler
-        return {"anyOf": [type_adapter(self.number).json_schema(), {"x-family": RatePerBatch.__name__}]}
+    def alternatives(self) -> list[dict[str, Any]]:
+        return [{"x-family": RatePerBatch.__name__}]
 
 
 Rate = Annotated[float | RatePerBatch, _RateOr(NonNegativeNumber)]

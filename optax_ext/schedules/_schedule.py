@@ -2,15 +2,11 @@
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-import pydantic
-from pydantic_core import core_schema
-
 from optax_ext._core.errors import shorten
-from optax_ext._core.field_types import Fraction, NonNegativeNumber, Number
+from optax_ext._core.field_types import Fraction, NonNegativeNumber, Number, NumberOr
 from optax_ext._core.lazy import jax, jnp
 from optax_ext._core.public import public
 from optax_ext._core.relative import resolved
@@ -90,23 +86,6 @@ def _depth(cls: type, method: str) -> int:
     return next(depth for depth, parent in enumerate(cls.__mro__) if method in vars(parent))
 
 
-def _number_or_schedule(accepted: Any, per_batch: bool, value: object) -> float | RatePerBatch | Schedule:
-    if is_rate_per_batch(value):
-        if not per_batch:
-            raise problem(f"must be a number or a schedule, got {shorten(value)}: only learning rates are for a batch")
-        return make_rate_per_batch(value)
-    if isinstance(value, Schedule | Mapping) or (isinstance(value, type) and issubclass(value, Schedule)):
-        return from_tagged(Schedule, value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return type_adapter(accepted).validate_python(value)
-    if callable(value) and not isinstance(value, type):
-        raise problem(
-            f"must be a number or a schedule, got {_name_of_function(value)}: a recipe is data, which a function is"
-            " not; use a schedule such as optax_ext.CosineDecay(...), or a Schedule subclass of your own"
-        )
-    raise problem(f"must be a number or a schedule, got {shorten(value)}")
-
-
 def _name_of_function(function: Callable[..., Any]) -> str:
     """Return what a function is to its user: a schedule of Optax by the name of what made it."""
     name = str(getattr(function, "__qualname__", type(function).__qualname__))
@@ -114,27 +93,33 @@ def _name_of_function(function: Callable[..., Any]) -> str:
     return f"the Optax schedule {name.partition('.')[0]}(...)" if is_optax else f"the function {name}"
 
 
-@dataclasses.dataclass(frozen=True)
-class _NumberOrSchedule:
-    """One validator for both, so that no union tag enters the path of an error; `number` is the type of the number."""
+class _NumberOrSchedule(NumberOr):
+    """Takes a number of the type given, or a schedule, and where `per_batch` says so a rate for a batch."""
 
-    number: Any
-    per_batch: bool = False  # whether it may be a rate for a batch
+    def __init__(self, number: Any, per_batch: bool = False) -> None:
+        super().__init__(number)
+        self.per_batch = per_batch
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: pydantic.GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        del source, handler
-        check = functools.partial(_number_or_schedule, self.number, self.per_batch)
-        return core_schema.no_info_plain_validator_function(check)
+    def check(self, value: object) -> float | RatePerBatch | Schedule:
+        if is_rate_per_batch(value):
+            if not self.per_batch:
+                text = f"must be a number or a schedule, got {shorten(value)}: only learning rates are for a batch"
+                raise problem(text)
+            return make_rate_per_batch(value)
+        if isinstance(value, Schedule | Mapping) or (isinstance(value, type) and issubclass(value, Schedule)):
+            return from_tagged(Schedule, value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return type_adapter(self.number).validate_python(value)
+        if callable(value) and not isinstance(value, type):
+            raise problem(
+                f"must be a number or a schedule, got {_name_of_function(value)}: a recipe is data, which a function is"
+                " not; use a schedule such as optax_ext.CosineDecay(...), or a Schedule subclass of your own"
+            )
+        raise problem(f"must be a number or a schedule, got {shorten(value)}")
 
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        del schema, handler
+    def alternatives(self) -> list[dict[str, Any]]:
         families = [*([RatePerBatch] if self.per_batch else []), Schedule]
-        references = [{"x-family": family.__name__} for family in families]
-        return {"anyOf": [type_adapter(self.number).json_schema(), *references]}
+        return [{"x-family": family.__name__} for family in families]
 
 
 ScalarOrSchedule = Annotated[float | RatePerBatch | Schedule, _NumberOrSchedule(NonNegativeNumber, per_batch=True)]
