@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.examples.zoo_sources import take_keras_steps
+
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # which the reference's schedule derives from
 tf: Any = importlib.import_module("tensorflow")
 flags: Any = importlib.import_module("absl.flags")
@@ -145,14 +147,7 @@ def lars_updates(
     )
     if is_google:  # its optimizer, of TensorFlow 1's contrib, takes the 0 of lars_util.py, line 32
         optimizer.epsilon = 0.0
-    variables = {name: tf.Variable(param, name=name) for name, param in params.items()}
-    optimizer.iterations.assign(start)
-    updates: list[Tree] = []
-    for grad in grads:
-        before = {name: variable.numpy() for name, variable in variables.items()}
-        optimizer.apply_gradients([(tf.constant(grad[name]), variables[name]) for name in variables])
-        updates.append({name: variables[name].numpy() - old for name, old in before.items()})
-    return updates
+    return take_keras_steps(optimizer, params, grads, start)
 
 
 def record_resnet(source: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from tests.examples.zoo_sources import Tree, draw, write
+from tests.examples.zoo_sources import draw, take_keras_steps, write
 
 SOURCE = (
     "tensorflow/models@0de1746: official/vision/configs/experiments/image_classification/imagenet_resnet50_gpu.yaml"
@@ -30,7 +30,6 @@ SHAPES = {"conv/kernel": (2, 3), "bn/scale": (3,), "bn/bias": (3,), "head/kernel
 def main() -> None:
     (file,) = sys.argv[1:]
     os.environ["TF_USE_LEGACY_KERAS"] = "1"  # which Model Garden derives from
-    tf: Any = importlib.import_module("tensorflow")
     optimization: Any = importlib.import_module("official.modeling.optimization")
     trainer = yaml.safe_load(Path(file).read_text())["trainer"]
     factory = optimization.OptimizerFactory(optimization.OptimizationConfig(trainer["optimizer_config"]))
@@ -43,19 +42,12 @@ def main() -> None:
     steps += [step for drop in drops for step in (drop, drop + 1)] + [trainer["train_steps"] - 1]
     start = warmup - 2
     params, grads = draw(SHAPES, 1.0)
-    variables = {name: tf.Variable(param, name=name) for name, param in params.items()}
-    optimizer.iterations.assign(start)
-    updates: list[Tree] = []
-    for grad in grads:
-        before = {name: variable.numpy() for name, variable in variables.items()}
-        optimizer.apply_gradients([(tf.constant(grad[name]), variables[name]) for name in variables])
-        updates.append({name: variables[name].numpy() - old for name, old in before.items()})
     content = {
         "rates": {"learning_rate": [[step, float(str(schedule(step).numpy()))] for step in steps]},
         "params": params,
         "grads": grads,
         "start_step": start,
-        "updates": updates,
+        "updates": take_keras_steps(optimizer, params, grads, start),
     }
     write("imagenet_resnet50_float16", f"{SOURCE}, with Model Garden 2.20", content)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import importlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,19 @@ def draw(shapes: Mapping[str, tuple[int, ...]], size: float) -> tuple[Tree, list
 
     params = {name: numbers(shape, 1.0) for name, shape in shapes.items()}
     return params, [{name: numbers(shape, size) for name, shape in shapes.items()} for _ in range(UPDATES)]
+
+
+def take_keras_steps(optimizer: Any, params: Tree, grads: Sequence[Tree], start: int) -> list[Tree]:
+    """Return by how much an optimizer of Keras moves variables in each of some steps, the first of which is `start`."""
+    tf: Any = importlib.import_module("tensorflow")
+    variables = {name: tf.Variable(param, name=name) for name, param in params.items()}
+    optimizer.iterations.assign(start)
+    updates: list[Tree] = []
+    for grad in grads:
+        before = {name: variable.numpy() for name, variable in variables.items()}
+        optimizer.apply_gradients([(tf.constant(grad[name]), variables[name]) for name in variables])
+        updates.append({name: variables[name].numpy() - old for name, old in before.items()})
+    return updates
 
 
 def telling_steps(warmup_steps: int, total_steps: int) -> list[int]:
