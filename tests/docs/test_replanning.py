@@ -86,5 +86,5 @@ def test_which_changes_need_no_more_than_a_restore(overrides, fits):
 
 
 def test_the_picture_is_small_and_the_page_is_linked():
-    assert (PAGE.parent / "replanning.png").stat().st_size < 60_000
+    assert (PAGE.parent / "images" / "replanning.png").stat().st_size < 60_000
     assert "docs/replanning.md)" in (ROOT / "README.md").read_text()

@@ -12,7 +12,7 @@ TEXT = PAGE.read_text()
 ROWS = [line.strip("| ").split(" | ") for line in TEXT.splitlines() if line.startswith("| [")]
 TARGETS = sorted({target for target in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in target})
 DRAWN = dict(re.findall(r"^draw (\S+) (\S+)$", (PAGE.parent / "draw_zoo").read_text(), re.MULTILINE))
-PICTURES = sorted((ROOT / "docs").glob("zoo_*.png"))
+PICTURES = sorted((ROOT / "docs" / "images").glob("zoo_*.png"))
 
 
 def expand(pattern):
@@ -47,7 +47,7 @@ def test_links_lead_somewhere(target):
 
 
 def test_each_picture_is_shown_and_is_drawn_by_the_script():
-    shown = re.findall(r"^!\[.*\]\((.*)\)$", TEXT, re.MULTILINE)
+    shown = re.findall(r"^!\[.*\]\(images/(.*)\)$", TEXT, re.MULTILINE)
     assert list(DRAWN) == shown
     assert sorted(shown) == [path.name for path in PICTURES]
     for files in DRAWN.values():
