@@ -16,7 +16,7 @@ from examples import preemption
 
 ROOT = Path(__file__).parents[2]
 SAVE_STEPS, BAD_STEPS, SIGNAL_STEP = 20, 7, 27
-TIMEOUT_SECONDS = 120  # for five seconds; a busy machine may take long, a hang must end
+TIMEOUT_SECONDS = 300  # for five seconds; a busy machine may take long, a hang must end
 
 # Runs the example, says when the step of the signal has come, and then takes its time: JAX looks for SIGTERM once a
 # second, and all steps would be over by then. It has as many devices as this process, for sums in the same order.
