@@ -112,7 +112,7 @@ def plot(history: Metrics, *, dark: bool = False) -> Figure:
     skipped = np.flatnonzero(np.diff(history["skipped_steps"], prepend=0))
 
     with rc_context(style):
-        figure = Figure(figsize=(9, 7), layout="constrained")
+        figure = Figure(figsize=(7.6, 6.2), layout="constrained")
         ratio, norm, rate = panels = figure.subplots(3, sharex=True, height_ratios=[5, 2, 2])
         for name, color in zip(LAYERS, colors, strict=True):
             ratio.plot(steps, history[f"trust_ratio/{name}"], color=color, label=name)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from optax_ext.cli._curves import Curve, extent
+from optax_ext.cli._scale import number_in_words, scale_of
 
 _MARKS = "*o+x#@"
 _LINE = ":"
@@ -22,8 +23,11 @@ def text_plot(curves: Sequence[Curve], width: int, *, mark: int | None = None) -
     Returns:
       Lines that each end in a newline, without trailing blanks.
     """
-    last, top = extent(curves)
-    labels = {0: f"{top:.4g}", _HEIGHT // 2: f"{top / 2:.4g}", _HEIGHT: "0"}
+    last, _ = extent(curves)
+    scale = scale_of(curves)
+    labelled = (0, _HEIGHT // 2, _HEIGHT) if scale.low is None else range(0, _HEIGHT + 1, _HEIGHT // 4)
+    labels = {row: number_in_words(float(f"{scale.rate(1 - row / _HEIGHT):.2g}")) for row in labelled}
+    labels[0] = number_in_words(scale.top)
     margin = max(map(len, labels.values()))
     columns = max(min(width - margin - 2, last + 1), 2)
     canvas = [[" "] * columns for _ in range(_HEIGHT + 1)]
@@ -31,7 +35,7 @@ def text_plot(curves: Sequence[Curve], width: int, *, mark: int | None = None) -
         for cells in canvas:
             cells[round(mark / last * (columns - 1))] = _LINE
     for number, (_, steps, rates) in enumerate(curves):
-        _draw(canvas, steps / last, rates / top, _MARKS[number % len(_MARKS)])
+        _draw(canvas, steps / last, scale.fraction(rates), _MARKS[number % len(_MARKS)])
 
     lines = [f"{labels.get(row, ''):>{margin}} |{''.join(cells)}" for row, cells in enumerate(canvas)]
     end = f"{last:,}"

@@ -124,7 +124,7 @@ def test_several_files_lie_over_each_other(monkeypatch):
     saved = lines_in_the_picture(monkeypatch)
     assert main(["plot", "a.yaml", "b.json", "-o", "both.png"]) == 0
     (axes,) = saved[0].axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a, peak 6.4", "b, peak 3.2"]
+    assert [text.get_text() for text in saved[0].legends[0].get_texts()] == ["a, peak 6.4", "b, peak 3.2"]
     assert [line.get_xdata()[-1] for line in axes.lines] == [1050, 525]
 
 
@@ -146,7 +146,7 @@ def test_files_of_one_name_keep_their_folders(monkeypatch):
     Path("more").mkdir()
     config.save(optax_ext.Constant(0.5), "more/a.yaml")
     assert main(["plot", "a.yaml", "more/a.yaml", "a.yaml", "-o", "both.png"]) == 0
-    labels = [text.get_text() for text in saved[0].axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in saved[0].legends[0].get_texts()]
     assert labels == ["a.yaml, peak 6.4", "more/a.yaml, peak 0.5"]
 
 
