@@ -19,7 +19,7 @@ from optax_ext.cli._picture import DARK, LIGHT, Theme
 
 ALARM = {False: "#bc4c00", True: "#ff9e64"}  # what went wrong, by whether the picture is dark
 WIDTH = 7.6  # inches
-_COLORS = 64  # a file has a third of the size that it has with all
+_COLORS, _NEARLY = 64, 10  # so a file has a third of the size that it has with all colours
 ONE_FOR_BOTH = ("nan_batch",)  # that has one file, for pages that cannot choose
 
 
@@ -46,11 +46,25 @@ def save(drawn: Figure | Image.Image, path: Path, *, alpha: bool = False) -> Non
         buffer = io.BytesIO()
         drawn.savefig(buffer, dpi=drawn.dpi)
         drawn = Image.open(buffer)
-    if alpha:  # of an image with an alpha channel Pillow makes a palette by this method alone
-        small = drawn.convert("RGBA").quantize(255, method=Image.Quantize.FASTOCTREE)
-    else:
-        small = drawn.convert("RGB").quantize(_COLORS, dither=Image.Dither.NONE)
+    drawn = drawn.convert("RGBA" if alpha else "RGB")
+    small = (
+        drawn.quantize(255, Image.Quantize.FASTOCTREE) if alpha else drawn.quantize(palette=_palette(drawn), dither=0)
+    )
     small.save(path, optimize=True)
+
+
+def _palette(image: Image.Image) -> Image.Image:
+    """Return the most frequent colours that are not nearly the same; the others are shades between them at edges."""
+    counted = sorted(image.getcolors(image.width * image.height), reverse=True)
+    chosen: list[tuple[int, ...]] = []
+    for _, color in counted:
+        if all(max(abs(a - b) for a, b in zip(color, other, strict=True)) > _NEARLY for other in chosen):
+            chosen.append(color)
+            if len(chosen) == _COLORS:
+                break
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([channel for color in chosen for channel in color])
+    return palette
 
 
 def optax_ext(*arguments: str, dark: bool) -> Image.Image:

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from optax_ext.cli._curves import Curve, extent
+from optax_ext.cli._curves import Curve
 from optax_ext.cli._errors import CommandError, need
-from optax_ext.cli._scale import Scale, number_in_words, scale_of
+from optax_ext.cli._scale import number_in_words, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLES = ("-", "--", ":", "-.")
+_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.")
+_GAPS = (0, (4, 4))
 _ABOVE = 8  # curves whose names have room above them
 _IN_A_ROW = 80  # characters of names beside each other
 _SIZE = (7.6, 4.2)  # inches, with 200 pixels each
@@ -117,6 +118,7 @@ def draw_curves(
     is_beside = len(curves) > _ABOVE
     columns = max(_IN_A_ROW // max(len(_label(curve)) for curve in curves), 1)
     rows = -(-len(curves) // columns)
+    columns = -(-len(curves) // rows)  # as few as these rows need
     if is_beside:
         width, height = 1.5 * width, max(height, 0.2 * len(curves) + 0.5)
     else:
@@ -127,9 +129,13 @@ def draw_curves(
         for number, curve in enumerate(curves):
             color = theme.colors[number % len(theme.colors)]
             style = _STYLES[number // len(theme.colors) % len(_STYLES)]
+            if any(curve.is_on(earlier) for earlier in curves[:number]):
+                style = _GAPS  # which show the one below
             finite = np.where(np.isfinite(curve.rates), curve.rates, np.nan)
+            marker = "o" if np.isfinite(finite).sum() == 1 else None  # no line goes through one point
             # Not clipped, so that a rate of 0 is as thick as any other.
-            axes.plot(curve.steps, finite, style, color=color, label=_label(curve), clip_on=False, zorder=3)
+            look = {"linestyle": style, "marker": marker, "color": color, "clip_on": False, "zorder": 3}
+            axes.plot(curve.steps, finite, label=_label(curve), **look)
         if len(curves) == 1:
             axes.set_title(_label(curves[0]))
         elif is_beside:
@@ -155,11 +161,11 @@ def _set_axes(axes: "Axes", curves: Sequence[Curve], mark: int | None) -> None:
     """Set limits and ticks: the steps from 0 to the last one of all, and the rates from 0."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-    last, _ = extent(curves)
+    end = max(int(curve.steps[-1]) for curve in curves) + 1  # how many steps there are, often a round number
     scale = scale_of(curves)
     room = 1.15 if mark is not None and scale.low is None else 1.05
     lowest = min(float(curve.rates[np.isfinite(curve.rates)].min(initial=0.0)) for curve in curves)
-    axes.set_xlim(0, last)
+    axes.set_xlim(0, end)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("step")
@@ -171,19 +177,11 @@ def _set_axes(axes: "Axes", curves: Sequence[Curve], mark: int | None) -> None:
         axes.set_yscale("symlog", linthresh=scale.low, linscale=scale.linear_decades * 0.9)  # 0.9 = 1 - 1 / base
         axes.set_ylim(0, scale.top * 1.3)
         axes.set_ylabel("learning rate, logarithmic")
-        axes.yaxis.set_major_locator(FixedLocator(_decades(scale)))
+        axes.yaxis.set_major_locator(FixedLocator(scale.decades()))
         axes.yaxis.set_minor_locator(NullLocator())
     smallest = 1e-3 if scale.low is not None or scale.top < 1e-3 else 0.0  # ticks of one axis are written alike
     axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: number_in_words(rate, smallest)))
     axes.grid(visible=True)
-
-
-def _decades(scale: Scale) -> list[float]:
-    """Return 0 and the powers of ten on a logarithmic axis, every second one or fewer where they are many."""
-    assert scale.low is not None
-    first = round(np.log10(scale.low))
-    last = int(np.floor(np.log10(scale.top * 1.3)))
-    return [0.0, *(10.0**power for power in range(first, last + 1, 1 + (last - first) // 7))]
 
 
 def _label(curve: Curve) -> str:

@@ -24,7 +24,7 @@ from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, LossScale, OptimizationConfig, UpdateRule
 from optax_ext.schedules import Schedule
 
-_POINTS = 1000  # of a curve, beside where it turns
+_POINTS = 5000  # of a curve, beside where it turns
 Rate = Callable[[Any], Any]
 
 

@@ -10,7 +10,7 @@ from optax_ext.cli._curves import Curve, extent
 
 _LOW = 0.02  # of the highest rate; a curve below it cannot be told from 0 on a linear axis
 _MUCH = 0.25  # of the steps of a curve
-_END = 0.05  # of the steps of a curve, which may be lower than the axis shows apart: a decay to 0 passes all decades
+_END = 0.02  # of the steps of a curve, which may be lower than the axis shows apart: a decay to 0 passes all decades
 _MOST_DECADES = 12
 _ZERO = 0.5  # of a decade, between 0 and the lowest power of ten
 
@@ -34,12 +34,12 @@ class Scale(NamedTuple):
         decades = math.log10(self.top / self.low) + _ZERO
         return np.where(rates < self.low, rates / self.low * _ZERO, above) / decades
 
-    def rate(self, fraction: float) -> float:
-        """Return the rate that is at a fraction of the height."""
+    def decades(self) -> list[float]:
+        """Return 0 and the powers of ten on a logarithmic axis, every second one or fewer where they are many."""
         if self.low is None:
-            return fraction * self.top
-        decades = fraction * (math.log10(self.top / self.low) + _ZERO)
-        return self.low * (10 ** (decades - _ZERO) if decades > _ZERO else decades / _ZERO)
+            return []
+        first, last = round(math.log10(self.low)), math.floor(math.log10(self.top * 1.01))
+        return [0.0, *(10.0**power for power in range(first, last + 1, 1 + (last - first) // 7))]
 
     @property
     def linear_decades(self) -> float:
@@ -79,7 +79,8 @@ def number_in_words(number: float, smallest: float = 1e-3) -> str:
       number: The number.
       smallest: From which size on it is written without an exponent.
     """
+    number = float(f"{number:.4g}")  # of 0.001 in float32, 0.001
     if number == 0 or smallest <= abs(number) < 1e6:
-        return np.format_float_positional(float(f"{number:.4g}"), trim="-") if abs(number) < 1e4 else f"{number:,.0f}"
+        return f"{number:,.0f}" if abs(number) >= 1e3 else np.format_float_positional(number, trim="-")
     mantissa, exponent = f"{number:.3e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
