@@ -44,7 +44,7 @@ def save(drawn: Figure | Image.Image, path: Path, *, alpha: bool = False) -> Non
     """Save a picture as a small PNG."""
     if isinstance(drawn, Figure):
         buffer = io.BytesIO()
-        drawn.savefig(buffer, dpi=drawn.dpi)
+        drawn.savefig(buffer, facecolor=drawn.get_facecolor())
         drawn = Image.open(buffer)
     drawn = drawn.convert("RGBA" if alpha else "RGB")
     small = (
