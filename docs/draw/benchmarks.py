@@ -85,7 +85,7 @@ def draw(dark: bool) -> Figure:
     for panel, column in zip(grid[0], COLUMNS, strict=True):
         panel.set_title(column, fontsize=10)
     figure.supxlabel(
-        "time of an optimizer step over that of the bare optimizer (dashed), and copies of the parameters kept; ResNet-50",
+        "time of an optimizer step over that of the bare optimizer (dashed), and copies of parameters kept; ResNet-50",
         fontsize=9,
     )
     figure.align_ylabels(grid[:, 0])
