@@ -197,6 +197,7 @@ def train(
     epochs: int = EPOCHS,
     nan_steps: Sequence[int] = (),
     seed: int = 0,
+    name: str = "training",
 ) -> Result:
     """Train from scratch, with NaN in place of the batches of `nan_steps`."""
     variables = Network().init(jax.random.key(seed), data.images[:1], train=False)
@@ -205,7 +206,7 @@ def train(
     history: list[Metrics] = []
     test_accuracies: list[float] = []
 
-    with tqdm(total=epochs * data.steps_per_epoch, unit="step") as progress:
+    with tqdm(total=epochs * data.steps_per_epoch, unit="step", desc=name) as progress:
         for _ in range(epochs):
             shuffled = random.permutation(len(data.images))[: data.steps_per_epoch * BATCH_SIZE]
             for batch in shuffled.reshape(-1, BATCH_SIZE):
@@ -244,7 +245,8 @@ def tabulate(result: Result, unguarded: Result | None) -> Table:
     table.add_row("parameters and statistics", "finite" if are_finite else "not finite")
     if unguarded:
         table.add_row("without skipping, test accuracy", f"{unguarded.test_accuracies[-1]:.2%}")
-        table.add_row("without skipping, loss", f"NaN from step {unguarded.broken_at} on")
+        end = "finite" if unguarded.broken_at is None else f"NaN from step {unguarded.broken_at} on"
+        table.add_row("without skipping, loss", end)
     return table
 
 
@@ -328,7 +330,9 @@ def main(argv: Sequence[str] | None = None) -> tuple[Result, Result | None]:
 
     run = functools.partial(train, data, epochs=arguments.epochs, nan_steps=arguments.inject_nan)
     result = run(optimizer, schedule)
-    unguarded = run(*load_optimizer(arguments.recipe, skip=False)) if arguments.inject_nan else None
+    unguarded = None
+    if arguments.inject_nan:
+        unguarded = run(*load_optimizer(arguments.recipe, skip=False), name="without skipping")
 
     picture = arguments.output / "digits.png"
     plot(result, unguarded).savefig(picture)

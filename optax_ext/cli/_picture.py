@@ -36,7 +36,7 @@ class Theme(NamedTuple):
     lines: str
     colors: tuple[str, ...]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[Any, Any]:
         """Return the colors, and the sizes of text, as settings of matplotlib."""
         from cycler import cycler
 
@@ -134,7 +134,7 @@ def draw_curves(
             finite = np.where(np.isfinite(curve.rates), curve.rates, np.nan)
             marker = "o" if np.isfinite(finite).sum() == 1 else None  # no line goes through one point
             # Not clipped, so that a rate of 0 is as thick as any other.
-            look = {"linestyle": style, "marker": marker, "color": color, "clip_on": False, "zorder": 3}
+            look: dict[str, Any] = {"linestyle": style, "marker": marker, "color": color, "clip_on": False, "zorder": 3}
             axes.plot(curve.steps, finite, label=_label(curve), **look)
         if len(curves) == 1:
             axes.set_title(_label(curves[0]))
