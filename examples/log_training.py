@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MultipleLocator
 from sklearn.datasets import load_digits
 from tensorboardX import SummaryWriter
 
@@ -97,22 +97,23 @@ def train(output: Path) -> Metrics:
 
 
 LAYERS = ["stem/kernel", *(f"blocks/kernel/{index}" for index in range(BLOCKS)), "head/kernel"]  # from the input on
-LIGHT = ("#24292f", "#ffffff", "#d8dee4", "#bc4c00")  # ink, paper, lines behind, and what was skipped
-DARK = ("#c9d1d9", "#0d1117", "#30363d", "#ff9e64")
+LIGHT = ("#24292f", "#ffffff", "#d8dee4", "#8250df", "#bc4c00")  # ink, paper, lines behind, the head, what was skipped
+DARK = ("#c9d1d9", "#0d1117", "#30363d", "#d2a8ff", "#ff9e64")
 
 
 def plot(history: Metrics, *, dark: bool = False) -> Figure:
     """Draw the trust ratio of each layer, the norm of the gradients and the learning rate over the steps."""
-    ink, paper, lines, alarm = DARK if dark else LIGHT
+    ink, paper, lines, head, alarm = DARK if dark else LIGHT
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     style: dict[Any, Any] = {"figure.facecolor": paper, "axes.facecolor": paper, "grid.color": lines}
-    style |= {"lines.linewidth": 1.2} | dict.fromkeys(inked, ink)
-    colors = colormaps["viridis"](np.linspace(0.25, 1, len(LAYERS)) if dark else np.linspace(0, 0.88, len(LAYERS)))
+    style |= {"lines.linewidth": 1} | dict.fromkeys(inked, ink)
+    shades = np.linspace(0.25, 1, len(LAYERS) - 1) if dark else np.linspace(0, 0.85, len(LAYERS) - 1)
+    colors = [*colormaps["viridis"](shades), head]
     steps = np.arange(len(history["loss"]))
     skipped = np.flatnonzero(np.diff(history["skipped_steps"], prepend=0))
 
     with rc_context(style):
-        figure = Figure(figsize=(9, 7), layout="constrained")
+        figure = Figure(figsize=(7.6, 5.8), layout="constrained")
         ratio, norm, rate = panels = figure.subplots(3, sharex=True, height_ratios=[5, 2, 2])
         for name, color in zip(LAYERS, colors, strict=True):
             ratio.plot(steps, history[f"trust_ratio/{name}"], color=color, label=name)
@@ -130,7 +131,7 @@ def plot(history: Metrics, *, dark: bool = False) -> Figure:
             panel.set_title(title, loc="left", fontweight="bold")
             panel.spines[["top", "right"]].set_visible(False)
             panel.minorticks_off()
-            panel.margins(x=0.01)
+            panel.set_xlim(0, len(steps))
             panel.grid(axis="y")
             for step in skipped:
                 panel.axvline(step, color=alarm, linewidth=0.8, linestyle=":", zorder=0)
@@ -145,7 +146,8 @@ def plot(history: Metrics, *, dark: bool = False) -> Figure:
             frameon=False,
         )
         norm.legend(loc="lower right", bbox_to_anchor=(1, 0.95), borderaxespad=0, frameon=False)
-        rate.set_ylim(bottom=0)
+        rate.set_ylim(0, 8.5)
+        rate.yaxis.set_major_locator(MultipleLocator(2))
         rate.set_xlabel("step")
     return figure
 

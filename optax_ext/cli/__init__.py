@@ -81,7 +81,14 @@ def _run(arguments: argparse.Namespace) -> int:
         case "plot":
             from optax_ext.cli._plot import plot
 
-            return plot(arguments.files, arguments.output, arguments.steps, arguments.overrides, arguments.run)
+            return plot(
+                arguments.files,
+                arguments.output,
+                arguments.steps,
+                arguments.overrides,
+                arguments.run,
+                dark=arguments.dark,
+            )
         case "replan":
             from optax_ext.cli._replan import replan
 
@@ -93,6 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.params,
                 overrides=arguments.overrides,
                 run=arguments.run,
+                dark=arguments.dark,
             )
         case "check":
             from optax_ext.cli._check import check
@@ -166,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what durations and rates for a batch are taken of, instead of the run of FILE: examples, batch_size, "
         "epochs or steps, and steps_per_epoch, as in --run examples=1281167,batch_size=4096,epochs=90",
     )
+    drawing = argparse.ArgumentParser(add_help=False)  # of the commands that draw
+    drawing.add_argument("-o", "--output", metavar="PNG", help="where to save a picture; else plot in the terminal")
+    drawing.add_argument("--dark", action="store_true", help="save the picture in colors for a dark page")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, purpose: str, *options: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -188,9 +199,9 @@ def _parser() -> argparse.ArgumentParser:
         "plot the learning rate over the steps, of several files in one picture to compare them",
         recipes,
         in_run,
+        drawing,
     )
     plot.add_argument("files", metavar="FILE", nargs="+")
-    plot.add_argument("-o", "--output", metavar="PNG", help="where to save a picture; without, plot in the terminal")
     plot.add_argument("--steps", type=_step_count, metavar="N", help="how many steps to plot")
 
     replan = command(
@@ -198,13 +209,13 @@ def _parser() -> argparse.ArgumentParser:
         "compare the recipe of a run with another one for the rest of it, from a step on; --set changes NEW alone",
         recipes,
         in_run,
+        drawing,
     )
     replan.add_argument("old", metavar="OLD")
     replan.add_argument("new", metavar="NEW")
     replan.add_argument(
         "--at", type=_step_count, metavar="STEP", required=True, help="the first step that NEW takes, counted from 0"
     )
-    replan.add_argument("-o", "--output", metavar="PNG", help="where to save a picture; without, plot in the terminal")
     replan.add_argument("--steps", type=_step_count, metavar="N", help="how many steps to compare")
     replan.add_argument(
         "--params",

@@ -8,7 +8,7 @@ import numpy as np
 from optax_ext.cli._rate import Config, GroupRate, rates
 from optax_ext.cli._steps import beside, milestones
 
-_POINTS = 1000  # more than a picture has columns
+_POINTS = 5000  # some for each column of a picture, so that a hundred restarts are all as high
 
 
 class Curve(NamedTuple):
@@ -28,6 +28,11 @@ class Curve(NamedTuple):
     def peak(self) -> float:
         """The highest finite rate; 0 if there is none."""
         return float(self.rates[np.isfinite(self.rates)].max(initial=0.0))
+
+    def is_on(self, other: "Curve") -> bool:
+        """Return whether more than half of this curve lies on another one."""
+        rates = np.interp(self.steps, other.steps, other.rates, right=np.nan)
+        return bool((np.abs(rates - self.rates) <= 0.005 * max(self.peak, other.peak)).mean() > 0.5)
 
 
 def curve(name: str, loaded: Config | GroupRate, run_steps: int) -> Curve:

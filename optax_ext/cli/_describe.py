@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from optax_ext import config
 from optax_ext._core.schema import Schema, init_fields
@@ -30,12 +29,10 @@ from optax_ext.cli._params import (
 from optax_ext.cli._rate import Config, GroupRate, by_group
 from optax_ext.cli._stacks import Stacks, find_stacks
 from optax_ext.cli._steps import telling_steps
+from optax_ext.cli._tables import Rows, rendered
 from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, OptimizationConfig, Partition, Problem, Stage, UpdateRule
 from optax_ext.schedules import RatePerBatch, Schedule, rate_in_words
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _MAX_PATHS = 4  # of the parameters that a pattern matches; more are only counted
 
@@ -69,25 +66,27 @@ def describe(
 
     problems: list[Problem] = []
     console = need("describe", "rich.console").Console(markup=False, highlight=False, emoji=False)
+
+    def show(table: Rows) -> None:
+        shown = rendered(table, console.width)
+        console.print(table.heading if shown else f"{table.heading}: none", style="bold", soft_wrap=True)
+        console.print(shown or "", soft_wrap=isinstance(shown, str))  # a line of one long word is not broken
+
     with console.capture() as capture:  # all or nothing, and a closed pipe is for `main` to handle
         console.print(f"{file}: {title(loaded)}", style="bold", soft_wrap=True)
         if not isinstance(loaded, Schedule):
             console.print()
-            console.print(_stages("What happens to gradients, in order", loaded.stages()))
+            show(_stages("What happens to gradients, in order", loaded.stages()))
             for name, rule in _rules(optimizer):
-                console.print(_stages(f"In the group {name}", rule.stages()))
-        fields = [*_fields(in_words, loaded)]
-        table = _table("Fields that are not at their defaults", ("field", "value", "default"), fields)
-        # Values give way to names, which would be broken inside a word.
-        table.columns[0].no_wrap = all(len(name) <= console.width // 2 for name, *_ in fields)
-        console.print(table)
+                show(_stages(f"In the group {name}", rule.stages()))
+        fields = _fields(in_words, loaded)
+        show(Rows("Fields that are not at their defaults", ("field", "value", "default"), fields))
         if shapes is not None and isinstance(optimizer, UpdateRule):
             for table in _parameters(optimizer, shapes, problems):
-                console.print(table)
+                show(table)
         for group, part in by_group(loaded).items():
-            console.print(
-                _rates(f"Learning rate{f' of {group}' if group else ''}", part, run_steps or length_of_run(loaded, run))
-            )
+            heading = f"Learning rate{f' of {group}' if group else ''}"
+            show(_rates(heading, part, run_steps or length_of_run(loaded, run)))
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
     if problems:
@@ -97,21 +96,10 @@ def describe(
     return 0
 
 
-def _table(heading: str, columns: tuple[str, ...], rows: Any, right: tuple[str, ...] = ()) -> "Table":
-    table = need("describe", "rich.table").Table(
-        title=heading, title_justify="left", title_style="bold", box=need("describe", "rich.box").SIMPLE_HEAD
-    )
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _stages(heading: str, stages: list[Stage]) -> "Table":
+def _stages(heading: str, stages: list[Stage]) -> Rows:
     shown = [stage for stage in stages if not stage.does_nothing]
     rows = [(str(number), stage.name, stage.effect) for number, stage in enumerate(shown, 1)]
-    return _table(heading, ("", "step", "what it does"), rows)
+    return Rows(heading, ("", "step", "what it does"), rows)
 
 
 def _rules(optimizer: object, name: str = "") -> Iterator[tuple[str, UpdateRule]]:
@@ -125,7 +113,7 @@ def _rules(optimizer: object, name: str = "") -> Iterator[tuple[str, UpdateRule]
 
 def _parameters(
     optimizer: UpdateRule, shapes: Shapes, problems: list[Problem], member: Member | None = None, group: str = ""
-) -> Iterator["Table"]:
+) -> Iterator[Rows]:
     """Yield the tables of an optimizer and of its groups, and collect what is wrong; `shapes` are of the whole."""
     own, place = (shapes, "") if member is None else (member.shapes, member.place)
     whole, of_group = (None, "") if member is None else (shapes, f" in the group {group}")
@@ -137,7 +125,7 @@ def _parameters(
         inner = members(optimizer, own)
         if inner is not None:
             rows = group_rows(inner, optimizer)
-            yield _table(f"Groups{of_group}", ("group", "patterns", "parameters"), rows)
+            yield Rows(f"Groups{of_group}", ("group", "patterns", "parameters"), rows)
     elif stacks.fit and (member is None or optimizer.pattern_fields()):  # else the ranks of layers are not known
         yield _patterns(optimizer, own, stacks, of_group)
     found += [*unmatched(optimizer, own, stacks.axes, whole), *factor_problems(optimizer, shapes)]
@@ -148,7 +136,7 @@ def _parameters(
         columns = ("factor", "group", "parameters")
         if not isinstance(optimizer, Partition):
             columns, rows = ("factor", "parameters"), [(factor, paths) for factor, _, paths in rows]
-        yield _table("Factors of the learning rate", columns, rows, right=("factor",))
+        yield Rows("Factors of the learning rate", columns, rows, right=("factor",))
     for one in (members(optimizer, own) or ()) if isinstance(optimizer, Partition) else ():
         below: list[Problem] = []
         yield from _parameters(one.rule, shapes, below, one, f"{group}/{one.name}" if group else one.name)
@@ -190,7 +178,7 @@ def _shown(value: object) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def _layers(stacks: Stacks) -> "Table":
+def _layers(stacks: Stacks) -> Rows:
     """Show how many layers each parameter holds that a pattern of axes matches."""
     rows = [(pattern, "NOTHING", "", "", "") for pattern in stacks.unmatched]
     for stack in stacks.found:
@@ -198,10 +186,10 @@ def _layers(stacks: Stacks) -> "Table":
         layers = "" if stack.axes is None else f"{stack.layers:,}"
         rows.append((stack.pattern, stack.path, shape, axes or "none", layers))
     columns = ("pattern", "parameter", "shape", "axes", "layers")
-    return _table("Layers per parameter", columns, rows, right=("layers",))
+    return Rows("Layers per parameter", columns, rows, right=("layers",))
 
 
-def _patterns(optimizer: UpdateRule, shapes: Shapes, stacks: Stacks, of_group: str) -> "Table":
+def _patterns(optimizer: UpdateRule, shapes: Shapes, stacks: Stacks, of_group: str) -> Rows:
     total, idle = size(shapes), {stage.name for stage in optimizer.stages() if stage.does_nothing}
     matches_of = {field: matches for field, matches, _ in pattern_lists(optimizer, shapes, stacks.axes)}
     rows: list[tuple[str, str, str]] = []
@@ -217,7 +205,7 @@ def _patterns(optimizer: UpdateRule, shapes: Shapes, stacks: Stacks, of_group: s
         what = name.removeprefix("exclude_from_").replace("_", " ") if name.startswith("exclude_from_") else stage
         counts = f"{left.parameters} of {total.parameters} parameters, {left.numbers:,} of {total.numbers:,} numbers"
         rows.append((name, "", f"{what} for {counts}{', at a rate of 0' if stage in idle else ''}"))
-    return _table(f"What the patterns match{of_group}", ("field", "pattern", "parameters"), rows)
+    return Rows(f"What the patterns match{of_group}", ("field", "pattern", "parameters"), rows)
 
 
 def _matched(match: Match, verb: str, shapes: Shapes) -> str:
@@ -227,6 +215,6 @@ def _matched(match: Match, verb: str, shapes: Shapes) -> str:
     return f"{verb} {len(match.paths)}: {found} ({counted})"
 
 
-def _rates(heading: str, rated: Config | GroupRate, run_steps: int | None) -> "Table":
+def _rates(heading: str, rated: Config | GroupRate, run_steps: int | None) -> Rows:
     rows = [(f"{step:,}", f"{rate:.6g}", reason) for step, reason, rate in telling_steps(rated, run_steps)]
-    return _table(heading, ("step", "learning rate", ""), rows, right=("step", "learning rate"))
+    return Rows(heading, ("step", "learning rate", ""), rows, right=("step", "learning rate"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optax_ext import config
-from optax_ext.cli._curves import curve
+from optax_ext.cli._curves import curve, extent
 from optax_ext.cli._errors import CommandError
 from optax_ext.cli._in_run import in_run, length_of_run
 from optax_ext.cli._picture import save_picture
@@ -23,8 +23,12 @@ def plot(
     run_steps: int | None,
     overrides: Sequence[str],
     run: Mapping[str, float] | None,
+    *,
+    dark: bool,
 ) -> int:
     """Plot the learning rates of files in one picture, or as text on standard output."""
+    if dark and output is None:
+        raise CommandError("plot --dark is for a picture: give -o as well", status=2)
     loaded = _load(files, overrides, run)
     rated = _rated(loaded, run)
     curves = [curve(name, it, run_steps or steps) for name, (it, steps) in rated.items()]
@@ -32,7 +36,10 @@ def plot(
         width = min(shutil.get_terminal_size().columns, 100)
         sys.stdout.write(text_plot(curves, width))
     else:
-        save_picture(curves, output)
+        save_picture(curves, output, dark=dark)
+        what = f"the learning rate of {files[0]}" if len(curves) == 1 else f"{len(curves)} learning rates"
+        last, _ = extent(curves)
+        sys.stdout.write(f"{output}: {what} from step 0 to {last:,}\n")
     return 0
 
 

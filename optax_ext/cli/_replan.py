@@ -24,7 +24,7 @@ from optax_ext.cli._warnings import warnings_of
 from optax_ext.config import ConfigError, LossScale, OptimizationConfig, UpdateRule
 from optax_ext.schedules import Schedule
 
-_POINTS = 1000  # of a curve, beside where it turns
+_POINTS = 5000  # of a curve, beside where it turns
 Rate = Callable[[Any], Any]
 
 
@@ -55,6 +55,7 @@ def replan(
     *,
     overrides: Sequence[str],
     run: Mapping[str, float] | None,
+    dark: bool,
 ) -> int:
     """Draw the rates of two recipes, and say where they jump and meet, what differs, and whether a state fits.
 
@@ -66,14 +67,17 @@ def replan(
       params: A file of the shapes of parameters; None for those of a small kernel.
       overrides: What is changed in the new recipe.
       run: What both are resolved for; None for the run that each has.
+      dark: Whether the picture is for a dark page.
     """
+    if dark and output is None:
+        raise CommandError("replan --dark is for a picture: give -o as well", status=2)
     old, new = _load(files, overrides, run)
     shapes = None if params is None else read_shapes(params)
     length = steps or max(plan.length or horizon(plan.resolved) for plan in (old, new))
     length = min(length if length > at + 1 else at + max(at // 10, 2), LAST_STEP)
     curves = [*_curves(old, 0, at, length), *_curves(new, at, at, length)]
     if output is not None:
-        save_picture(curves, output, command="replan", mark=at)
+        save_picture(curves, output, command="replan", mark=at, dark=dark)
         lines = [f"{output}: the rates of {files[0]} and {files[1]}"]
     else:
         lines = text_plot(curves, min(shutil.get_terminal_size().columns, 100), mark=at).splitlines()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from optax_ext.cli._curves import Curve, extent
+from optax_ext.cli._scale import Scale, number_in_words, scale_of
 
 _MARKS = "*o+x#@"
 _LINE = ":"
@@ -22,8 +23,10 @@ def text_plot(curves: Sequence[Curve], width: int, *, mark: int | None = None) -
     Returns:
       Lines that each end in a newline, without trailing blanks.
     """
-    last, top = extent(curves)
-    labels = {0: f"{top:.4g}", _HEIGHT // 2: f"{top / 2:.4g}", _HEIGHT: "0"}
+    last, _ = extent(curves)
+    scale = scale_of(curves)
+    labels = {round(_HEIGHT * (1 - at)): rate for rate, at in _labelled(scale)} | {0: scale.top}
+    labels = {row: number_in_words(rate) for row, rate in labels.items()}
     margin = max(map(len, labels.values()))
     columns = max(min(width - margin - 2, last + 1), 2)
     canvas = [[" "] * columns for _ in range(_HEIGHT + 1)]
@@ -31,7 +34,7 @@ def text_plot(curves: Sequence[Curve], width: int, *, mark: int | None = None) -
         for cells in canvas:
             cells[round(mark / last * (columns - 1))] = _LINE
     for number, (_, steps, rates) in enumerate(curves):
-        _draw(canvas, steps / last, rates / top, _MARKS[number % len(_MARKS)])
+        _draw(canvas, steps / last, scale.fraction(rates), _MARKS[number % len(_MARKS)])
 
     lines = [f"{labels.get(row, ''):>{margin}} |{''.join(cells)}" for row, cells in enumerate(canvas)]
     end = f"{last:,}"
@@ -40,9 +43,18 @@ def text_plot(curves: Sequence[Curve], width: int, *, mark: int | None = None) -
     if len(curves) > 1:
         lines += [f"{_MARKS[number % len(_MARKS)]:>{margin}}  {name}" for number, (name, _, _) in enumerate(curves)]
         lines += [] if mark is None else [f"{_LINE:>{margin}}  step {mark:,}"]
-    else:
-        lines.insert(0, f"{'':>{margin}}  {curves[0].name}: learning rate over steps")
+    title = "learning rate over steps" + (", logarithmic" if scale.low is not None else "")
+    if len(curves) == 1 or scale.low is not None:
+        name = f"{curves[0].name}: " if len(curves) == 1 else ""
+        lines.insert(0, f"{'':>{margin}}  {name}{title}")
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _labelled(scale: Scale) -> list[tuple[float, float]]:
+    """Return rates to write beside the axis, and where they are on it."""
+    if scale.low is None:
+        return [(scale.top / 2, 0.5), (0.0, 0.0)]
+    return [(rate, float(scale.fraction(np.asarray(rate)))) for rate in scale.decades()]
 
 
 def _draw(canvas: list[list[str]], x: np.ndarray, y: np.ndarray, mark: str) -> None:

@@ -1,6 +1,7 @@
 """describe: the chain, the fields, the patterns and the rates, in tables."""
 
 import dataclasses
+import itertools
 import json
 import re
 import sys
@@ -525,6 +526,60 @@ def test_text_in_brackets_is_not_markup(capsys):
     lars = config.LARS(0.1, exclude_from_weight_decay=["[bold]", ":smile:"])
     out = describe(lars, capsys).out
     assert "[[bold], :smile:]" in out
+
+
+LONG = {
+    "encoder": {
+        f"transformer_blocks_{index}": {
+            "multi_head_self_attention": {
+                "query_projection": {"kernel": [8, 8], "bias": [8]},
+                "LayerNorm_0": {"bias": [8]},
+            }
+        }
+        for index in range(2)
+    },
+    "classification_head_with_a_long_name": {"BatchNorm_0": {"scale": [8], "bias": [8]}},
+}
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120, 200])
+def test_no_path_is_broken_on_any_screen(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Path("shapes.json").write_text(json.dumps(LONG))
+    patterns = ["bias", "encoder/transformer_blocks_1/multi_head_self_attention/LayerNorm_0"]
+    group = config.Group(["classification_head_with_a_long_name/"], config.SGD(0.1))
+    inner = config.LARS(WARMUP, exclude_from_weight_decay=patterns, learning_rate_multipliers={"BatchNorm_0": 0.5})
+    out = describe(config.Partition([group], rest=inner), capsys, "--params", "shapes.json").out
+    words = {word.strip("[]{}',():") for word in out.split()} - {"/"}
+    leaves, _ = jax.tree.flatten_with_path(LONG, is_leaf=lambda it: isinstance(it, list))
+    paths = {"/".join(key.key for key in path) for path, _ in leaves}
+    assert len(words & paths) >= 4
+    assert {word for word in words if "/" in word or "_0" in word} <= {*paths, *patterns, *group.match, "BatchNorm_0"}
+    for name in ("exclude_from_layer_adaptation", "initial_learning_rate", "learning_rate_multipliers"):
+        assert name in words
+    assert f"Learning rate of {group.label}\n" in out
+    assert max(len(line) for line in out.splitlines()[1:]) <= max(
+        columns, 86
+    )  # that of the longest path and its indent
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+@pytest.mark.parametrize("example", ["imagenet_swav_larc_4096", "imagenet_mae_finetune_large_adamw_1024"])
+def test_tables_fit_the_screen(example, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    file = Path(__file__).parents[2] / "examples" / "configs" / f"{example}.yaml"
+    assert main(["describe", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[1:])) <= columns
+    assert any("─" in line for line in lines)
+
+
+def test_no_table_is_empty(capsys):
+    assert "Fields that are not at their defaults: none\n" in describe(config.DynamicLossScale(), capsys).out
+    out = describe(config.SGD(0.1), capsys, "--params", "shapes.json").out
+    assert "What the patterns match: none\n" in out
+    lines = out.splitlines()
+    assert all(after.strip() for line, after in itertools.pairwise(lines) if "──" in line)
 
 
 def test_without_rich_there_is_one_line(capsys, monkeypatch):

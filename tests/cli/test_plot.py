@@ -11,7 +11,9 @@ import optax_ext
 from optax_ext import config
 from optax_ext.cli import main
 from optax_ext.cli._curves import Curve, curve
+from optax_ext.cli._picture import draw_curves
 from optax_ext.cli._rate import by_group, rate_of, rates
+from optax_ext.cli._scale import number_in_words, scale_of
 from optax_ext.cli._steps import horizon
 from optax_ext.cli._text_plot import text_plot
 
@@ -86,9 +88,85 @@ def test_the_largest_steps_do_not_wrap():
     assert np.isfinite(plotted.rates).all()
 
 
+def test_a_hundred_restarts_are_all_as_high():
+    schedule = optax_ext.CosineDecayRestarts(0.1, 100, 1.0)
+    plotted = curve("", schedule, 10_000)
+    highest = [plotted.rates[plotted.steps // 100 == period].max() for period in range(100)]
+    np.testing.assert_allclose(highest, 0.1, rtol=2e-3)
+
+
 def test_a_loss_scale_has_no_rates():
     with pytest.raises(ValueError, match="learning rate"):
         rates(config.DynamicLossScale(), np.arange(2))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The axis
+
+STAIRS = optax_ext.PiecewiseConstantDecay((300, 600, 800), (0.1, 0.01, 0.001, 0.0001))
+
+
+def curves_of(*schedules):
+    return [curve(str(number), schedule, horizon(schedule)) for number, schedule in enumerate(schedules)]
+
+
+@pytest.mark.parametrize(
+    ("schedules", "low"),
+    [
+        ([optax_ext.LinearWarmup(optax_ext.CosineDecay(0.1, 900, offset=100), 100)], None),
+        ([optax_ext.Constant(0.0)], None),
+        ([optax_ext.Constant(0.1), optax_ext.Constant(0.01)], None),
+        ([optax_ext.Constant(0.1), optax_ext.Constant(0.001)], 1e-3),
+        ([STAIRS], 1e-4),
+        ([optax_ext.ExponentialDecay(0.1, 100, 0.1)], 1e-6),
+        ([optax_ext.ExponentialDecay(0.1, 100, 0.9)], None),
+    ],
+    ids=["cosine", "zero", "a factor of ten", "a factor of a hundred", "stairs", "far", "near"],
+)
+def test_the_axis_is_logarithmic_where_much_is_low(schedules, low):
+    assert scale_of(curves_of(*schedules)).low == (None if low is None else pytest.approx(low))
+
+
+def test_every_curve_is_whole_on_either_axis():
+    for schedules in ([STAIRS, optax_ext.CosineDecay(0.1, 500)], SCHEDULES):
+        drawn = curves_of(*schedules)
+        (axes,) = draw_curves(drawn).axes
+        for line, of in zip(axes.lines, drawn, strict=True):
+            x, y = axes.transData.transform(np.stack([line.get_xdata(), line.get_ydata()], -1)).T
+            box = axes.bbox
+            assert (x >= box.x0 - 1).all()
+            assert (x <= box.x1 + 1).all()
+            assert (y >= box.y0 - 1).all()
+            assert (y <= box.y1 + 1).all()
+            assert line.get_xdata()[-1] == of.steps[-1]
+
+
+def test_the_axis_ends_with_the_run():
+    config.save(
+        config.OptimizationConfig(config.SGD(optax_ext.CosineDecay(0.1, 800)), run=config.Run(steps=1000)), "c.yaml"
+    )
+    loaded = config.load("c.yaml")
+    (axes,) = draw_curves([curve("c", loaded, 1000)]).axes
+    assert axes.get_xlim() == (0, 1000)
+    assert [tick for tick in axes.get_xticks() if 0 <= tick <= 1000] == [0, 200, 400, 600, 800, 1000]
+    assert axes.xaxis.get_major_formatter()(1000) == "1,000"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "0"),
+        (np.float32(1e-3), "0.001"),
+        (5e-5, "5e-5"),
+        (0.00025, "2.5e-4"),
+        (24.7, "24.7"),
+        (13000, "13,000"),
+        (1e6, "1e6"),
+        (-0.1, "-0.1"),
+    ],
+)
+def test_numbers_are_those_of_recipes(number, words):
+    assert number_in_words(float(number)) == words
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -124,7 +202,7 @@ def test_several_files_lie_over_each_other(monkeypatch):
     saved = lines_in_the_picture(monkeypatch)
     assert main(["plot", "a.yaml", "b.json", "-o", "both.png"]) == 0
     (axes,) = saved[0].axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a, peak 6.4", "b, peak 3.2"]
+    assert [text.get_text() for text in saved[0].legends[0].get_texts()] == ["a, peak 6.4", "b, peak 3.2"]
     assert [line.get_xdata()[-1] for line in axes.lines] == [1050, 525]
 
 
@@ -141,12 +219,51 @@ def test_names_of_many_files_stand_beside_the_curves(monkeypatch):
     assert axes.get_window_extent().width > whole.width / 3
 
 
+@pytest.mark.parametrize("count", [2, 5, 8])
+@pytest.mark.parametrize("name", ["a", "a_name_that_is_so_long_that_only_one_fits_in_a_row"])
+def test_names_stand_above_the_curves(count, name):
+    drawn = [Curve(f"{name}_{number}", np.arange(3), np.float32([0, 1, number])) for number in range(count)]
+    figure = draw_curves(drawn)
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    box = legend.get_window_extent()
+    assert box.y0 >= axes.bbox.y1
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert axes.bbox.height > figure.bbox.height / 2
+    assert len(legend.get_texts()) == count
+
+
+def test_a_curve_on_another_one_lets_it_be_seen():
+    same, other = optax_ext.CosineDecay(0.1, 500), optax_ext.CosineDecay(0.1, 1000)
+    (axes,) = draw_curves(curves_of(same, other, same)).axes
+    assert [line.is_dashed() for line in axes.lines] == [False, False, True]
+
+
+def test_a_run_of_one_step_is_a_dot():
+    (axes,) = draw_curves([curve("a", optax_ext.Constant(0.1), 1)]).axes
+    assert axes.lines[0].get_marker() == "o"
+    assert axes.get_xlim() == (0, 1)
+
+
+def test_a_picture_for_a_dark_page(monkeypatch, capsys):
+    saved = lines_in_the_picture(monkeypatch)
+    assert main(["plot", "a.yaml", "-o", "a.png", "--dark"]) == 0
+    assert main(["plot", "a.yaml", "-o", "a.png"]) == 0
+    assert capsys.readouterr().out == "a.png: the learning rate of a.yaml from step 0 to 1,050\n" * 2
+    light, dark = (sum(figure.get_facecolor()[:3]) / 3 for figure in reversed(saved))
+    assert light == 1
+    assert dark < 0.1
+    for command in (["plot", "a.yaml"], ["replan", "a.yaml", "a.yaml", "--at", "5"]):
+        assert main([*command, "--dark"]) == 2
+        assert "--dark is for a picture: give -o as well" in capsys.readouterr().err
+
+
 def test_files_of_one_name_keep_their_folders(monkeypatch):
     saved = lines_in_the_picture(monkeypatch)
     Path("more").mkdir()
     config.save(optax_ext.Constant(0.5), "more/a.yaml")
     assert main(["plot", "a.yaml", "more/a.yaml", "a.yaml", "-o", "both.png"]) == 0
-    labels = [text.get_text() for text in saved[0].axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in saved[0].legends[0].get_texts()]
     assert labels == ["a.yaml, peak 6.4", "more/a.yaml, peak 0.5"]
 
 
@@ -184,6 +301,20 @@ def test_text_of_one_file(capsys):
     assert lines[0].strip() == "a: learning rate over steps"
     assert lines[1].startswith("6.4 |")
     assert lines[-1].split() == ["0", "1,050"]
+
+
+def test_text_of_rates_that_span_decades(capsys):
+    config.save(STAIRS, "stairs.yaml")
+    assert main(["plot", "stairs.yaml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "stairs: learning rate over steps, logarithmic"
+    rows = [line.split("|") for line in lines if "*" in line]
+    assert [label.strip() for label, marks in rows if label.strip() and "****" in marks] == [
+        "0.1",
+        "0.01",
+        "0.001",
+        "1e-4",
+    ]
 
 
 def test_text_of_several_files_has_a_legend(capsys):

@@ -83,7 +83,3 @@ def test_which_changes_need_no_more_than_a_restore(overrides, fits):
         state = old.make().init(params)
         carried = config.carry_over(state, old, new, params)
         assert all(was is now for was, now in zip(jax.tree.leaves(state), jax.tree.leaves(carried), strict=True))
-
-
-def test_the_picture_is_small():
-    assert (PAGE.parent / "images" / "replanning.png").stat().st_size < 60_000

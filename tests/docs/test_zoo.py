@@ -6,20 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from docs.draw import zoo
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "zoo.md"
 TEXT = PAGE.read_text()
 ROWS = [line.strip("| ").split(" | ") for line in TEXT.splitlines() if line.startswith("| [")]
 TARGETS = sorted({target for target in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in target})
-DRAWN = dict(re.findall(r"^draw (\S+) (\S+)$", (PAGE.parent / "draw_zoo").read_text(), re.MULTILINE))
-PICTURES = sorted((ROOT / "docs" / "images").glob("zoo_*.png"))
-
-
-def expand(pattern):
-    """Return the files that a shell finds by a pattern with one list in braces, or none."""
-    before, *listed = re.split(r"[{}]", pattern)
-    patterns = [before + item + listed[1] for item in listed[0].split(",")] if listed else [pattern]
-    return [path for each in patterns for path in ROOT.glob(each)]
 
 
 def test_every_recipe_is_there_once_and_nothing_else():
@@ -46,13 +39,12 @@ def test_links_lead_somewhere(target):
     assert (PAGE.parent / target).exists()
 
 
-def test_each_picture_is_shown_and_is_drawn_by_the_script():
-    shown = re.findall(r"^!\[.*\]\(images/(.*)\)$", TEXT, re.MULTILINE)
-    assert list(DRAWN) == shown
-    assert sorted(shown) == [path.name for path in PICTURES]
-    for files in DRAWN.values():
-        assert len(expand(files)) > 1
-    assert all(path.stat().st_size < 80_000 for path in PICTURES)
+def test_each_picture_is_shown_and_compares_recipes():
+    shown = re.findall(r"^!\[.*\]\(images/(.*)\.png#gh-light-mode-only\)$", TEXT, re.MULTILINE)
+    assert list(zoo.PICTURES) == shown
+    for recipes in zoo.RECIPES.values():
+        assert len(recipes) > 1
+        assert all((zoo.CONFIGS / f"{recipe}.yaml").exists() for recipe in recipes)
 
 
 def test_the_python_example_runs(monkeypatch, capsys):

@@ -31,19 +31,38 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(output: Path) -> Any:
+def both(output: Path) -> Any:
     return train_digits.main(["--output", str(output)])
+
+
+@pytest.fixture(scope="module")
+def result(both: Any) -> Any:
+    return both[0]
 
 
 def test_the_default_run_learns(result: Any) -> None:
     assert result.test_accuracies[-1] >= 0.975
 
 
-def test_the_default_run_shows_growth_and_an_overflow(result: Any) -> None:
+def test_the_default_run_shows_growth_an_overflow_and_a_batch_of_nan(result: Any) -> None:
+    (bad,) = train_digits.NAN_STEPS
     assert result.growths >= 3
     assert result.overflow_skips.size >= 1
-    assert result.nan_skips.size == 0
-    assert np.isfinite(result.history.loss).all()
+    assert result.nan_skips.tolist() == [bad]
+    assert np.flatnonzero(np.isnan(result.history.loss)).tolist() == [bad]
+    assert result.broken_at is None
+
+
+def test_without_skipping_the_same_run_is_lost(both: Any) -> None:
+    result, unguarded = both
+    (bad,) = train_digits.NAN_STEPS
+    first = slice(None, result.overflow_skips[0])  # where the loss scale is all that differs
+    np.testing.assert_allclose(unguarded.history.loss[first], result.history.loss[first], rtol=0.1)
+    assert not unguarded.history.skipped.any()
+    assert unguarded.broken_at == bad
+    assert unguarded.test_accuracies[bad // 11 - 1] >= 0.9
+    assert unguarded.test_accuracies[-1] == pytest.approx(0.1, abs=0.01)  # all are taken for one digit
+    assert any(np.isnan(leaf).any() for leaf in jax.tree.leaves(as_numpy(unguarded.state.params)))
 
 
 def test_a_skipped_step_halves_the_loss_scale(result: Any) -> None:
@@ -63,8 +82,24 @@ def test_the_plot_is_written(result: Any, output: Path) -> None:
     assert len(picture) > 50_000
 
 
+def test_the_picture_shows_the_last_percent_and_keeps_names_off_the_curves(both: Any) -> None:
+    figure = train_digits.plot(*both)
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        legend = panel.get_legend()
+        assert legend is None or legend.get_window_extent().y0 >= panel.bbox.y1 - 2
+    error = figure.axes[1]
+    height = [error.transAxes.inverted().transform(error.transData.transform((0, y)))[1] for y in (0, 0.01, 1)]
+    assert height[0] == pytest.approx(0)
+    assert height[1] > 0.15
+    assert height[2] == pytest.approx(1)
+    theirs, ours = error.lines[:2]
+    assert theirs.get_ydata()[-1] == pytest.approx(0.9, abs=0.01)
+    assert ours.get_ydata()[-1] <= 0.025
+
+
 def test_nan_in_a_batch_is_survived(result: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    disturbed = train_digits.main(["--inject-nan", "30", "--inject-nan", "150", "--output", str(tmp_path)])
+    disturbed, _ = train_digits.main(["--inject-nan", "30", "150", "--output", str(tmp_path)])
 
     assert disturbed.nan_skips.tolist() == [30, 150]
     assert np.isnan(disturbed.history.loss[[30, 150]]).all()
@@ -73,6 +108,13 @@ def test_nan_in_a_batch_is_survived(result: Any, tmp_path: Path, capsys: pytest.
     assert disturbed.test_accuracies[-1] >= 0.975
     assert disturbed.test_accuracies[-1] == pytest.approx(result.test_accuracies[-1], abs=0.015)
     assert re.search(r"NaN in the batch.*30, 150", capsys.readouterr().out)
+
+
+def test_without_a_bad_batch_nothing_is_compared(tmp_path: Path) -> None:
+    result, unguarded = train_digits.main(["--inject-nan", "--epochs", "1", "--output", str(tmp_path)])
+    assert unguarded is None
+    assert np.isfinite(result.history.loss).all()
+    assert (tmp_path / "digits.png").stat().st_size > 10_000
 
 
 def test_a_skipped_step_changes_nothing_but_the_loss_scaling(result: Any) -> None:
