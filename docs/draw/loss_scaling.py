@@ -55,7 +55,7 @@ def _history() -> dict[str, np.ndarray]:
 
 def draw(dark: bool) -> Figure:
     """Draw the scale, and the range of the gradients with it and without it."""
-    history, alarm, ink = _history(), ALARM[dark], colors(dark).ink
+    history, alarm, theme = _history(), ALARM[dark], colors(dark)
     steps, skipped = np.arange(STEPS), np.flatnonzero(history["skipped"])
     overflows = skipped[skipped != BAD_STEP]
     figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
@@ -74,7 +74,7 @@ def draw(dark: bool) -> Figure:
 
     applied = np.flatnonzero(~history["skipped"])
     largest, smallest = (np.interp(steps, applied, history[name][applied]) for name in ("largest", "smallest"))
-    for factor, color, alpha in ((1, "C0", 0.45), (1 / history["scale"], ink, 0.2)):
+    for factor, color, alpha in ((1, theme.colors[0], 0.45), (1 / history["scale"], theme.ink, 0.2)):
         grads.fill_between(steps, factor * smallest, factor * largest, color=color, alpha=alpha, linewidth=0)
     inside = {"ha": "left", "va": "center"}
     grads.text(10, 2e2, "with the loss scale", **inside)
