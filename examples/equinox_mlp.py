@@ -1,5 +1,7 @@
 """Train in float16 with Equinox, its filtered transforms and batch normalization; one batch is bad, and is skipped.
 
+The batch statistics of a skipped step are not kept:
+
     python examples/equinox_mlp.py
 """
 
@@ -11,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from sklearn.datasets import load_digits
-from sklearn.utils import shuffle
 
 import optax_ext
 
@@ -27,6 +28,7 @@ def make_network(key: jax.Array) -> eqx.nn.Sequential:
     return eqx.nn.Sequential(layers)
 
 
+@eqx.filter_jit
 def predict(network: eqx.nn.Sequential, stats: eqx.nn.State, images: Any) -> tuple[jax.Array, eqx.nn.State]:
     """Return the logits, in float32, and new batch statistics; all before the logits is in float16."""
     floats, rest = eqx.partition((network, images), eqx.is_inexact_array)
@@ -54,16 +56,18 @@ def train_step(network: Any, stats: eqx.nn.State, opt_state: optax.OptState, ima
 
 def main() -> tuple[eqx.nn.Sequential, eqx.nn.State, optax.OptState]:
     """Train, and print the accuracy on images that were held out."""
-    pixels, labels = shuffle(*load_digits(return_X_y=True), random_state=0)
-    images = (pixels / 16).astype(np.float32)
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    random = np.random.default_rng(0)
+    order = random.permutation(len(pixels))
+    images, labels = np.asarray(pixels[order] / 16, np.float32), labels[order]
     network, stats = eqx.nn.make_with_state(make_network)(jax.random.key(0))
     opt_state = optimizer.init(eqx.filter(network, eqx.is_inexact_array))
-    for step, batch in enumerate(np.random.default_rng(0).integers(1500, size=(STEPS, BATCH_SIZE))):
+    for step, batch in enumerate(random.integers(1500, size=(STEPS, BATCH_SIZE))):
         factor = np.float32(np.nan if step == BAD_STEP else 1)
         network, stats, opt_state, _ = train_step(network, stats, opt_state, images[batch] * factor, labels[batch])
     logits, _ = predict(eqx.nn.inference_mode(network), stats, jnp.asarray(images[1500:]))
     accuracy, last = np.mean(logits.argmax(1) == labels[1500:]), optax_ext.metrics(opt_state)
-    print(f"accuracy {accuracy:.3f}, {last['skipped_steps']} steps skipped, loss scale {last['loss_scale']:.0f}")
+    print(f"accuracy {accuracy:.3f}, skipped steps {last['skipped_steps']}, loss scale {last['loss_scale']:.0f}")
     return network, stats, opt_state
 
 

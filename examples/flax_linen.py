@@ -1,5 +1,7 @@
 """Train in float16 with Flax Linen, its `TrainState` and batch normalization; one batch is bad, and is skipped.
 
+The batch statistics of a skipped step are not kept:
+
     python examples/flax_linen.py
 """
 
@@ -13,7 +15,6 @@ import optax
 from flax import linen as nn
 from flax.training import train_state
 from sklearn.datasets import load_digits
-from sklearn.utils import shuffle
 
 import optax_ext
 
@@ -46,7 +47,7 @@ def make_state(key: jax.Array) -> TrainState:
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def train_step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, jax.Array]:
+def train_step(state: TrainState, images: Any, labels: Any) -> tuple[TrainState, jax.Array]:
     """Take one step, or skip it if a gradient is non-finite."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
@@ -62,16 +63,19 @@ def train_step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple
 
 def main() -> TrainState:
     """Train, and print the accuracy on images that were held out."""
-    pixels, labels = shuffle(*load_digits(return_X_y=True), random_state=0)
-    images = (pixels / 16).astype(np.float32)
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    random = np.random.default_rng(0)
+    order = random.permutation(len(pixels))
+    images, labels = np.asarray(pixels[order] / 16, np.float32), labels[order]
     state = jax.jit(make_state)(jax.random.key(0))
-    for step, batch in enumerate(np.random.default_rng(0).integers(1500, size=(STEPS, BATCH_SIZE))):
+    for step, batch in enumerate(random.integers(1500, size=(STEPS, BATCH_SIZE))):
         factor = np.float32(np.nan if step == BAD_STEP else 1)
         state, _ = train_step(state, images[batch] * factor, labels[batch])
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    accuracy = np.mean(state.apply_fn(variables, images[1500:], train=False).argmax(1) == labels[1500:])
+    logits = jax.jit(state.apply_fn, static_argnames="train")(variables, images[1500:], train=False)
+    accuracy = np.mean(logits.argmax(1) == labels[1500:])
     last = optax_ext.metrics(state.opt_state)
-    print(f"accuracy {accuracy:.3f}, {last['skipped_steps']} steps skipped, loss scale {last['loss_scale']:.0f}")
+    print(f"accuracy {accuracy:.3f}, skipped steps {last['skipped_steps']}, loss scale {last['loss_scale']:.0f}")
     return state
 
 

@@ -1,5 +1,7 @@
 """Train in float16 with Haiku; one batch is bad, and is skipped.
 
+Parameters are in float32, and copies of them in float16 compute:
+
     python examples/haiku_mlp.py
 """
 
@@ -12,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from sklearn.datasets import load_digits
-from sklearn.utils import shuffle
 
 import optax_ext
 
@@ -23,6 +24,7 @@ optimizer = optax.adamw(3e-3, weight_decay=1e-2, mask=no_biases)
 optimizer = optax_ext.dynamic_loss_scaling(optimizer, growth_steps=20)  # 2000 in a long run
 
 
+@jax.jit
 def predict(params: hk.Params, images: Any) -> jax.Array:
     """Return the logits, in float32; all before them is in float16."""
     params, images = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), (params, images))
@@ -44,16 +46,18 @@ def train_step(params: hk.Params, opt_state: optax.OptState, images: Any, labels
 
 def main() -> tuple[hk.Params, optax.OptState]:
     """Train, and print the accuracy on images that were held out."""
-    pixels, labels = shuffle(*load_digits(return_X_y=True), random_state=0)
-    images = (pixels / 16).astype(np.float32)
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    random = np.random.default_rng(0)
+    order = random.permutation(len(pixels))
+    images, labels = np.asarray(pixels[order] / 16, np.float32), labels[order]
     params = jax.jit(network.init)(jax.random.key(0), images[:1])
     opt_state = optimizer.init(params)
-    for step, batch in enumerate(np.random.default_rng(0).integers(1500, size=(STEPS, BATCH_SIZE))):
+    for step, batch in enumerate(random.integers(1500, size=(STEPS, BATCH_SIZE))):
         factor = np.float32(np.nan if step == BAD_STEP else 1)
         params, opt_state, _ = train_step(params, opt_state, images[batch] * factor, labels[batch])
     accuracy = np.mean(predict(params, images[1500:]).argmax(1) == labels[1500:])
     last = optax_ext.metrics(opt_state)
-    print(f"accuracy {accuracy:.3f}, {last['skipped_steps']} steps skipped, loss scale {last['loss_scale']:.0f}")
+    print(f"accuracy {accuracy:.3f}, skipped steps {last['skipped_steps']}, loss scale {last['loss_scale']:.0f}")
     return params, opt_state
 
 
