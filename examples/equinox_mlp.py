@@ -44,11 +44,11 @@ def loss_fn(network: Any, stats: eqx.nn.State, images: Any, labels: Any) -> tupl
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
 
 
-@eqx.filter_jit(donate="all")
-def train_step(network: Any, stats: eqx.nn.State, opt_state: optax.OptState, images: Any, labels: Any) -> Any:
+@eqx.filter_jit(donate="all-except-first")  # all but the batch
+def train_step(batch: tuple[Any, Any], network: Any, stats: eqx.nn.State, opt_state: optax.OptState) -> Any:
     """Take one step, or skip it if a gradient is non-finite; return what changed, and the loss."""
     value_and_grad = optax_ext.value_and_grad(loss_fn, opt_state, has_aux=True, transform=eqx.filter_value_and_grad)
-    (loss, new_stats), grads = value_and_grad(network, stats, images, labels)
+    (loss, new_stats), grads = value_and_grad(network, stats, *batch)
     updates, opt_state = optimizer.update(grads, opt_state, eqx.filter(network, eqx.is_inexact_array))
     applied = optax_ext.metrics(opt_state)["consecutive_skips"] == 0
     return eqx.apply_updates(network, updates), optax.tree.where(applied, new_stats, stats), opt_state, loss
@@ -64,7 +64,7 @@ def main() -> tuple[eqx.nn.Sequential, eqx.nn.State, optax.OptState]:
     opt_state = optimizer.init(eqx.filter(network, eqx.is_inexact_array))
     for step, batch in enumerate(random.integers(1500, size=(STEPS, BATCH_SIZE))):
         factor = np.float32(np.nan if step == BAD_STEP else 1)
-        network, stats, opt_state, _ = train_step(network, stats, opt_state, images[batch] * factor, labels[batch])
+        network, stats, opt_state, _ = train_step((images[batch] * factor, labels[batch]), network, stats, opt_state)
     logits, _ = predict(eqx.nn.inference_mode(network), stats, jnp.asarray(images[1500:]))
     accuracy, last = np.mean(logits.argmax(1) == labels[1500:]), optax_ext.metrics(opt_state)
     print(f"accuracy {accuracy:.3f}, skipped steps {last['skipped_steps']}, loss scale {last['loss_scale']:.0f}")
