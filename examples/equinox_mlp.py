@@ -66,7 +66,7 @@ def main() -> tuple[eqx.nn.Sequential, eqx.nn.State, optax.OptState]:
         factor = np.float32(np.nan if step == BAD_STEP else 1)
         network, stats, opt_state, _ = train_step((images[batch] * factor, labels[batch]), network, stats, opt_state)
     logits, _ = predict(eqx.nn.inference_mode(network), stats, jnp.asarray(images[1500:]))
-    accuracy, last = np.mean(logits.argmax(1) == labels[1500:]), optax_ext.metrics(opt_state)
+    accuracy, last = np.mean(np.asarray(logits).argmax(1) == labels[1500:]), optax_ext.metrics(opt_state)
     print(f"accuracy {accuracy:.3f}, skipped steps {last['skipped_steps']}, loss scale {last['loss_scale']:.0f}")
     return network, stats, opt_state
 

@@ -73,7 +73,7 @@ def main() -> TrainState:
         state, _ = train_step(state, images[batch] * factor, labels[batch])
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = jax.jit(state.apply_fn, static_argnames="train")(variables, images[1500:], train=False)
-    accuracy = np.mean(logits.argmax(1) == labels[1500:])
+    accuracy = np.mean(np.asarray(logits).argmax(1) == labels[1500:])
     last = optax_ext.metrics(state.opt_state)
     print(f"accuracy {accuracy:.3f}, skipped steps {last['skipped_steps']}, loss scale {last['loss_scale']:.0f}")
     return state

@@ -6,6 +6,7 @@ The data are eight Gaussians in a ring, and the generator is to find all of them
 """
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -29,16 +30,17 @@ class Player(NamedTuple):
     opt_state: optax.OptState
 
 
-def make_player(key: jax.Array, sizes: tuple[int, ...]) -> Player:
+def make_player(random: np.random.Generator, sizes: tuple[int, ...]) -> Player:
     """Make a network of dense layers, with parameters in float32."""
     params: Params = []
-    for k, inputs, outputs in zip(jax.random.split(key, len(sizes) - 1), sizes, sizes[1:], strict=False):
-        kernel = jax.random.normal(k, (inputs, outputs)) * (2 / inputs) ** 0.5
-        params.append({"kernel": kernel, "bias": jnp.zeros(outputs)})
+    for inputs, outputs in itertools.pairwise(sizes):
+        kernel = random.standard_normal((inputs, outputs), np.float32) * (2 / inputs) ** 0.5
+        params.append({"kernel": jnp.asarray(kernel), "bias": jnp.zeros(outputs)})
     return Player(params, optimizer.init(params))
 
 
-def apply(params: Params, x: jax.Array) -> jax.Array:
+@jax.jit
+def apply(params: Params, x: Any) -> jax.Array:
     """Return the output of dense layers, in float32; all before it is in float16."""
     params, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), (params, x))
     for layer in params[:-1]:
@@ -47,12 +49,12 @@ def apply(params: Params, x: jax.Array) -> jax.Array:
 
 
 def generator_loss(generator: Params, discriminator: Params, noise: jax.Array) -> jax.Array:
-    """Return a loss that falls as the discriminator takes what the generator makes for data."""
+    """Return a loss that falls as the discriminator takes the points of the generator for data."""
     return jax.nn.softplus(-apply(discriminator, apply(generator, noise))).mean()
 
 
 def discriminator_loss(discriminator: Params, generator: Params, noise: jax.Array, data: jax.Array) -> jax.Array:
-    """Return a loss that falls as the discriminator tells data from what the generator makes."""
+    """Return a loss that falls as the discriminator tells data from the points of the generator."""
     made, real = apply(discriminator, apply(generator, noise)), apply(discriminator, data)
     return (jax.nn.softplus(made) + jax.nn.softplus(-real)).mean()
 
@@ -66,14 +68,17 @@ def move(player: Player, loss_fn: Any, *inputs: Any) -> Player:
 
 
 @functools.partial(jax.jit, donate_argnames=("generator", "discriminator"))
-def train_step(generator: Player, discriminator: Player, key: jax.Array, step: int) -> tuple[Player, Player]:
+def train_step(generator: Player, discriminator: Player, noise: Any, data: Any) -> tuple[Player, Player]:
     """Move both networks, each against the other as it was before."""
-    centers, spread, noise = jax.random.split(jax.random.fold_in(key, step), 3)
-    data = jnp.asarray(CENTERS)[jax.random.randint(centers, (BATCH_SIZE,), 0, len(CENTERS))]
-    data += SPREAD * jax.random.normal(spread, data.shape)
-    inputs = jax.random.normal(noise, (BATCH_SIZE, NOISE))
-    moved = move(generator, generator_loss, discriminator.params, inputs)
-    return moved, move(discriminator, discriminator_loss, generator.params, inputs, data)
+    moved = move(generator, generator_loss, discriminator.params, noise)
+    return moved, move(discriminator, discriminator_loss, generator.params, noise, data)
+
+
+def sample(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return noise for the generator, and as many points of the data."""
+    centers = CENTERS[random.integers(len(CENTERS), size=BATCH_SIZE)]
+    points = centers + np.float32(SPREAD) * random.standard_normal((BATCH_SIZE, 2), np.float32)
+    return random.standard_normal((BATCH_SIZE, NOISE), np.float32), points
 
 
 def count_modes(points: Any) -> np.ndarray:
@@ -84,16 +89,16 @@ def count_modes(points: Any) -> np.ndarray:
 
 def main() -> tuple[Player, Player]:
     """Train, and print how many points the generator puts where, and how each loss scale fared."""
-    first, second, key, noise = jax.random.split(jax.random.key(0), 4)
-    generator = jax.jit(make_player, static_argnums=1)(first, (NOISE, WIDTH, WIDTH, 2))
-    discriminator = jax.jit(make_player, static_argnums=1)(second, (2, WIDTH, WIDTH, 1))
-    for step in range(STEPS):
-        generator, discriminator = train_step(generator, discriminator, key, step)
-    counts = count_modes(apply(generator.params, jax.random.normal(noise, (1000, NOISE))))
+    random = np.random.default_rng(0)
+    generator = make_player(random, (NOISE, WIDTH, WIDTH, 2))
+    discriminator = make_player(random, (2, WIDTH, WIDTH, 1))
+    for _ in range(STEPS):
+        generator, discriminator = train_step(generator, discriminator, *sample(random))
+    counts = count_modes(apply(generator.params, random.standard_normal((1000, NOISE), np.float32)))
     print(f"{counts.sum()} of 1000 points lie near the eight centers: {', '.join(map(str, counts))}")
     for name, player in {"generator": generator, "discriminator": discriminator}.items():
         last = optax_ext.metrics(player.opt_state)
-        print(f"{name}: loss scale {last['loss_scale']:.0f}, {last['skipped_steps']} steps skipped")
+        print(f"{name}: loss scale {last['loss_scale']:.0f}, skipped steps {last['skipped_steps']}")
     return generator, discriminator
 
 

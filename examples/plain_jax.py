@@ -67,7 +67,8 @@ def main() -> tuple[Params, optax.OptState]:
     for step, batch in enumerate(random.integers(1500, size=(STEPS, BATCH_SIZE))):
         factor = np.float32(np.nan if step == BAD_STEP else 1)
         params, opt_state, _ = train_step(params, opt_state, images[batch] * factor, labels[batch])
-    accuracy = np.mean(predict(params, images[1500:]).argmax(1) == labels[1500:])
+    logits = np.asarray(predict(params, images[1500:]))
+    accuracy = np.mean(logits.argmax(1) == labels[1500:])
     last = optax_ext.metrics(opt_state)
     print(f"accuracy {accuracy:.3f}, skipped steps {last['skipped_steps']}, loss scale {last['loss_scale']:.0f}")
     return params, opt_state
