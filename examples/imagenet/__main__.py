@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -58,8 +59,9 @@ def load(arguments: argparse.Namespace) -> tuple[config.OptimizationConfig, Sour
     run = recipe.run
     if run is None or run.examples is None or run.batch_size is None or run.total_steps() is None:
         PARSER.error(f"{arguments.recipe} must have a run with examples, batch_size, and epochs or steps, got {run}")
-    if run.batch_size % jax.device_count():
-        PARSER.error(f"run.batch_size must be a multiple of the {jax.device_count()} devices, got {run.batch_size}")
+    if run.batch_size % (recipe.accumulate_steps * jax.device_count()):
+        devices = f"{jax.device_count()} devices and {recipe.accumulate_steps} accumulated gradients"
+        PARSER.error(f"run.batch_size must be a multiple of {devices} together, got {run.batch_size}")
 
     train: Source
     validation: Source
@@ -78,13 +80,16 @@ def load(arguments: argparse.Namespace) -> tuple[config.OptimizationConfig, Sour
 def main(argv: Sequence[str] | None = None) -> State:
     """Run the command line."""
     arguments = PARSER.parse_args(argv)
+    flags.FLAGS.mark_as_parsed()  # or the workers of Grain 0.2.18 fail: github.com/google/grain/issues/1355
     if arguments.distributed is not None:
         address, count, index = arguments.distributed or (None, None, None)
         jax.distributed.initialize(address, count and int(count), index and int(index))
     recipe, train, validation = load(arguments)
     run: Any = recipe.run
-    size: dict[str, int] = {"batch_size": run.batch_size, "size": arguments.image_size, "workers": arguments.workers}
-    steps, evaluation_steps = run.total_steps(), run.in_steps(f"{arguments.evaluate_every} epochs")
+    parts = recipe.accumulate_steps  # a step here is the gradient of such a part of a batch
+    steps, evaluation_steps = (parts * run.in_steps(each) for each in ("100%", f"{arguments.evaluate_every} epochs"))
+    size: dict[str, int] = {"batch_size": run.batch_size // parts, "size": arguments.image_size}
+    size["workers"] = arguments.workers
 
     mesh = Mesh(np.array(jax.devices()), ("data",))
     on_all, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

@@ -23,7 +23,7 @@ class Source(Protocol):
 
     classes: list[str]
 
-    def __len__(self) -> int: ...  # noqa: D105
+    def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
 
 
@@ -108,9 +108,7 @@ def training_batches(
     return _batches_of_this_host(images, batch_size, workers)
 
 
-def validation_batches(
-    source: Source, batch_size: int, size: int, *, workers: int = 0
-) -> grain.DatasetIterator[Batch]:
+def validation_batches(source: Source, batch_size: int, size: int, *, workers: int = 0) -> grain.DatasetIterator[Batch]:
     """Return this host's part of batches with every image once; the last is filled up with the label `PADDING`."""
     blank = {"image": np.zeros((size, size, 3), np.uint8), "label": np.int32(PADDING)}
 

@@ -1,6 +1,12 @@
 """ResNet-50 on ImageNet, made small: it learns, resumes bit by bit, skips what it should and reads every image once."""
 
+import os
+import re
 import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
@@ -22,7 +29,9 @@ from examples.imagenet.model import ResNet
 from examples.imagenet.training import LABEL_SMOOTHING, State, Trainer, load_recipe
 
 CLASSES, STEPS, PREEMPTED_AT = 10, 20, 7
-CONFIGS = Path(program.__file__).parents[1] / "configs"
+PROCESS_STEPS = 600  # so many that a signal after the first checkpoint comes in time
+ROOT = Path(program.__file__).parents[2]
+CONFIGS = ROOT / "examples" / "configs"
 RUN = {"examples": 200, "batch_size": 32, "steps_per_epoch": "null", "epochs": "null", "steps": STEPS}
 RATE = {"learning_rate": 0.5, "eeta": 0.1}  # for as many steps
 OVERRIDES = [f"run.{name}={value}" for name, value in RUN.items()]
@@ -81,7 +90,10 @@ def make_batch(labels: Any = None) -> Any:
 def test_it_learns(undisturbed: Run) -> None:
     loss = np.array([undisturbed.scalars["loss"][step] for step in range(1, STEPS + 1)])
     assert loss[-3:].mean() < 0.8 * loss[:3].mean()
-    assert set(undisturbed.scalars["validation/accuracy"]) == {12, STEPS}  # after 2 of 3 epochs, 6.25 steps each, and at the end
+    assert set(undisturbed.scalars["validation/accuracy"]) == {
+        12,
+        STEPS,
+    }  # after 2 of 3 epochs, 6.25 steps each, and at the end
     assert undisturbed.scalars["loss_scale"][1] == 2.0**15
     assert {name for name in undisturbed.scalars if name.startswith("trust_ratio/")} >= {
         "trust_ratio/median",
@@ -202,7 +214,9 @@ def test_augmentations_do_not_depend_on_the_number_of_hosts(monkeypatch: pytest.
     whole = next(batches)["image"]
     np.testing.assert_array_equal(whole[0::2], parts[0])
     np.testing.assert_array_equal(whole[1::2], parts[1])
-    assert len({image.tobytes() for _ in range(5) for image in next(batches)["image"]}) == 40  # two epochs: no two alike
+    assert (
+        len({image.tobytes() for _ in range(5) for image in next(batches)["image"]}) == 40
+    )  # two epochs: no two alike
 
 
 def test_validation_has_each_image_once_over_the_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,3 +275,81 @@ def test_wrong_arguments(folder: Path, tmp_path: Path, capsys: Any, arguments: l
     with pytest.raises(SystemExit):
         program.main([str(tmp_path) if argument == "FOLDER" else argument for argument in arguments])
     assert message in capsys.readouterr().err
+
+
+PAGE = (ROOT / "docs" / "imagenet.md").read_text()
+
+
+def test_the_page_says_how_long_the_runs_are() -> None:
+    rows = re.findall(r"^\| \[.*\]\(\.\./(.*)\) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 3
+    for path, *numbers in rows:
+        run: Any = load_recipe(ROOT / path, [], "bfloat16").run
+        expected = run.batch_size, run.total_steps(), run.in_steps("4 epochs")
+        assert tuple(int(number.replace(",", "")) for number in numbers) == expected
+
+
+@pytest.mark.parametrize("command", re.findall(r"python -m examples.imagenet (.*)", PAGE))
+def test_the_commands_of_the_page(command: str) -> None:
+    arguments = program.PARSER.parse_args(command.split())
+    assert load_recipe(arguments.recipe, arguments.set, arguments.dtype).run is not None
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Several processes
+
+
+def run_processes(output: Path, folder: Path, preempt: bool = False) -> str:
+    """Run two processes with two devices each, perhaps with SIGTERM to one of them; return what they say."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    run = {"examples": 7, "batch_size": 8, "steps_per_epoch": "null", "epochs": "null", "steps": PROCESS_STEPS}
+    command = [sys.executable, "-m", "examples.imagenet", "--data", str(folder), "--output", str(output)]
+    command += ["--blocks", "1", "--width", "8", "--image-size", "32", "--workers", "1", "--evaluate-every", "1000"]
+    command += ["--checkpoint-every", "50", "--set", "optimizer.learning_rate=0.5"]
+    command += [argument for name, value in run.items() for argument in ("--set", f"run.{name}={value}")]
+    logs = [output.with_name(f"{output.name}_{index}_{preempt}.log") for index in range(2)]
+    workers = []
+    try:
+        for index, log in enumerate(logs):
+            with log.open("wb") as text:
+                arguments = [*command, "--distributed", address, "2", str(index)]
+                workers.append(subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=text, stderr=text))
+        deadline = time.monotonic() + 480
+        while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
+            if preempt and (output / "checkpoints" / "50").exists():
+                workers[1].send_signal(signal.SIGTERM)  # to one alone
+                preempt = False
+            time.sleep(0.1)
+        said = "\n".join(log.read_text(errors="replace") for log in logs)
+        assert [worker.poll() for worker in workers] == [0, 0], said
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    return said
+
+
+@pytest.mark.slow
+def test_two_processes_are_preempted_and_resume(folder: Path, tmp_path: Path) -> None:
+    """Train in bfloat16 on a folder, with a process that reads images; SIGTERM goes to one of the two processes.
+
+    `python -m pytest -m slow tests/examples/test_imagenet.py`, the last time with Python 3.11, JAX 0.10.2, Orbax 0.12.8
+    and Grain 0.2.18 on two cores: every leaf of the last checkpoint equal.
+    """
+    for part in ("train", "val"):
+        (tmp_path / "data" / part).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / part).symlink_to(folder)
+    outputs = tmp_path / "undisturbed", tmp_path / "preempted"
+    run_processes(outputs[0], tmp_path / "data")
+    stopped = re.search(r"stopped after step (\d+)", run_processes(outputs[1], tmp_path / "data", preempt=True))
+    assert stopped is not None
+    assert 50 < int(stopped[1]) < PROCESS_STEPS
+    run_processes(outputs[1], tmp_path / "data")
+    with ocp.StandardCheckpointer() as checkpointer:
+        ends = [checkpointer.restore(output / "checkpoints" / str(PROCESS_STEPS) / "state") for output in outputs]
+    assert ends[0]["opt_state"]["skipped_steps"] == 0
+    jax.tree.map(np.testing.assert_array_equal, *ends)
