@@ -102,6 +102,15 @@ def test_it_learns(undisturbed: Run) -> None:
     }
 
 
+def test_blocks_start_as_the_identity(trainer: Trainer) -> None:
+    on_all = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec())
+    block = trainer.init(jax.random.key(0), 32, on_all).params["stage1_block1"]
+    assert {name: set(np.unique(block[name]["scale"])) for name in ("norm1", "norm2", "norm3", "projection_norm")} == {
+        **{name: {1} for name in ("norm1", "norm2", "projection_norm")},
+        "norm3": {0},
+    }
+
+
 def test_a_preempted_training_ends_as_an_undisturbed_one(undisturbed: Run, tmp_path: Path, capsys: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
     first = train(tmp_path, PREEMPTED_AT)
