@@ -115,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> State:
         progress = stack.enter_context(tqdm(total=steps, initial=start, unit="step", disable=not is_first))
         writer = SummaryWriter(str(arguments.output), purge_step=start + 1, write_to_disk=is_first)
         stack.enter_context(writer)
+        say = progress.write if is_first else lambda text: None
         for step in range(start + 1, steps + 1):
             state, metrics = trainer.step(state, put(next(batches)))
             if step % arguments.log_every == 0:
@@ -127,14 +128,15 @@ def main(argv: Sequence[str] | None = None) -> State:
             if step % evaluation_steps == 0 or step == steps:
                 accuracy = evaluate(state)
                 writer.add_scalar("validation/accuracy", accuracy, step)
-                progress.write(f"step {step}: accuracy {accuracy:.2%} on the validation images")
+                say(f"step {step}: accuracy {accuracy:.2%} on the validation images")
             stop = is_preempted(step)
             if stop or step == steps or step % arguments.checkpoint_every == 0:
                 save(manager, step, state, batches)
             if stop:
-                progress.write(f"stopped after step {step}: the same command goes on from there")
+                say(f"stopped after step {step}: the same command goes on from there")
                 break
         manager.close()  # waits for the last save
+        batches.close()
     return state
 
 
