@@ -22,7 +22,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Make pages of the documents at the root."""
     for page, document in DOCUMENTS.items():
         text = (ROOT / f"{document}.md").read_text(encoding="utf-8")
-        files.append(File.generated(config, f"{page}.md", content=relink(text, ROOT, config)))
+        head = "---\nhide: [navigation]\n---\n\n" if page == "index" else ""
+        files.append(File.generated(config, f"{page}.md", content=head + relink(text, ROOT, config)))
     return files
 
 
@@ -41,13 +42,14 @@ def address(target: str, folder: Path, config: Any) -> str:
     repository, site = f"{config['repo_url']}/blob/main/", config["site_url"]
     raw = repository.replace("github.com", "raw.githubusercontent.com").replace("/blob/", "/")
     if target.startswith(site):
-        return (target.removeprefix(site).rstrip("/") or "index") + ".md"
+        page = target.removeprefix(site).rstrip("/")
+        return f"{page}/index.md".lstrip("/") if (DOCS / page).is_dir() else f"{page}.md"
     if target.startswith(f"{raw}docs/"):
         return target.removeprefix(f"{raw}docs/")
     if "://" in target or target.startswith("mailto:"):
         return target
     path = Path(os.path.normpath(folder / target))
-    if path.is_relative_to(DOCS):
+    if path.is_relative_to(DOCS) and not path.is_dir():
         return os.path.relpath(path, DOCS if folder == ROOT else folder)
     if folder == ROOT and (names := [page for page, document in DOCUMENTS.items() if target == f"{document}.md"]):
         return f"{names[0]}.md"

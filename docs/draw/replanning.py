@@ -17,5 +17,5 @@ def draw(dark: bool) -> object:
     (command,) = re.findall(r"^\$ optax-ext (replan .*) -o replanning.png$", text, re.MULTILINE)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name, recipe in re.findall(r"^```yaml\n# (\S+\.yaml)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            Path(name).write_text(recipe)
+            Path(name).write_text(recipe, encoding="utf-8")
         return optax_ext(*shlex.split(command), dark=dark)

@@ -260,10 +260,8 @@ def file_behind(link):
         return ""
     if address.startswith(SITE):
         page = address.removeprefix(SITE).rstrip("/")
-        return next(
-            (name for name in (f"docs/{page}.md", f"docs/{page}/index.md") if (ROOT / name).exists()),
-            "docs/index.md" if not page else f"docs/{page}.md",
-        )
+        names = (f"docs/{page}.md", f"docs/{page}/index.md")
+        return next((name for name in names if (ROOT / name).exists()), names[0]) if page else "README.md"
     if address.startswith(PICTURES):
         return address.removeprefix(PICTURES)
     if found := re.match(rf"{URL}/actions/(workflows/[\w.]+)", address):
