@@ -1,6 +1,7 @@
 """How far SGD and LARS move each layer of a network in a step, for docs/lars.md."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def _moved() -> dict[str, list[float]]:
     random = np.random.default_rng(0)
     params = {
         f"layer {index}": jnp.asarray(random.normal(size=shape) / shape[0] ** 0.5, jnp.float32)
-        for index, shape in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False), 1)
+        for index, shape in enumerate(itertools.pairwise(WIDTHS), 1)
     }
     inputs = jnp.asarray(random.normal(size=(256, WIDTHS[0])), jnp.float32)
     labels = jnp.asarray(random.integers(WIDTHS[-1], size=256))
