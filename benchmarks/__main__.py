@@ -98,7 +98,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
+    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
 
 
 def make_table(title: str, rows: dict[str, Measurement], params_bytes: int) -> Table:

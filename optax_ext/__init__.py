@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from optax_ext._core.lazy import lazy_names
 
-__version__ = "0.1.0"
+__version__: str  # is looked up when it is first read
 
 __all__ = [
     "Constant",
@@ -98,6 +98,17 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first used, so
         scale_by_trust_ratio,
     )
 else:
-    __getattr__, __dir__ = lazy_names(
-        __name__, __all__, ["schedules", "masks", "transforms", "loss_scaling", "telemetry", "config", "interop"]
+    _import_name, __dir__ = lazy_names(
+        __name__,
+        [*__all__, "__version__"],
+        ["schedules", "masks", "transforms", "loss_scaling", "telemetry", "config", "interop"],
     )
+
+    def __getattr__(name):
+        if name != "__version__":
+            return _import_name(name)
+        from pathlib import Path
+
+        from optax_ext._core.version import find_version
+
+        return globals().setdefault("__version__", find_version(Path(__file__).parents[1]))

@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 
     Args:
       subject: What was read, such as a class name or a file name.
-      problems: At least one [`Problem`][].
+      problems: At least one [`Problem`][optax_ext.config.Problem].
 
     Examples:
       >>> import optax_ext

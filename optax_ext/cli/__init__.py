@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -38,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if argv is None and not os.environ.get("JAX_PLATFORMS"):
-        # This process is ours: a few values of a schedule must not take an accelerator from whoever trains on it.
-        os.environ["JAX_PLATFORMS"] = "cpu"
+    if argv is None:  # this process is ours
+        _write_utf8()
+        # A few values of a schedule must not take an accelerator from whoever trains on it.
+        os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS") or "cpu"
     modules = [*arguments.first_modules, *arguments.modules]
     if modules:
         sys.path.insert(0, os.getcwd())  # where `python -m` looks too, and an installed command does not
@@ -60,6 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return _BROKEN_PIPE
+
+
+def _write_utf8() -> None:
+    """Write UTF-8, as recipes are read, where Python would write a pipe or a file in the code page of Windows."""
+    chosen = os.environ.get("PYTHONIOENCODING")
+    if not chosen and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -122,13 +131,21 @@ def _run(arguments: argparse.Namespace) -> int:
             return schema()
 
 
+class _PrintVersion(argparse.Action):
+    """What argparse does for a version, but for one that is looked up only if it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"optax_ext {optax_ext.__version__}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="optax-ext",
         description="Look at recipes: optimizers, schedules and loss scales in JSON or YAML files.",
         epilog="Exit status: 0 fine, 1 problems with a config, 2 wrong usage.",
     )
-    parser.add_argument("--version", action="version", version=f"optax_ext {optax_ext.__version__}")
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="show the version of optax_ext and exit")
     parser.add_argument("--import", dest="first_modules", action="append", default=[], help=argparse.SUPPRESS)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(

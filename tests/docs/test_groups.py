@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import yaml
 
 from optax_ext import config
@@ -72,8 +71,3 @@ def test_the_code_runs():
     assert recipe.in_words() == "3 groups: ^backbone/, prototypes, rest"
     by_recipe, _ = names["tx"].update(names["params"], names["tx"].init(names["params"]), names["params"])
     jax.tree.map(np.testing.assert_array_equal, by_recipe, updates)
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "stacked_layers.md"], ids=lambda page: page.name)
-def test_the_page_is_linked(page):
-    assert "groups.md)" in page.read_text()

@@ -93,8 +93,3 @@ def test_weight_decay_in_the_loss_is_that_of_a_kernel():
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", TEXT))))
 def test_links_lead_somewhere(target):
     assert (PAGE.parent / target).exists()
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "migration.md"], ids=lambda page: page.name)
-def test_the_page_is_linked(page):
-    assert "importing.md)" in page.read_text()

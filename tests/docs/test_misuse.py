@@ -135,11 +135,6 @@ def test_links_lead_somewhere(target):
     assert (PAGE.parent / target).exists()
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "trust.md"], ids=lambda page: page.name)
-def test_the_page_is_linked(page):
-    assert "misuse.md)" in page.read_text()
-
-
 def test_the_ratios_of_stacked_layers_are_the_ones_that_are_told(namespace):
     (row,) = [row for row in ROWS if code_of(row[0]) == "optax_ext.scale_by_trust_ratio().init(stacked)"]
     ratios = []

@@ -7,7 +7,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-import pytest
 import yaml
 
 from optax_ext import config
@@ -58,8 +57,3 @@ def test_the_lists_are_those_of_optax():
         assert listed == {*aliases()}
     refusing = re.search(r"each parameter refuse it: (.*?)\. `config", TEXT, re.DOTALL)[1]
     assert set(re.findall(r"`(\w+)`", refusing)) == {n for n, alias in aliases().items() if alias.sees_whole_parameters}
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
-def test_the_page_is_linked(page):
-    assert "docs/optax.md)" in page.read_text()

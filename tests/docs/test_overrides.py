@@ -121,8 +121,3 @@ def test_tyro_shows_descriptions_checks_and_has_the_limits_told():
     assert cli(number, "0.5") == config.SGD(0.5)
     assert "--learning-rate" in cli(number, "--learning-rate=0.5")
     assert "nrecognized" in cli(recipe, "--ema.start-step=3")
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md"], ids=lambda page: page.name)
-def test_the_page_is_linked(page):
-    assert "overrides.md)" in page.read_text()

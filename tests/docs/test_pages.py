@@ -4,14 +4,17 @@ A page's blocks run in order, in one namespace and one empty folder:
 
 - `python` runs, and `console` runs its lines that begin with `$ optax-ext`.
 - `text` right after one of these is what it prints; a line that ends in `...` may go on.
+- Where a table's last column is `code`, that runs after all blocks, each row by itself.
 - A `yaml` block that begins with `# name.yaml` is written to that file.
-- `py` is code of other software, and `bash` is for a person's shell.
+- `py` is code of other software, which `foreign.py` runs; the files that it wrote are there. `bash` is for a person's
+  shell.
 """
 
 import contextlib
 import io
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,12 @@ def run_commands(text: str) -> None:
             assert main(arguments) == 0, line
 
 
+def code_in_tables(text: str) -> list[str]:
+    """Return the code in the last cells of those tables whose last column is `code`."""
+    tables = re.findall(r"^\|[^\n]*\| code \|\n\|[-|: ]+\|\n((?:\|[^\n]*\n)+)", text, re.MULTILINE)
+    return [row.rsplit(" | ", 1)[1].strip("` |") for table in tables for row in table.splitlines()]
+
+
 def is_printed(shown: str, printed: str) -> bool:
     lines = shown.rstrip().splitlines(), printed.rstrip().splitlines()
     if len(lines[0]) != len(lines[1]):
@@ -48,6 +57,8 @@ def is_printed(shown: str, printed: str) -> bool:
 def test_the_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    if (written := Path(__file__).parent / "recorded" / page.stem).exists():
+        shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     names, text, end, printed = {"__name__": "__main__"}, page.read_text(), 0, None
     for block in BLOCK.finditer(text):
         language, content = block.groups()
@@ -68,6 +79,8 @@ def test_the_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
             printed = None
         elif language == "yaml" and (name := re.match(r"# (\S+\.yaml)$", content, re.MULTILINE)):
             Path(name[1]).write_text(content)
+    for code in code_in_tables(text):
+        exec(compile(code, str(page), "exec"), dict(names))
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)

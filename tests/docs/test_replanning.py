@@ -83,7 +83,3 @@ def test_which_changes_need_no_more_than_a_restore(overrides, fits):
         state = old.make().init(params)
         carried = config.carry_over(state, old, new, params)
         assert all(was is now for was, now in zip(jax.tree.leaves(state), jax.tree.leaves(carried), strict=True))
-
-
-def test_the_page_is_linked():
-    assert "docs/replanning.md)" in (ROOT / "README.md").read_text()

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
 import yaml
 
 from optax_ext import config
@@ -33,8 +32,3 @@ def test_the_code_says_what_the_recipe_says():
     for code in [text for language, text in FOUND if language == "python"]:
         exec(compile(code, PAGE.name, "exec"), names)
     assert config.from_dict(yaml.safe_load(BLOCKS["yaml"])).optimizer.layer_axes() == names["axes"]
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "misuse.md"], ids=lambda page: page.name)
-def test_the_page_is_linked(page):
-    assert "stacked_layers.md)" in page.read_text()

@@ -15,7 +15,6 @@ own, and only the cases of the generations that are installed are computed; the 
 import argparse
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
