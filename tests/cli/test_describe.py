@@ -558,9 +558,8 @@ def test_no_path_is_broken_on_any_screen(columns, capsys, monkeypatch):
     for name in ("exclude_from_layer_adaptation", "initial_learning_rate", "learning_rate_multipliers"):
         assert name in words
     assert f"Learning rate of {group.label}\n" in out
-    assert max(len(line) for line in out.splitlines()[1:]) <= max(
-        columns, 86
-    )  # that of the longest path and its indent
+    longest = 2 + 4 + max(map(len, paths)) + len(",")  # with its indent
+    assert max(len(line) for line in out.splitlines()[1:]) <= max(columns, longest)
 
 
 @pytest.mark.parametrize("columns", [80, 100, 120])
