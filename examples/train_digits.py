@@ -287,7 +287,7 @@ def plot(result: Result, unguarded: Result | None) -> Figure:
         error.annotate(f"{worst:.0%}", (middle, worst), (0, -10), textcoords="offset points", **style)
     final = 1 - result.test_accuracies[-1]
     error.annotate(
-        f"{final:.2%}", (steps[-1], final), (0, 6), textcoords="offset points", ha="right", va="bottom", color=BLUE
+        f"{final:.2%}", (steps[-1], final), (0, 20), textcoords="offset points", ha="right", va="bottom", color=BLUE
     )
     error.set_yscale("symlog", linthresh=0.01, linscale=0.4)  # to 0, for one image of 360 is 0.28 %
     error.set_ylim(0, 1)

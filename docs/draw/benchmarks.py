@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 def tables(section: str, title: str) -> list[dict[str, Row]]:
     """Return the rows of each table of a section of RESULTS.md by their names, of the tables whose titles begin so."""
-    (text,) = re.findall(rf"^## {section}\n(.*?)^## ", RESULTS.read_text(), re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(rf"^## {section}\n(.*?)^## ", RESULTS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     found = []
     for table in text.split("\n\n"):
         if not table.startswith(f"| {title}"):

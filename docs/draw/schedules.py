@@ -12,7 +12,9 @@ from optax_ext.cli._curves import curve
 from optax_ext.cli._picture import draw_curves
 
 PAGE = Path(__file__).parents[1] / "schedules.md"
-FILES = dict(re.findall(r"^```yaml\n# (\w+)\.yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+FILES = dict(
+    re.findall(r"^```yaml\n# (\w+)\.yaml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+)
 STEPS = 1000
 SIZE = (7.6, 2.2)  # inches
 
