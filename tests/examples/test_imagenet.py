@@ -43,6 +43,14 @@ ARGUMENTS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly() -> Iterator[None]:
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 class Run(NamedTuple):
     state: State
     scalars: dict[str, dict[int, float]]
