@@ -143,9 +143,35 @@ def run_arm(arm: Arm, size: Size, data: Data) -> tuple[dict[str, Any], Any]:
         None if value != value else round(float(value), 4) for value in history["loss"][:, -1].mean(-1)
     ]
     if arm.scaled:
-        kept["loss_scale"] = history["loss_scale"].reshape(size.seeds, -1).tolist()
+        kept["loss_scale"] = [changes(scales.ravel()) for scales in history["loss_scale"]]
         kept["skipped_steps"] = history["skipped_steps"][:, -1, -1].tolist()
     return kept | {"cpu_seconds": round(time.process_time() - start, 1)}, history["params"]
+
+
+def changes(scales: np.ndarray) -> list[tuple[int, int]]:
+    """Return the steps after which the loss scale was another, with its exponent."""
+    steps = np.flatnonzero(np.diff(scales, prepend=0))
+    return [(int(step), int(np.log2(scales[step]))) for step in steps]
+
+
+def make_table_of_underflow(found: dict[str, Any]) -> str:
+    """Return the shares at the end of training as a table in Markdown: ranges over the layers, in percent."""
+    lines = [
+        "| terms | loss scale | outputs: zero | outputs: subnormal | kernels: zero | kernels: subnormal |",
+        "|--:|--:|--:|--:|--:|--:|",
+    ]
+    size = found["size"]
+    for row in found["underflow"]:
+        if row["epoch"] == size["epochs"]:
+            is_scaled = row["factor"] > 1
+            terms = round(size["batch_size"] / row["factor"]) if not is_scaled else size["batch_size"]
+            cells = [f"2^{terms.bit_length() - 1}", f"2^{round(np.log2(row['factor']))}" if is_scaled else "none"]
+            for kind in ("outputs", "kernel"):
+                for share in ("zero", "subnormal"):
+                    shares = [100 * layer[kind][share] for layer in row["layers"].values()]
+                    cells.append(f"{min(shares):.1f} to {max(shares):.1f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def measure_underflow(params: Any, examples: Examples, factor: float) -> Any:

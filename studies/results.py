@@ -56,4 +56,5 @@ def in_words(accuracies: Sequence[float] | np.ndarray, *, signed: bool = False) 
     """Return mean and interval in percent; of accuracies, also how many runs failed, as they guess at best."""
     mean, half_width = mean_and_interval(accuracies)
     failed = 0 if signed else sum(accuracy < 0.2 for accuracy in accuracies)
-    return f"{100 * mean:{'+' if signed else ''}.1f} ± {100 * half_width:.1f}" + f" ({failed} failed)" * bool(failed)
+    percent = round(100 * mean, 1) + 0.0  # not -0.0
+    return f"{percent:{'+' if signed else ''}.1f} ± {100 * half_width:.1f}" + f" ({failed} failed)" * bool(failed)
