@@ -1,4 +1,8 @@
-"""The study of float16: it runs, its shares are counted right, and the page says what was measured."""
+"""The study of float16: it runs, its shares are counted right, and the page says what was measured.
+
+The quick run of the script compiles three programs and is slow: `pytest -m slow tests/examples/test_study_float16.py`.
+2 passed the last time, on Python 3.11 with JAX 0.10.2.
+"""
 
 import json
 from pathlib import Path
@@ -29,6 +33,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_the_scale_grows_and_a_scaled_run_learns_what_the_exact_one_does(quick: Any) -> None:
     exact, scaled = (quick["arms"][arm.name] for arm in (float16.ARMS[0], float16.ARMS[-1]))
     assert exact["last_loss"] == pytest.approx(scaled["last_loss"], rel=0.02)
@@ -36,14 +41,16 @@ def test_the_scale_grows_and_a_scaled_run_learns_what_the_exact_one_does(quick: 
     assert scaled["skipped_steps"] == [0, 0]
 
 
+@pytest.mark.slow
 def test_smaller_factors_lose_more(quick: Any) -> None:
     for row in quick["underflow"]:
         assert row["layers"].keys() == set(float16.LAYERS)
     shares = [row["layers"]["conv0"]["outputs"]["zero"] for row in quick["underflow"] if row["epoch"] == 2]
-    assert shares[:4] == sorted(shares[:4])
-    assert shares[0] < 0.1
-    assert shares[3] > 0.9
-    assert shares[4] < 0.01
+    *without, scaled = shares
+    assert without == sorted(without)
+    assert without[0] < 0.1
+    assert without[-1] > 0.9
+    assert scaled < 0.01
 
 
 def test_shares_are_counted_as_float16_rounds() -> None:
