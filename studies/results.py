@@ -21,9 +21,7 @@ def describe_machine() -> dict[str, str]:
     """Return what the numbers depend on besides the code."""
     return {
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        "machine": "virtual AMD EPYC, 2 cores, one of them used"
-        if platform.machine() == "x86_64"
-        else platform.machine(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "backend": jax.default_backend(),
         "python": platform.python_version(),
         "jax": jax.__version__,
@@ -35,7 +33,7 @@ def describe_machine() -> dict[str, str]:
 
 def load(file: Path) -> dict[str, Any]:
     """Return what was saved, or an empty dict if nothing was."""
-    return json.loads(file.read_text()) if file.exists() else {}
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def save(results: dict[str, Any], file: Path) -> None:
