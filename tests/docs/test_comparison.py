@@ -605,7 +605,13 @@ def test_forms_of_lars():
     assert forms & set(recorded(GARDEN)["arguments of LARS"].split()) == {"classic_momentum"}
 
 
-@says("three layers in one array", "LARS", our_lars="a ratio for each", optax_lars="one ratio", garden="one ratio")
+@says(
+    "three layers in one array",
+    "LARS",
+    our_lars="a ratio for each, with `stacked_axes`",
+    optax_lars="one ratio",
+    garden="one ratio",
+)
 def test_stacked_layers():
     params = jnp.array([[1.0], [10.0], [100.0]]) * jnp.ones((3, 4))
 
