@@ -181,7 +181,7 @@ def after_overflows(name: str) -> dict[str, Any]:
 
 
 @says(
-    "a non-finite update is applied",
+    "a non-finite gradient is applied",
     ours="never",
     if_finite="after `max_consecutive_errors`",
     flax="unless the loop selects",
@@ -207,7 +207,7 @@ def test_ours_never_applies_with_a_fixed_scale_either():
 
 
 @says(
-    "a non-finite update is applied",
+    "a non-finite gradient is applied",
     torch="once the scale is 0",
     keras="once the scale is 0",
     garden="with a fixed scale",
