@@ -40,7 +40,7 @@ def test_a_version_is_found_through_links(site, tmp_path):
 
 
 def test_a_build_without_a_tag_is_not_called_unknown():
-    """Without a tag, the fallback with its local part would stand before the commit: ``0.1.dev583+unknown.g1a2b3c4``."""
+    """Without a tag, the fallback with its local part would name the commit ``+unknown.g1a2b3c4``."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert pyproject["tool"]["hatch"]["version"] == {"source": "vcs", "fallback-version": "0.0"}
 
