@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNKNOWN", "find_version"]
 
-UNKNOWN = "0.0+unknown"  # pyproject.toml has the same for sources without Git
+UNKNOWN = "0.0+unknown"
 
 
 def find_version(root: Path) -> str:

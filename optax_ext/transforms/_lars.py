@@ -133,7 +133,8 @@ def lars(
       gradient is skipped rather than applied.
 
     Differs from Optax:
-      ``optax.lars`` has only the classic form, and discards the momentum of a parameter when its gradient is None.
+      ``optax.lars`` has only the classic form. A gradient of None raises ValueError there; here its parameter and its
+      momentum stay as they are.
     """
     check_rate("learning_rate", learning_rate)
     check_number("momentum", momentum, Fraction)

@@ -39,9 +39,10 @@ def test_a_version_is_found_through_links(site, tmp_path):
     assert find_version(tmp_path / "link") == "12.3.4"
 
 
-def test_an_unknown_version_has_one_name():
+def test_a_build_without_a_tag_is_not_called_unknown():
+    """Without a tag, the fallback with its local part would name the commit ``+unknown.g1a2b3c4``."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert pyproject["tool"]["hatch"]["version"] == {"source": "vcs", "fallback-version": UNKNOWN}
+    assert pyproject["tool"]["hatch"]["version"] == {"source": "vcs", "fallback-version": "0.0"}
 
 
 def test_the_version_is_looked_up_when_it_is_read():

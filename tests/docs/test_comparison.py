@@ -181,7 +181,7 @@ def after_overflows(name: str) -> dict[str, Any]:
 
 
 @says(
-    "a non-finite update is applied",
+    "a non-finite gradient is applied",
     ours="never",
     if_finite="after `max_consecutive_errors`",
     flax="unless the loop selects",
@@ -207,7 +207,7 @@ def test_ours_never_applies_with_a_fixed_scale_either():
 
 
 @says(
-    "a non-finite update is applied",
+    "a non-finite gradient is applied",
     torch="once the scale is 0",
     keras="once the scale is 0",
     garden="with a fixed scale",
@@ -605,7 +605,13 @@ def test_forms_of_lars():
     assert forms & set(recorded(GARDEN)["arguments of LARS"].split()) == {"classic_momentum"}
 
 
-@says("three layers in one array", "LARS", our_lars="a ratio for each", optax_lars="one ratio", garden="one ratio")
+@says(
+    "three layers in one array",
+    "LARS",
+    our_lars="a ratio for each, with `stacked_axes`",
+    optax_lars="one ratio",
+    garden="one ratio",
+)
 def test_stacked_layers():
     params = jnp.array([[1.0], [10.0], [100.0]]) * jnp.ones((3, 4))
 

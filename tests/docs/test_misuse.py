@@ -39,13 +39,7 @@ def test_every_row_has_four_cells():
     assert all(len(row) == 4 for row in ROWS)
 
 
-# Until the schedules warn of a decay that ends inside its warm-up.
-
-
-@pytest.mark.parametrize(
-    "row",
-    [pytest.param(row, id=code_of(row[0])) for row in ROWS],
-)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: code_of(row[0]))
 def test_what_is_said(row, namespace):
     said = said_in(row[2])
     if said is None:
@@ -128,11 +122,6 @@ def test_batch_statistics_of_a_rejected_spike_are_not_kept(namespace):
     with pytest.raises(KeyError, match="grads_finite"):
         names["optax"].tree.get(in_a_scale, "grads_finite")
     assert names["optax_ext"].metrics(in_a_scale)["consecutive_skips"] == 0
-
-
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", PAGE.read_text()))))
-def test_links_lead_somewhere(target):
-    assert (PAGE.parent / target).exists()
 
 
 def test_the_ratios_of_stacked_layers_are_the_ones_that_are_told(namespace):

@@ -1,9 +1,11 @@
 """The README does what it says."""
 
+import codeop
 import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 import optax_ext
@@ -49,6 +51,18 @@ def test_the_python_examples_run_and_print_what_is_shown(monkeypatch, capsys):
         exec(compile(text, "README.md", "exec"), namespace)
         for line, start in zip(capsys.readouterr().out.splitlines(), shown.splitlines(), strict=True):
             assert line.startswith(start.removesuffix("..."))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_a_newcomer_may_paste_each_block_into_a_prompt(page):
+    """Python 3.11 reads what is pasted line by line: an empty line, and nothing else, ends a statement with a body."""
+    compiler = codeop.CommandCompiler()
+    for text in re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+        statement: list[str] = []
+        for line in text.splitlines():
+            statement.append(line)
+            if compiler("\n".join(statement), page, "single") is not None:  # it raises where the prompt does
+                statement = []
 
 
 def test_the_yaml_recipe_loads_and_is_made():

@@ -90,6 +90,9 @@ def test_lars_keeps_the_momentum_of_a_parameter_without_a_gradient():
     chex.assert_trees_all_equal(optax.tree.get(state, "trace")["kernel"], before["kernel"])
     updates, _ = tx.update(gradients(2), state, PARAMS)
     assert np.isfinite(updates["kernel"]).all()
+    theirs = optax.lars(0.5, weight_decay=0.1)
+    with pytest.raises(ValueError, match="None"):
+        theirs.update({**gradients(1), "kernel": None}, theirs.init(PARAMS), PARAMS)
 
 
 def test_lars_moves_a_layer_in_low_precision():
