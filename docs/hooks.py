@@ -16,20 +16,26 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 DOCUMENTS = {"index": "README", "contributing": "CONTRIBUTING", "changelog": "CHANGELOG", "security": "SECURITY"}
 TARGET = re.compile(r'(?<=\]\()[^)\s#]+|(?<=src=")[^"#]+|(?<=srcset=")[^"#]+')
+CELL = re.compile(r"<t[hd]\b.*?</t[hd]>", re.DOTALL)
+NAME = re.compile(r"([_.,/=(])(?=[^<>]+</(?:code|a)>)")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Make pages of the documents at the root."""
     for page, document in DOCUMENTS.items():
         text = (ROOT / f"{document}.md").read_text(encoding="utf-8")
-        head = "---\nhide: [navigation]\n---\n\n" if page == "index" else ""
-        files.append(File.generated(config, f"{page}.md", content=head + relink(text, ROOT, config)))
+        files.append(File.generated(config, f"{page}.md", content=relink(text, ROOT, config)))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
     """Turn the links of a page."""
     return relink(markdown, (DOCS / page.file.src_path).parent, config)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Let names in tables break between their parts."""
+    return CELL.sub(lambda cell: NAME.sub(r"\1<wbr>", cell[0]), html)
 
 
 def relink(text: str, folder: Path, config: Any) -> str:
