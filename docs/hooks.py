@@ -15,26 +15,46 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 DOCUMENTS = {"index": "README", "contributing": "CONTRIBUTING", "changelog": "CHANGELOG", "security": "SECURITY"}
-TARGET = re.compile(r'(?<=\]\()[^)\s#]+|(?<=src=")[^"#]+|(?<=srcset=")[^"#]+')
+CODE_OR_TARGET = re.compile(
+    r'(?P<ticks>`+).+?(?P=ticks)|(?P<target>(?<=\]\()[^)\s#]+|(?<=src=")[^"#]+|(?<=srcset=")[^"#]+)', re.DOTALL
+)
+CELL = re.compile(r"<t[hd]\b.*?</t[hd]>", re.DOTALL)
+NAME = re.compile(r"([_.,/=(])(?=[^<>]+</(?:code|a)>)")
+PRIVATE_BASES = re.compile(r'<p class="doc doc-class-bases">\s*Bases: <code><span title="optax_ext\..*?</p>', re.DOTALL)
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Make pages of the documents at the root."""
     for page, document in DOCUMENTS.items():
         text = (ROOT / f"{document}.md").read_text(encoding="utf-8")
-        head = "---\nhide: [navigation]\n---\n\n" if page == "index" else ""
-        files.append(File.generated(config, f"{page}.md", content=head + relink(text, ROOT, config)))
+        files.append(File.generated(config, f"{page}.md", content=relink(text, ROOT, config)))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Turn the links of a page."""
+    """Turn the links of a page, and let pages that explain come before those of the API in a search."""
+    if page.file.src_path.startswith("api/"):
+        page.meta["search"] = {"boost": 0.6}
     return relink(markdown, (DOCS / page.file.src_path).parent, config)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Let names in tables break between their parts."""
+    return CELL.sub(lambda cell: NAME.sub(r"\1<wbr>", cell[0]), html)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Leave out base classes that have no place to link to."""
+    return PRIVATE_BASES.sub("", output)
 
 
 def relink(text: str, folder: Path, config: Any) -> str:
     """Return the text of a page, whose links start in a folder of the repository, with links for the site."""
-    return TARGET.sub(lambda found: address(found[0], folder, config), text)
+
+    def turn(found: re.Match[str]) -> str:
+        return address(target, folder, config) if (target := found["target"]) else found[0]
+
+    return CODE_OR_TARGET.sub(turn, text)
 
 
 def address(target: str, folder: Path, config: Any) -> str:
@@ -49,7 +69,7 @@ def address(target: str, folder: Path, config: Any) -> str:
     if "://" in target or target.startswith("mailto:"):
         return target
     path = Path(os.path.normpath(folder / target))
-    if path.is_relative_to(DOCS) and not path.is_dir():
+    if path.is_relative_to(DOCS) and not path.is_dir() and path.suffix != ".py":
         return os.path.relpath(path, DOCS if folder == ROOT else folder)
     if folder == ROOT and (names := [page for page, document in DOCUMENTS.items() if target == f"{document}.md"]):
         return f"{names[0]}.md"

@@ -78,6 +78,7 @@ def address():
         ("units.md", "docs", "units.md"),
         ("../units.md", "docs/api", "../units.md"),
         ("images/zoo_vit.png", "docs", "images/zoo_vit.png"),
+        ("draw/zoo.py", "docs", "https://github.com/optax-ext/optax_ext/blob/main/docs/draw/zoo.py"),
         ("../examples/ema.py", "docs", "https://github.com/optax-ext/optax_ext/blob/main/examples/ema.py"),
         ("../examples", "docs", "https://github.com/optax-ext/optax_ext/tree/main/examples"),
         ("docs/zoo.md", "", "zoo.md"),
@@ -97,6 +98,22 @@ def address():
 )
 def test_links_are_turned_for_the_site(address, target, folder, expected):
     assert address(target, folder) == expected
+
+
+@pytest.mark.parametrize("code", ["`[it](docs/zoo.md)`", "```python\nvalue_and_grad(loss_fn, state)[0](params)\n```"])
+def test_code_is_not_taken_for_a_link(code):
+    hooks = pytest.importorskip("docs.hooks", reason="MkDocs, of the extra `docs`, is not installed")
+    text = "{} and [`zoo`]({})"
+    turned = hooks.relink(text.format(code, "docs/zoo.md"), ROOT, SITE)
+    assert turned == text.format(code, "zoo.md")
+
+
+def test_names_in_tables_break_between_their_parts_and_elsewhere_not():
+    hooks = pytest.importorskip("docs.hooks", reason="MkDocs, of the extra `docs`, is not installed")
+    cell = '<td>a_b <code>a_b(c)</code> <a href="a_b.md">a_b</a></td>'
+    outside = "<p><code>a_b</code></p>"
+    broken = '<td>a_b <code>a_<wbr>b(<wbr>c)</code> <a href="a_b.md">a_<wbr>b</a></td>'
+    assert hooks.on_page_content(outside + cell) == outside + broken
 
 
 @pytest.mark.parametrize("document", ["CONTRIBUTING", "CHANGELOG", "SECURITY"])
