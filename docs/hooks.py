@@ -3,10 +3,15 @@
 Pages and the documents at the root link to files of the repository as these lie. On the site, links to pages stay, and
 links to all other files lead to GitHub. The README has whole addresses, which hold on PyPI too: those of the site
 become links to its pages, so that a strict build checks them.
+
+The page on which recipes are edited runs the package in the browser, and gets its files with the site.
 """
 
+import io
+import json
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+EDITOR = "assets/editor"
 DOCUMENTS = {"index": "README", "contributing": "CONTRIBUTING", "changelog": "CHANGELOG", "security": "SECURITY"}
 TARGET = re.compile(r'(?<=\]\()[^)\s#]+|(?<=src=")[^"#]+|(?<=srcset=")[^"#]+')
 
@@ -24,7 +30,28 @@ def on_files(files: Files, config: Any) -> Files:
         text = (ROOT / f"{document}.md").read_text(encoding="utf-8")
         head = "---\nhide: [navigation]\n---\n\n" if page == "index" else ""
         files.append(File.generated(config, f"{page}.md", content=head + relink(text, ROOT, config)))
+    files.append(File.generated(config, f"{EDITOR}/optax_ext.zip", content=package()))
+    recipes = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("examples/configs/*.yaml"))}
+    files.append(File.generated(config, f"{EDITOR}/recipes.json", content=json.dumps(recipes)))
     return files
+
+
+def package() -> bytes:
+    """Return what the editor imports, as a zip file: the package, and the modules beside its page."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for folder, found in ((ROOT, "optax_ext/**/*.py"), (DOCS / EDITOR, "*.py")):
+            for path in sorted(folder.glob(found)):
+                archive.writestr(path.relative_to(folder).as_posix(), path.read_bytes())
+    return packed.getvalue()
+
+
+def on_page_content(html: str, *, page: Any, **_: Any) -> str:
+    """Add the editor to its page."""
+    if page.file.src_uri != "editor.md":
+        return html
+    style = f'<link rel="stylesheet" href="../{EDITOR}/editor.css">'
+    return f'{style}\n{html}\n<script type="module" src="../{EDITOR}/editor.js"></script>'
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
