@@ -148,6 +148,7 @@ def test_rates_are_those_of_jax(name, loaded, browser):
         # At the end of a cosine float32 leaves some 1e-7 of the peak, in which a rounded cosine differs.
         got, peak = np.asarray(browser["rates"][name][group], np.float32), np.abs(expected).max()
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=2e-7 * peak)
+        assert got.tolist() == browser["rates"][name][group], "not rounded to float32"
 
 
 @pytest.mark.parametrize("name", INVALID)
