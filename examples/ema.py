@@ -1,4 +1,7 @@
-"""Evaluate with averaged parameters and averaged batch statistics: Flax Linen with batch normalization, on digits."""
+"""Evaluate with averaged parameters and averaged batch statistics: Flax Linen with batch normalization, on digits.
+
+python examples/ema.py
+"""
 
 import functools
 from typing import Any
@@ -14,13 +17,14 @@ from optax_ext import config
 
 
 class Network(nn.Module):
-    """Two dense layers with batch normalization between them."""
+    """Two dense layers that compute in float16, with parameters and batch statistics in float32."""
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Return the logits of ten digits."""
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Dense(64)(images))
-        return nn.Dense(10)(nn.relu(x))
+        x = nn.Dense(64, dtype=jnp.float16)(images)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=jnp.float16)(x))
+        return nn.Dense(10, dtype=jnp.float16)(x).astype(jnp.float32)
 
 
 network: Any = Network()

@@ -86,8 +86,9 @@ def train(directory: Path) -> State:
             inputs = images[batch] * (np.nan if step % BAD_STEPS == 0 else 1)
             state = train_step(state, inputs, labels[batch])
             data = ocp.args.JsonSave(random.bit_generator.state)
-            # This saves if it is time, or after SIGTERM, and writes in the background.
-            manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=data))
+            args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=data)
+            # This saves if it is time, after SIGTERM or at the end, and writes in the background.
+            manager.save(step, args=args, force=step == STEPS)
             if manager.reached_preemption(step):
                 manager.wait_until_finished()
                 print(f"preempted after step {step}, which is saved: run this again to go on", flush=True)

@@ -4,6 +4,7 @@ A source is anything with a length whose items are pairs of a PIL image and its 
 """
 
 import math
+import signal
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,8 +45,11 @@ class Folder:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         path, label = self.files[index]
-        with Image.open(path) as image:
-            return image.convert("RGB"), label  # some of ImageNet's are grey, and a few CMYK
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB"), label  # some of ImageNet's are grey, and a few CMYK
+        except OSError as error:
+            raise OSError(f"{path} cannot be read: {error}") from error
 
 
 class Synthetic:
@@ -126,4 +130,11 @@ def _batches_of_this_host(images: grain.MapDataset[Any], batch_size: int, worker
     """Take every n-th image on one of n hosts, which all have a part of the same size of each batch."""
     shard = grain.sharding.ShardByJaxProcess()
     mine = images[shard.shard_index :: shard.shard_count].batch(batch_size // shard.shard_count)
-    return iter(mine.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
+    options = grain.MultiprocessingOptions(num_workers=workers)
+    return iter(mine.to_iter_dataset().mp_prefetch(options, _ignore_sigterm))
+
+
+def _ignore_sigterm(worker: int, workers: int) -> None:
+    """Let a worker go on until Grain ends it: Slurm sends SIGTERM to all processes, and the last steps need images."""
+    del worker, workers
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

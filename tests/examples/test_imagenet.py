@@ -1,5 +1,6 @@
 """ResNet-50 on ImageNet, made small: it learns, resumes bit by bit, skips what it should and reads every image once."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from absl import flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 from tensorboardX import SummaryWriter
@@ -130,6 +132,13 @@ def test_a_preempted_training_ends_as_an_undisturbed_one(undisturbed: Run, tmp_p
     assert first.scalars["loss"] | second.scalars["loss"] == undisturbed.scalars["loss"]
     jax.tree.map(np.testing.assert_array_equal, second.state, undisturbed.state)
 
+    third = train(tmp_path)
+    assert "nothing is left to train" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, third.state, undisturbed.state)
+    with pytest.raises(SystemExit):
+        program.main([*ARGUMENTS, "--output", str(tmp_path), "--set", "run.batch_size=40"])
+    assert "recipe.yaml is another recipe" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize("fault", ["overflow", "nan"])
 def test_a_bad_step_changes_nothing_but_the_scale(undisturbed: Run, trainer: Trainer, fault: str) -> None:
@@ -236,6 +245,29 @@ def test_augmentations_do_not_depend_on_the_number_of_hosts(monkeypatch: pytest.
     )  # two epochs: no two alike
 
 
+def test_a_worker_outlives_sigterm(folder: Path) -> None:
+    flags.FLAGS.mark_as_parsed()
+    batches = data.training_batches(data.Folder(folder), 2, 16, workers=1)
+    images = read(batches, 7)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    images += read(batches, 21)  # more than are there already
+    assert [sorted(images[start : start + 7]) for start in range(0, len(images), 7)] == [list(range(7))] * 8
+    batches.close()
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "n0" / "0.JPEG"
+    path.parent.mkdir()
+    Image.effect_noise((64, 64), 50).save(path)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"not an image"):
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match=r"n0.0\.JPEG cannot be read: "):
+            data.Folder(tmp_path)[0]
+
+
 def test_validation_has_each_image_once_over_the_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels: list[int] = []
     for index in range(2):
@@ -284,6 +316,12 @@ def test_resnet_50_and_the_patterns_of_the_recipes() -> None:
         (["--synthetic", "10", "--set", "run.epochs=null"], "run"),
         (["--data", "FOLDER"], "found 7: --set run.examples=7"),
         (["--data", "FOLDER", "--synthetic", "10"], "not allowed"),
+        (["--data", "nowhere"], "nowhere/train"),
+        (["--synthetic", "0"], "--synthetic"),
+        (["--synthetic", "10", "--log-every", "0"], "--log-every"),
+        (["--synthetic", "10", "--evaluate-every", "0"], "--evaluate-every"),
+        (["--synthetic", "10", "--distributed", "localhost:1234"], "--distributed takes HOST:PORT, COUNT and INDEX"),
+        (["--synthetic", "10", "--set", "ema={average_decay: 0.99}"], "--set ema=null"),
     ],
 )
 def test_wrong_arguments(folder: Path, tmp_path: Path, capsys: Any, arguments: list[str], message: str) -> None:

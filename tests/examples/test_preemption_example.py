@@ -80,4 +80,5 @@ def test_a_preempted_training_ends_as_an_undisturbed_one(
     undisturbed = preemption.train(tmp_path / "undisturbed")
     assert "resumed" not in capsys.readouterr().out
     assert in_bytes(resumed) == in_bytes(undisturbed)
+    assert (tmp_path / "undisturbed" / str(preemption.STEPS)).is_dir()  # the end is saved, whatever SAVE_STEPS is
     assert undisturbed.opt_state.skipped_steps == preemption.STEPS // BAD_STEPS
