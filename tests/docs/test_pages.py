@@ -5,7 +5,7 @@ A page's blocks run in order, in one namespace and one empty folder:
 - `python` runs, and `console` runs its lines that begin with `$ optax-ext`.
 - `text` right after one of these is what it prints; a line that ends in `...` may go on.
 - Where a table's last column is `code`, that runs after all blocks, each row by itself.
-- A `yaml` block that begins with `# name.yaml` is written to that file.
+- A `yaml` or `python` block that begins with `# name.yaml` or `# name.py` is written to that file.
 - `py` is code of other software, which `foreign.py` runs; the files that it wrote are there. `bash` is for a person's
   shell.
 """
@@ -15,6 +15,8 @@ import io
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,11 @@ def run_commands(text: str) -> None:
         if line.startswith("$ "):
             program, *arguments = shlex.split(line.removeprefix("$ "), comments=True)
             assert program == "optax-ext", f"{line}: only optax-ext is run here"
-            assert main(arguments) == 0, line
+            if "--import" in arguments:  # what it imports registers schedules, in a process of its own
+                command = [sys.executable, "-m", "optax_ext", *arguments]
+                print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
+            else:
+                assert main(arguments) == 0, line
 
 
 def code_in_tables(text: str) -> list[str]:
@@ -66,7 +72,9 @@ def test_the_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
         if text[end : block.start()].strip():
             printed = None  # words stand between what ran and this block
         end = block.end()
-        if language in RUN:
+        if language in ("yaml", "python") and (name := re.match(r"# (\S+\.(?:yaml|py))\n", content)):
+            Path(name[1]).write_text(content)
+        elif language in RUN:
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 if language == "console":
                     run_commands(content)
@@ -77,8 +85,6 @@ def test_the_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
         elif language == "text" and printed is not None:
             assert is_printed(content, printed), f"{page.name} shows\n{content}\nbut this is printed:\n{printed}"
             printed = None
-        elif language == "yaml" and (name := re.match(r"# (\S+\.yaml)$", content, re.MULTILINE)):
-            Path(name[1]).write_text(content)
     for code in code_in_tables(text):
         exec(compile(code, str(page), "exec"), dict(names))
 
