@@ -50,7 +50,7 @@ def test_what_is_plotted_is_the_schedule_of_the_recipe(example):
         assert plotted.steps[0] == 0
         assert plotted.steps[-1] == horizon(of_group) - 1
         assert (np.diff(plotted.steps) > 0).all()
-        some = slice(None, None, 31)
+        some = slice(None, None, 199)
         assert plotted.rates.dtype == np.float32
         expected = [schedule(int(step)) for step in plotted.steps[some]]
         np.testing.assert_allclose(plotted.rates[some], expected, rtol=1e-6, atol=1e-7 * plotted.peak)
