@@ -575,7 +575,7 @@ def test_times():
 
 
 @says(
-    "age",
+    "maturity",
     ours="new",
     if_finite="part of Optax",
     flax="part of Flax",
