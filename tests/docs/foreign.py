@@ -3,7 +3,7 @@
 Each of these blocks is a whole program. It runs by itself in the environment that has what it imports, in an empty
 folder with the page's files of YAML:
 
-    python -m tests.docs.foreign keras=/opt/ve/tf/bin/python torch=/opt/ve/timm/bin/python [PAGE ...]
+    python -m tests.docs.foreign keras=/tmp/tensorflow/bin/python torch=/tmp/torch/bin/python [PAGE ...]
 
 `recorded/PAGE.json` then has the hash of each block, the versions of what it imports and what it printed, and the
 folder `recorded/PAGE` the files that it wrote. A package stands for an environment; a block runs in the first one
