@@ -9,11 +9,9 @@ set.
 A run that was cut short goes on where it stopped. `python -m docs.draw study_batch_size` draws the picture.
 """
 
-import argparse
 import functools
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -211,12 +209,7 @@ def make_table(found: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m studies.batch_size", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny size and one optimizer, to see that it runs")
-    parser.add_argument(
-        "--output", type=Path, default=results.RESULTS / "batch_size.json", metavar="FILE", help="(%(default)s)"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = results.read_arguments("batch_size", __doc__.splitlines()[0], argv)
     size = QUICK if arguments.quick else Size()
     setting = {"size": size._asdict(), "warmups": WARMUPS}
     found = results.load(arguments.output) or {"machine": results.describe_machine(), **setting, "cells": {}}

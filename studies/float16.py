@@ -8,11 +8,9 @@ a batch is divided by `parts`, as if the batch were one of so many, and the opti
 A run that was cut short goes on where it stopped. `python -m docs.draw study_float16` draws the picture.
 """
 
-import argparse
 import functools
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -238,12 +236,7 @@ def make_table(found: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m studies.float16", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny size, to see that it runs")
-    parser.add_argument(
-        "--output", type=Path, default=results.RESULTS / "float16.json", metavar="FILE", help="(%(default)s)"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = results.read_arguments("float16", __doc__.splitlines()[0], argv)
     size = QUICK if arguments.quick else Size()
     found = results.load(arguments.output) or {
         "machine": results.describe_machine(),

@@ -1,5 +1,6 @@
-"""Numbers of a study: where they were measured, their file, and intervals."""
+"""What studies share: their command line, where numbers were measured, their file, and intervals."""
 
+import argparse
 import datetime
 import json
 import os
@@ -15,6 +16,14 @@ import optax
 from scipy import stats
 
 RESULTS = Path(__file__).with_name("results")
+
+
+def read_arguments(study: str, description: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments of the command line of a study: whether it is `quick`, and its `output` file."""
+    parser = argparse.ArgumentParser(prog=f"python -m studies.{study}", description=description)
+    parser.add_argument("--quick", action="store_true", help="a tiny size, to see that it runs")
+    parser.add_argument("--output", type=Path, default=RESULTS / f"{study}.json", metavar="FILE", help="(%(default)s)")
+    return parser.parse_args(argv)
 
 
 def describe_machine() -> dict[str, str]:
